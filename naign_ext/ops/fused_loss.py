@@ -1,0 +1,149 @@
+"""Reconstruction, IMLE and idempotence losses in one pass over memory, gradients included."""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from naign_ext import _native
+from naign_ext.ops import reference
+from naign_ext.ops.imle_knn import FLOATING
+
+
+class FusedLoss(NamedTuple):
+    """The weighted sum, differentiable, and its three unweighted terms, detached; all 0-dimensional."""
+
+    total: Tensor
+    reconstruction: Tensor
+    imle: Tensor
+    idempotence: Tensor
+
+
+def fused_loss(
+    data: Tensor,
+    reconstruction: Tensor,
+    matched: Tensor | None = None,
+    projected: Tensor | None = None,
+    *,
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    norm: Literal["l2", "l1"] = "l2",
+) -> FusedLoss:
+    """The NAIGN objective (arXiv 2511.02614): data are fixed points, and every data point has a sample near it.
+
+        total = w_0 mean |reconstruction - data|^2 + w_1 mean |matched - data|^2 + w_2 mean |projected - matched|^2
+
+    Args:
+        data: x, any shape, float32, float16, bfloat16 (float64 is computed by the torch reference).
+        reconstruction: f(x), of data's shape.
+        matched: f(z) for the latent whose sample is nearest to x, of data's shape; None leaves the term out.
+        projected: f(f(z)), of data's shape; None leaves the term out; needs matched.
+        weights: (reconstruction, imle, idempotence).
+        norm: "l2", the squared error as above, or "l1", the absolute error (IGN, arXiv 2311.01462).
+
+    Returns:
+        FusedLoss(total, reconstruction, imle, idempotence), float32 (float64 if an input is). Every mean is over all
+        elements, so that weights do not depend on the size of an image. Sums are accumulated in float64; the result
+        does not depend on the number of threads. An absent term is 0. An empty batch gives 0.
+
+    Differentiable once, with respect to every input; forward and gradient are one pass over memory.
+
+    Raises:
+        TypeError: an input is not a floating tensor.
+        ValueError: shapes, devices, weights or norm do not fit; the message names the argument.
+    """
+    _check(data, reconstruction, matched, projected, weights, norm)
+    tensors = (data, reconstruction, matched, projected)
+    operator = torch.ops.naign.fused_loss if _native.has_kernel(*tensors) else torch.ops.naign.fused_loss_reference
+    first, second, third = (float(w) for w in weights)
+    total, terms, *_ = operator(*tensors, first, second, third, norm == "l1")
+    return FusedLoss(total, terms[0], terms[1], terms[2])
+
+
+def _check(
+    data: Any, reconstruction: Any, matched: Any, projected: Any, weights: tuple[float, float, float], norm: str
+) -> None:
+    names = ("data", "reconstruction", "matched", "projected")
+    for name, value in zip(names, (data, reconstruction, matched, projected), strict=True):
+        if value is None and name in ("matched", "projected"):
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        if value.dtype not in FLOATING:
+            raise TypeError(f"{name}: expected a floating dtype, got {value.dtype}; use {name}.float()")
+        if value.shape != data.shape:
+            raise ValueError(f"{name}: expected shape {tuple(data.shape)} as data has, got {tuple(value.shape)}")
+        if value.device != data.device:
+            raise ValueError(f"{name}: expected device {data.device} as data has, got {value.device}")
+    if projected is not None and matched is None:
+        raise ValueError("matched: expected f(z), got None; projected = f(f(z)) is compared with it")
+    if len(weights) != 3:
+        raise ValueError(f"weights: expected (reconstruction, imle, idempotence), got {len(weights)} numbers")
+    if norm not in ("l2", "l1"):
+        raise ValueError(f"norm: expected 'l2' or 'l1', got {norm!r}")
+
+
+@torch.library.custom_op("naign::fused_loss_reference", mutates_args=())
+def _reference_operator(
+    data: Tensor,
+    reconstruction: Tensor,
+    matched: Tensor | None,
+    projected: Tensor | None,
+    w_reconstruction: float,
+    w_imle: float,
+    w_idempotence: float,
+    l1: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    weights = (w_reconstruction, w_imle, w_idempotence)
+    norm = "l1" if l1 else "l2"
+    terms, *gradients = reference.fused_loss(data, reconstruction, matched, projected, weights, norm)
+    total = (terms * terms.new_tensor(weights)).sum()
+    dtype = _loss_dtype(data, reconstruction, matched, projected)
+    return total.to(dtype), terms.to(dtype), gradients[0], gradients[1], gradients[2]
+
+
+def _loss_dtype(*tensors: Tensor | None) -> torch.dtype:
+    return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def _fake(
+    data: Tensor,
+    reconstruction: Tensor,
+    matched: Tensor | None,
+    projected: Tensor | None,
+    *_: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dtype = _loss_dtype(data, reconstruction, matched, projected)
+
+    def gradient(of: Tensor | None) -> Tensor:
+        return data.new_empty(0) if of is None else torch.empty(of.shape, dtype=of.dtype, device=of.device)
+
+    losses = data.new_empty((), dtype=dtype), data.new_empty(3, dtype=dtype)
+    return *losses, gradient(reconstruction), gradient(matched), gradient(projected)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[2:])
+    ctx.dtypes = [None if t is None else t.dtype for t in inputs[:4]]
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, grad_total: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    gradients = [
+        None if dtype is None else grad_total.to(g.dtype) * g
+        for g, dtype in zip(ctx.saved_tensors, ctx.dtypes[1:], strict=True)
+    ]
+    grad_data = None
+    if ctx.needs_input_grad[0]:
+        present = [g.to(grad_total.dtype) for g in gradients if g is not None]
+        grad_data = -torch.stack(present).sum(0).to(ctx.dtypes[0])
+    return grad_data, *gradients, None, None, None, None
+
+
+def _register(name: str) -> None:
+    torch.library.register_fake(name, _fake)
+    torch.library.register_autograd(name, _backward, setup_context=_setup_context)
+
+
+_register("naign::fused_loss_reference")
+if _native.extension is not None:
+    _register("naign::fused_loss")

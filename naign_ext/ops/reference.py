@@ -1,0 +1,189 @@
+"""Float64 reference of every operator in plain torch: the oracle of the tests and the fallback without a compiler.
+
+The squared distance that decides every comparison is *defined* here, order of summation included, so that all
+implementations (torch, portable C++, AVX2, AVX-512, CUDA) agree to the last bit and ties are ties everywhere:
+
+    t_k = float64(x_k) - float64(y_k),  s_l = sum of t_k * t_k over k = l, l + 32, l + 64, ... in this order,
+    then s_l += s_{l+16} for l < 16, s_l += s_{l+8} for l < 8, ... down to s_0,
+
+every operation rounded to float64, none fused. Its relative error is below (D / 32 + 7) * 2^-53.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LANES = 32
+_PAIRS_PER_BLOCK = 1 << 21
+_ELEMENTS_PER_BLOCK = 1 << 22
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distance of x (P, D) to y (P, D) row by row, float64, in the order of summation defined above."""
+    step = max(1, _ELEMENTS_PER_BLOCK // max(1, x.shape[1]))
+    blocks = [_squared_distances_block(x[i : i + step], y[i : i + step]) for i in range(0, x.shape[0], step)]
+    return torch.cat(blocks) if blocks else x.new_zeros(0, dtype=torch.float64)
+
+
+def _squared_distances_block(x: Tensor, y: Tensor) -> Tensor:
+    difference = x.double() - y.double()
+    padding = -difference.shape[1] % LANES
+    lanes = functional.pad(difference, (0, padding)).view(len(x), -1, LANES)
+    total = torch.zeros(len(x), LANES, dtype=torch.float64, device=x.device)
+    for k in range(lanes.shape[1]):
+        total = total + lanes[:, k] * lanes[:, k]
+    width = LANES // 2
+    while width:
+        total = total[:, :width] + total[:, width:]
+        width //= 2
+    return total[:, 0]
+
+
+def finite_rows(x: Tensor) -> Tensor:
+    """True for every row of x (N, D) without NaN or Inf."""
+    return x.isfinite().all(dim=1)
+
+
+def empty_neighbours(rows: int, k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The running result before any pool row was seen: distance +inf, index -1."""
+    distances = torch.full((rows, k), torch.inf, dtype=torch.float64, device=device)
+    return distances, torch.full((rows, k), -1, dtype=torch.int64, device=device)
+
+
+def merge_neighbours(
+    distances: Tensor, indices: Tensor, other_distances: Tensor, other_indices: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The k smallest of two results (N, k), ordered by distance, then by index."""
+    k = distances.shape[1]
+    both_distances = torch.cat([distances, other_distances], dim=1)
+    both_indices = torch.cat([indices, other_indices], dim=1)
+    by_index = both_indices.argsort(dim=1, stable=True)
+    both_distances, both_indices = both_distances.gather(1, by_index), both_indices.gather(1, by_index)
+    by_distance = both_distances.argsort(dim=1, stable=True)[:, :k]
+    return both_distances.gather(1, by_distance), both_indices.gather(1, by_distance)
+
+
+def update(
+    data: Tensor, pool: Tensor, distances: Tensor, indices: Tensor, *, offset: int, reject_below: float | None
+) -> tuple[Tensor, Tensor]:
+    """Running neighbours (N, k) after the pool rows offset, offset + 1, ... were seen as well.
+
+    A float64 matrix product proposes candidates: with n = |x|^2 + |y|^2 its error is below (2 D + 16) 2^-53 n, so a
+    row whose approximate distance exceeds the k-th smallest by more than twice that cannot be among the k nearest.
+    The candidates' distances are then computed as :func:`squared_distances` defines them.
+    """
+    columns = max(1, min(len(pool), _PAIRS_PER_BLOCK // 64))
+    rows = max(1, _PAIRS_PER_BLOCK // columns)
+    results = []
+    for i in range(0, len(data), rows):
+        best = distances[i : i + rows], indices[i : i + rows]
+        for j in range(0, len(pool), columns):
+            block = _block_neighbours(data[i : i + rows], pool[j : j + columns], best, reject_below)
+            block_indices = torch.where(block[1] >= 0, block[1] + (offset + j), block[1])
+            best = merge_neighbours(*best, block[0], block_indices)
+        results.append(best)
+    if not results:
+        return distances, indices
+    return torch.cat([r[0] for r in results]), torch.cat([r[1] for r in results])
+
+
+def _block_neighbours(
+    data: Tensor, pool: Tensor, best: tuple[Tensor, Tensor], reject_below: float | None
+) -> tuple[Tensor, Tensor]:
+    k = best[0].shape[1]
+    valid = finite_rows(data)[:, None] & finite_rows(pool)[None, :]
+    candidates = _candidates(data.double(), pool.double(), valid, best[0][:, -1:], k, reject_below)
+    row, column = candidates.nonzero(as_tuple=True)
+    distance = torch.cat(
+        [
+            squared_distances(data[r], pool[c])
+            for r, c in zip(row.split(_PAIRS_PER_BLOCK // 32), column.split(_PAIRS_PER_BLOCK // 32), strict=True)
+        ]
+        or [best[0].new_zeros(0)]
+    )
+    if reject_below is not None:
+        admissible = distance >= reject_below
+        row, column, distance = row[admissible], column[admissible], distance[admissible]
+    return _smallest_of_each_row(row, column, distance, len(data), k)
+
+
+def _candidates(
+    x: Tensor, y: Tensor, valid: Tensor, known: Tensor, k: int, reject_below: float | None
+) -> Tensor:
+    norms = x.square().sum(1, keepdim=True) + y.square().sum(1)
+    approximate = norms - 2 * (x @ y.T)
+    slack = (2 * x.shape[1] + 16) * 2.0**-53 * norms
+    lower = (approximate - slack).nan_to_num(nan=-torch.inf).masked_fill(~valid, torch.inf)
+    upper = (approximate + slack).nan_to_num(nan=torch.inf).masked_fill(~valid, torch.inf)
+    if reject_below is not None:
+        upper = upper.masked_fill(lower < reject_below, torch.inf)
+    if k <= upper.shape[1]:
+        known = torch.minimum(known, upper.kthvalue(k, dim=1, keepdim=True).values)
+    return (lower <= known) & valid
+
+
+def _smallest_of_each_row(
+    row: Tensor, column: Tensor, distance: Tensor, rows: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """The k smallest entries of each row of a sparse matrix whose entries are sorted by row, then column."""
+    order = distance.argsort(stable=True)
+    order = order[row[order].argsort(stable=True)]
+    row, column, distance = row[order], column[order], distance[order]
+    counts = torch.bincount(row, minlength=rows)
+    rank = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    keep = rank < k
+    distances, indices = empty_neighbours(rows, k, row.device)
+    distances[row[keep], rank[keep]] = distance[keep]
+    indices[row[keep], rank[keep]] = column[keep]
+    return distances, indices
+
+
+def finish(data: Tensor, distances: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances in the public dtype; NaN where the data row itself holds NaN or Inf."""
+    dtype = torch.float64 if data.dtype == torch.float64 else torch.float32
+    unusable = ~finite_rows(data)[:, None]
+    return distances.to(dtype).masked_fill(unusable, torch.nan), indices.masked_fill(unusable, -1)
+
+
+def imle_knn(data: Tensor, pool: Tensor, k: int, reject_below: float | None) -> tuple[Tensor, Tensor]:
+    """See :func:`naign_ext.imle_knn`; data (N, D) and pool (M, D), or (B, N, D) and (B, M, D)."""
+    if data.dim() == 3:
+        pairs = [imle_knn(d, p, k, reject_below) for d, p in zip(data, pool, strict=True)]
+        if not pairs:
+            distances, indices = empty_neighbours(data.shape[1], k, data.device)
+            return distances.float().expand(0, -1, -1).contiguous(), indices.expand(0, -1, -1).contiguous()
+        return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+    empty = empty_neighbours(len(data), k, data.device)
+    distances, indices = update(data, pool, *empty, offset=0, reject_below=reject_below)
+    wide = torch.float64 in (data.dtype, pool.dtype)
+    return finish(data.double() if wide else data, distances, indices)
+
+
+def fused_loss(
+    data: Tensor,
+    reconstruction: Tensor,
+    matched: Tensor | None,
+    projected: Tensor | None,
+    weights: tuple[float, float, float],
+    norm: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The three unweighted terms (3,) in float64 and the gradient of their weighted sum.
+
+    Gradients are with respect to reconstruction, matched and projected, in their dtypes; empty (0,) where the input
+    is absent. The gradient with respect to data is minus the sum of the three.
+    """
+    terms = torch.zeros(3, dtype=torch.float64, device=data.device)
+    gradients: list[Tensor | None] = [None, None, None]
+    for term, (a, b) in enumerate([(reconstruction, data), (matched, data), (projected, matched)]):
+        if a is None or b is None:
+            continue
+        difference = a.double() - b.double()
+        count = max(1, difference.numel())
+        penalty, slope = (difference.square(), 2 * difference) if norm == "l2" else (difference.abs(), difference.sign())
+        terms[term] = penalty.sum() / count
+        gradients[term] = slope * (weights[term] / count)
+    if gradients[1] is not None and gradients[2] is not None:
+        gradients[1] = gradients[1] - gradients[2]
+    inputs = (reconstruction, matched, projected)
+    g = [data.new_empty(0) if a is None or d is None else d.to(a.dtype) for a, d in zip(inputs, gradients, strict=True)]
+    return terms, g[0], g[1], g[2]

@@ -1,0 +1,82 @@
+"""Streaming exact nearest-neighbour search: one pool in many chunks, one preparation of the data for many pools."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from naign_ext.ops import reference
+from naign_ext.ops.imle_knn import Neighbours, check_k, check_pool_matches, check_reject_below, check_tensor
+
+
+class ImleSearch:
+    """The k nearest rows of a pool that arrives chunk by chunk, for every row of data.
+
+    Equal, bit for bit, to one call of :func:`naign_ext.imle_knn` on the concatenated pool. Memory O(N + chunk).
+    What depends on data alone is prepared once and kept over resets. Not differentiable: it finds the winners;
+    recompute their samples with gradient.
+
+    Args:
+        data: (N, D), float32, float16, bfloat16 or float64; not copied, and must not change.
+        k: neighbours per row.
+        reject_below: pairs whose squared distance is below this are inadmissible (RS-IMLE, arXiv 2409.17439).
+
+    Example:
+        search = ImleSearch(data)
+        for chunk in chunks:
+            search.update(generator(chunk))
+        distances, indices = search.neighbours()
+        search.reset()
+    """
+
+    def __init__(self, data: Tensor, k: int = 1, *, reject_below: float | None = None) -> None:
+        check_tensor("data", data, (2,))
+        check_k(k)
+        check_reject_below(reject_below)
+        self.data = data.detach()
+        self.k = k
+        self.reject_below = None if reject_below is None else float(reject_below)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the pool, keep what was prepared for the data."""
+        self.count = 0
+        self._distances, self._indices = reference.empty_neighbours(len(self.data), self.k, self.data.device)
+
+    @torch.no_grad()
+    def update(self, pool: Tensor, *, offset: int | None = None) -> "ImleSearch":
+        """Take in a chunk of the pool, (m, D), m >= 0; its rows are numbered from offset (default: count)."""
+        check_pool_matches(self.data, pool)
+        first = self.count if offset is None else offset
+        self._distances, self._indices = reference.update(
+            self.data, pool, self._distances, self._indices, offset=first, reject_below=self.reject_below
+        )
+        self.count += len(pool)
+        return self
+
+    def neighbours(self) -> Neighbours:
+        """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""
+        if self.count < self.k:
+            raise ValueError(f"k: expected at most the {self.count} pool rows seen since reset, got {self.k}")
+        return Neighbours(*reference.finish(self.data, self._distances, self._indices))
+
+    def merge(self, group: Any = None) -> "ImleSearch":
+        """Take in the running neighbours of all ranks of a torch.distributed group that share the same data.
+
+        Each rank must have numbered its pool rows by its own offsets. Two all_gathers of O(N k) numbers.
+        """
+        import torch.distributed as dist
+
+        ranks = dist.get_world_size(group)
+        distances = [torch.empty_like(self._distances) for _ in range(ranks)]
+        indices = [torch.empty_like(self._indices) for _ in range(ranks)]
+        counts = [torch.zeros(1, dtype=torch.int64, device=self.data.device) for _ in range(ranks)]
+        dist.all_gather(distances, self._distances.contiguous(), group=group)
+        dist.all_gather(indices, self._indices.contiguous(), group=group)
+        dist.all_gather(counts, torch.full_like(counts[0], self.count), group=group)
+        self._distances, self._indices = reference.empty_neighbours(len(self.data), self.k, self.data.device)
+        for other_distances, other_indices in zip(distances, indices, strict=True):
+            merged = reference.merge_neighbours(self._distances, self._indices, other_distances, other_indices)
+            self._distances, self._indices = merged
+        self.count = int(sum(int(c) for c in counts))
+        return self
