@@ -1,0 +1,104 @@
+"""What every objective offers to the trainer, and the options shared by those that search a latent pool."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from torch import Tensor, nn
+
+Corrupt = Callable[[Tensor, str, int], Tensor]
+"""(batch, kind, seed) -> corrupted batch. Handed in by the trainer: objectives know no data sets."""
+
+
+def option(default: Any, description: str, group: str, **limits: Any) -> Any:
+    """A configuration field with a description and the group it is shown under in the help."""
+    return Field(default, description=description, json_schema_extra={"group": group}, **limits)
+
+
+class Options(BaseModel):
+    """Base of every configuration section: immutable, no unknown keys, finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class MatchOptions(Options):
+    """How each data point finds the latent whose sample is nearest."""
+
+    norm: Literal["l2", "l1"] = option(
+        "l2", "Norm of the loss terms; the search is always Euclidean.", "Objective"
+    )
+    latent_scale: FiniteFloat = option(1.0, "Standard deviation of the latents z.", "Latent pool", gt=0)
+    pool_size: int = option(256, "Samples in the pool that every match searches.", "Latent pool", ge=1)
+    pool_chunk: int = option(
+        1024, "Rows of the pool in memory at a time; does not change the result.", "Latent pool", ge=1
+    )
+    match: Literal["batch", "dataset"] = option(
+        "batch",
+        "Search for the rows of each batch, or for the whole data set at once and keep the winners' latents.",
+        "Latent pool",
+    )
+    resample_every: int = option(
+        1,
+        "Steps a pool is kept before new latents are drawn (dataset: before the next match).",
+        "Latent pool",
+        ge=1,
+    )
+    reject_below: FiniteFloat | None = option(
+        None,
+        "Samples at a squared distance below this from a data point are not its match (RS-IMLE).",
+        "Latent pool",
+        ge=0,
+    )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A step's loss. total: differentiable; terms (unweighted) and figures: detached scalars."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    figures: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(ABC):
+    """A loss over a fixed data set; subclasses are registered by name in ``OBJECTIVES``.
+
+    Everything random is derived from (seed, step), so that a step can be repeated from the state alone.
+    data: float32 (N, *shape), where f's inputs live.
+    """
+
+    Options: ClassVar[type[Options]]
+
+    def __init__(self, options: Any, data: Tensor, *, seed: int, corrupt: Corrupt | None = None) -> None:
+        self.options = options
+        self.data = data
+        self.seed = seed
+        self.corrupt = corrupt
+
+    def prepare(self, f: nn.Module, step: int) -> None:  # noqa: B027 - most objectives have nothing to prepare
+        """What is due before the step's batch, such as a match of the whole data set. Without gradients."""
+
+    @abstractmethod
+    def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
+        """The loss of the data rows (indices int64 (B,)) at a step; f is in training mode."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that a checkpoint must hold besides f."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - nor a state
+        """Take up the state of an earlier :meth:`state`."""
+
+
+def apply_together(f: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """f of all inputs in one call, float32, under the same names.
+
+    With batch normalisation the one call matters: the statistics are then those of the mixture that running
+    averages estimate and evaluation uses, instead of a different set for each kind of input.
+    """
+    outputs = f(torch.cat(list(inputs.values()))).float()
+    sizes = [len(x) for x in inputs.values()]
+    return dict(zip(inputs, outputs.split(sizes), strict=True))

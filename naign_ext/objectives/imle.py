@@ -1,0 +1,64 @@
+"""Plain implicit maximum likelihood estimation (Li and Malik, arXiv 1809.09087)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, option
+from naign_ext.objectives.matching import Matcher
+from naign_ext.ops import fused_loss
+
+
+class ImleOptions(MatchOptions):
+    """Options of plain IMLE: those of the match alone."""
+
+    name: Literal["imle"] = option("imle", "Objective.", "Objective")
+
+
+class Imle(Objective):
+    """mean_i |x_i - f(z_j*(i))|^2, j*(i) = argmin_j |x_i - f(z_j)|^2: every data point has a sample near it.
+
+    Nothing asks f to keep data fixed, so f is a generator and not a projector: the baseline that shows what
+    the reconstruction term of :class:`~naign_ext.objectives.naign.Naign` adds.
+    """
+
+    Options = ImleOptions
+
+    def __init__(
+        self, options: ImleOptions, data: Tensor, *, seed: int, corrupt: Corrupt | None = None
+    ) -> None:
+        super().__init__(options, data, seed=seed, corrupt=corrupt)
+        self.matcher = Matcher(options, data, seed)
+
+    def prepare(self, f: nn.Module, step: int) -> None:
+        """See :meth:`Objective.prepare`."""
+        self.matcher.prepare(f, step)
+
+    def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
+        """See :meth:`Objective.loss`; terms: imle."""
+        del step
+        x = self.data[rows]
+        latents, admissible = self.matcher.latents(f, rows)
+        matched = only_admissible(f(latents).float(), x, admissible)
+        term = fused_loss(x, matched, norm=self.options.norm).total
+        return Loss(term, {"imle": term.detach()}, {"non_identity": non_identity(matched, latents)})
+
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`Objective.state`."""
+        return self.matcher.state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """See :meth:`Objective.load_state`."""
+        self.matcher.load_state(state)
+
+
+def only_admissible(matched: Tensor, data: Tensor, admissible: Tensor) -> Tensor:
+    """matched, but rows without an admissible match replaced by the data: no loss, no gradient from them."""
+    shape = (-1,) + (1,) * (data.dim() - 1)
+    return torch.where(admissible.view(shape), matched, data)
+
+
+def non_identity(samples: Tensor, latents: Tensor) -> Tensor:
+    """mean |f(z) - z|^2 over all elements, detached: near 0 when f has collapsed to the identity."""
+    return (samples.detach() - latents).square().mean()

@@ -1,0 +1,174 @@
+"""Non-adversarial idempotent generative networks (arXiv 2511.02614): reconstruction + IMLE and more."""
+
+from typing import Literal
+
+import torch
+from pydantic import FiniteFloat, model_validator
+from torch import Tensor, nn
+
+from naign_ext.latents import derive_seed, generator
+from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, apply_together, option
+from naign_ext.objectives.imle import non_identity, only_admissible
+from naign_ext.objectives.matching import Matcher
+from naign_ext.ops import fused_loss, imle_knn
+
+CorruptionKind = Literal["noise", "mask", "blur", "downsample"]
+
+
+class NaignOptions(MatchOptions):
+    """Options of the NAIGN objective. With the optional terms at weight 0 it is the paper's."""
+
+    name: Literal["naign"] = option("naign", "Objective.", "Objective")
+    reconstruction_weight: FiniteFloat = option(
+        1.0, "Weight of mean |f(x) - x|: data are fixed points.", "Objective", ge=0
+    )
+    imle_weight: FiniteFloat = option(
+        1.0,
+        "Weight of mean |x - f(z)|, z the matched latent: every data point has a sample near it.",
+        "Objective",
+        ge=0,
+    )
+    projection_weight: FiniteFloat = option(
+        0.0,
+        "Weight of mean |f(z) - nearest data point|: every sample is near data. 0.3 in low dimension.",
+        "Objective",
+        ge=0,
+    )
+    projection_samples: int = option(
+        128, "Samples of the pool that the projection term takes, at most pool_size.", "Objective", ge=1
+    )
+    projection_to: Literal["batch", "dataset"] = option(
+        "dataset", "Where the projection term looks for the nearest data point.", "Objective"
+    )
+    denoise_weight: FiniteFloat = option(0.0, "Weight of mean |f(x + noise) - x|.", "Objective", ge=0)
+    denoise_sigma: FiniteFloat = option(
+        0.6,
+        "The noise has sigma ~ U(0, this), one for each data point, in the data's units.",
+        "Objective",
+        gt=0,
+    )
+    restore_weight: FiniteFloat = option(
+        0.0, "Weight of mean |f(corrupted x) - x|: teaches f other corruptions than noise.", "Objective", ge=0
+    )
+    restore_kinds: tuple[CorruptionKind, ...] = option(
+        ("mask", "blur", "downsample"),
+        "Corruptions of the restore term, in turns within each batch.",
+        "Objective",
+        min_length=1,
+    )
+    idempotence_weight: FiniteFloat = option(0.0, "Weight of mean |f(f(z)) - f(z)|.", "Objective", ge=0)
+    idempotence_ramp: int = option(
+        0,
+        "Steps over which the idempotence weight rises from 0; without a ramp it can collapse f.",
+        "Objective",
+        ge=0,
+    )
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "NaignOptions":
+        if self.reconstruction_weight == 0 and self.imle_weight == 0:
+            raise ValueError("reconstruction_weight and imle_weight: expected at least one > 0, got 0 and 0")
+        return self
+
+
+class Naign(Objective):
+    """mean |f(x) - x|^2 + mean |x - f(z*(x))|^2 + optional terms, z*(x) the latent of x's nearest sample.
+
+    All inputs pass f in one call (see :func:`apply_together`); only the second pass of the idempotence term
+    is a call of its own. Terms: reconstruction, imle, and those of projection, denoise, restore, idempotence
+    whose weight is not 0. Reported unweighted: means over all elements of |.|^2 (norm l2) or |.| (norm l1).
+    """
+
+    Options = NaignOptions
+
+    def __init__(
+        self, options: NaignOptions, data: Tensor, *, seed: int, corrupt: Corrupt | None = None
+    ) -> None:
+        super().__init__(options, data, seed=seed, corrupt=corrupt)
+        if options.restore_weight and corrupt is None:
+            raise ValueError("corrupt: expected a function because restore_weight > 0, got None")
+        self.matcher = Matcher(options, data, seed)
+
+    def prepare(self, f: nn.Module, step: int) -> None:
+        """See :meth:`Objective.prepare`."""
+        self.matcher.prepare(f, step)
+
+    def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
+        """See :meth:`Objective.loss`."""
+        o = self.options
+        x = self.data[rows]
+        latents, admissible = self.matcher.latents(f, rows)
+        outputs = apply_together(f, self._inputs(x, latents, step))
+        matched = only_admissible(outputs["latents"], x, admissible)
+        idempotence = self._idempotence_weight(step)
+        main = fused_loss(
+            x,
+            outputs["data"],
+            matched,
+            f(matched).float() if o.idempotence_weight else None,
+            weights=(o.reconstruction_weight, o.imle_weight, idempotence),
+            norm=o.norm,
+        )
+        total = main.total
+        terms = {"reconstruction": main.reconstruction, "imle": main.imle}
+        if o.idempotence_weight:
+            terms["idempotence"] = main.idempotence
+        for name, target in self._targets(x, outputs).items():
+            term = fused_loss(target, outputs[name], norm=o.norm).total
+            total = total + getattr(o, f"{name}_weight") * term
+            terms[name] = term.detach()
+        return Loss(total, terms, {"non_identity": non_identity(outputs["latents"], latents)})
+
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`Objective.state`."""
+        return self.matcher.state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """See :meth:`Objective.load_state`."""
+        self.matcher.load_state(state)
+
+    def _inputs(self, x: Tensor, latents: Tensor, step: int) -> dict[str, Tensor]:
+        o = self.options
+        inputs = {"data": x, "latents": latents}
+        if o.projection_weight:
+            inputs["projection"] = self.matcher.pool.chunk(0, min(o.projection_samples, o.pool_size))
+        if o.denoise_weight:
+            inputs["denoise"] = add_noise(x, o.denoise_sigma, generator(self.seed, "denoise", step))
+        if o.restore_weight:
+            inputs["restore"] = self._corrupted(x, step)
+        return inputs
+
+    def _targets(self, x: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        targets: dict[str, Tensor] = {name: x for name in ("denoise", "restore") if name in outputs}
+        if "projection" in outputs:
+            data = self.data if self.options.projection_to == "dataset" else x
+            targets["projection"] = nearest_data(outputs["projection"], data)
+        return targets
+
+    def _corrupted(self, x: Tensor, step: int) -> Tensor:
+        assert self.corrupt is not None
+        kinds = self.options.restore_kinds
+        result = torch.empty_like(x)
+        for k, kind in enumerate(kinds):
+            part = x[k :: len(kinds)]
+            if len(part):
+                result[k :: len(kinds)] = self.corrupt(part, kind, derive_seed(self.seed, "restore", step, k))
+        return result
+
+    def _idempotence_weight(self, step: int) -> float:
+        o: NaignOptions = self.options
+        return o.idempotence_weight * (min(1.0, step / o.idempotence_ramp) if o.idempotence_ramp else 1.0)
+
+
+def nearest_data(samples: Tensor, data: Tensor) -> Tensor:
+    """For samples (m, *shape) their nearest rows of data (N, *shape): constants without gradient."""
+    with torch.no_grad():
+        nearest = imle_knn(samples.detach().flatten(1), data.flatten(1)).indices[:, 0]
+        return data[nearest.clamp(min=0)]
+
+
+def add_noise(x: Tensor, sigma_max: float, random: torch.Generator) -> Tensor:
+    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; random is a CPU generator."""
+    sigma = torch.rand((len(x),) + (1,) * (x.dim() - 1), generator=random) * sigma_max
+    noise = torch.randn(x.shape, generator=random)
+    return x + (sigma * noise).to(x.device)
