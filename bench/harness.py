@@ -1,0 +1,433 @@
+"""Timing of named peers side by side, and the plain rows that come of it.
+
+Peers of one workload run in the same process with the same number of threads, one after the other in
+rounds whose order is shuffled anew each round. A drift of the machine (clock, neighbours, heat) then meets
+all of them alike, and none profits from always following the same one. A row is a plain dict of the columns
+in `COLUMNS` plus those of its kind, so that results are JSON as they stand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SCHEMA = 1
+Row = dict[str, Any]
+Check = Callable[[Any], Mapping[str, Any]]
+
+COLUMNS: dict[str, str] = {
+    "workload": "name of the workload",
+    "shape": "sizes of the problem, a list of integers",
+    "dtype": "type of the inputs",
+    "device": "cpu or cuda",
+    "device_name": "processor or accelerator",
+    "threads": "threads every peer was given",
+    "peer": "what ran",
+    "status": "ok, absent (cannot run here) or failed (raised)",
+    "reason": "why it is absent or failed, else null",
+    "median_s": "median seconds of a call",
+    "q1_s": "lower quartile, seconds",
+    "q3_s": "upper quartile, seconds",
+    "min_s": "fastest, seconds",
+    "max_s": "slowest, seconds",
+    "repeats": "timed rounds",
+    "calls_per_repeat": "calls averaged within one timed round",
+    "seconds": "seconds of a call in each round, in order",
+    "peak_memory_bytes": "peak of memory beyond the inputs in one call, workspace and result included",
+    "versions": "versions of naign, python, torch and the peers' packages",
+    "date": "start of the run, UTC, ISO 8601",
+    "commit": "git commit of the source tree, '+' appended when it had changes; null outside a checkout",
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Something to time: `call` takes nothing and returns its answer, `check` makes columns of an answer."""
+
+    name: str
+    call: Callable[[], Any]
+    check: Check | None = None
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A peer that cannot run here, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    repeats: timed rounds of a peer. budget_s: a peer whose calls would take longer in total gets fewer
+    rounds, but at least min_repeats (one only if a single call exceeds the budget). shortest_s: calls faster
+    than this are repeated inside one round and averaged. settle_s: pause before each timed call, in which the
+    idle threads of the previous peer's OpenMP runtime stop spinning; several such runtimes share the process.
+    """
+
+    repeats: int = 7
+    min_repeats: int = 3
+    budget_s: float = 20.0
+    shortest_s: float = 2e-3
+    settle_s: float = 5e-3
+
+    def rounds(self, seconds: float) -> int:
+        """Rounds for a peer whose call takes `seconds`."""
+        if seconds > self.budget_s:
+            return 1
+        affordable = int(self.budget_s / max(seconds, 1e-9))
+        return max(min(self.min_repeats, self.repeats), min(self.repeats, affordable))
+
+    def calls(self, seconds: float) -> int:
+        """Calls within one round."""
+        return max(1, min(10_000, math.ceil(self.shortest_s / max(seconds, 1e-9))))
+
+
+@dataclass
+class Measurement:
+    """Seconds of one call in each round, and the columns of the peer's check."""
+
+    seconds: list[float] = field(default_factory=list)
+    calls: int = 1
+    checked: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass
+class Results:
+    """A run: `header` describes the machine, `rows` hold one measurement each. JSON through and through."""
+
+    header: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"header": self.header, "rows": self.rows}
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles (linear interpolation, ends included) and extremes of a sample, in seconds."""
+    if not seconds:
+        raise ValueError("seconds: expected at least one measurement, got none")
+    ordered = sorted(seconds)
+    quartiles = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
+    return {
+        "median_s": statistics.median(ordered),
+        "q1_s": quartiles[0],
+        "q3_s": quartiles[2],
+        "min_s": ordered[0],
+        "max_s": ordered[-1],
+    }
+
+
+class Clock:
+    """Seconds per call on a device: the wall clock on the CPU, events on the current stream on CUDA."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device.startswith("cuda")
+
+    def __call__(self, call: Callable[[], Any], calls: int = 1) -> tuple[float, Any]:
+        """Seconds of one of `calls` consecutive calls, and the last answer."""
+        if self.cuda:
+            return self._events(call, calls)
+        started = time.perf_counter()
+        for _ in range(calls):
+            answer = call()
+        return (time.perf_counter() - started) / calls, answer
+
+    def _events(self, call: Callable[[], Any], calls: int) -> tuple[float, Any]:
+        start, end = _event(), _event()
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(calls):
+            answer = call()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) * 1e-3 / calls, answer
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def measure(
+    peers: Sequence[Peer], effort: Effort | None = None, *, device: str = "cpu", seed: int = 0
+) -> dict[str, Measurement]:
+    """Warm every peer up, check its answer, then time all of them in shuffled rounds.
+
+    Each peer takes part in as many rounds as its own speed allows (`Effort.rounds`); the first answer and the
+    last are both checked, and the worse one counts. A peer that raises is reported, the others go on.
+    """
+    effort = effort or Effort()
+    clock = Clock(device)
+    order = random.Random(seed)
+    results = {peer.name: Measurement() for peer in peers}
+    if len(results) != len(peers):
+        raise ValueError(f"peers: expected distinct names, got {[peer.name for peer in peers]}")
+    wanted = {peer.name: _warm_up(peer, results[peer.name], effort, clock) for peer in peers}
+    for turn in range(max(wanted.values(), default=0)):
+        in_round = [peer for peer in peers if turn < wanted[peer.name] and not results[peer.name].error]
+        for peer in order.sample(in_round, len(in_round)):
+            result = results[peer.name]
+            time.sleep(effort.settle_s)
+            answer = _guarded(result, lambda p=peer, r=result: clock(p.call, r.calls))  # type: ignore[misc]
+            if answer is None:
+                continue
+            result.seconds.append(answer[0])
+            if turn == wanted[peer.name] - 1:
+                _check(peer, result, answer[1])
+    return results
+
+
+def _warm_up(peer: Peer, result: Measurement, effort: Effort, clock: Clock) -> int:
+    """First calls of a peer: caches and thread pools fill, the answer is checked, the speed is seen."""
+    first = _guarded(result, lambda: clock(peer.call))
+    if first is None:
+        return 0
+    _check(peer, result, first[1])
+    seconds = first[0]
+    for _ in range(3 if seconds < 0.1 else 1):
+        again = _guarded(result, lambda: clock(peer.call)) if seconds < effort.budget_s / 4 else None
+        seconds = min(seconds, again[0]) if again else seconds
+    result.calls = effort.calls(seconds)
+    return effort.rounds(seconds)
+
+
+def _guarded(result: Measurement, call: Callable[[], tuple[float, Any]]) -> tuple[float, Any] | None:
+    try:
+        return call()
+    except Exception as error:
+        result.error = f"{type(error).__name__}: {error}".splitlines()[0]
+        return None
+
+
+def _check(peer: Peer, result: Measurement, answer: Any) -> None:
+    """Columns of the answer; of two answers the larger (worse) value of each column is kept."""
+    if peer.check is None:
+        return
+    for name, value in peer.check(answer).items():
+        known = result.checked.get(name)
+        result.checked[name] = value if known is None or value is None else max(known, value)
+
+
+def set_threads(threads: int | None) -> int:
+    """Give every arithmetic library of this process the same number of threads; returns that number.
+
+    torch, faiss, scikit-learn and SciPy each bring an OpenMP or BLAS runtime of their own. threadpoolctl
+    reaches those already loaded, so call this again after importing peers.
+    """
+    threads = torch.get_num_threads() if threads is None else threads
+    if threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    torch.set_num_threads(threads)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(threads)
+    try:
+        import threadpoolctl  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError:
+        return threads
+    threadpoolctl.threadpool_limits(threads)
+    return threads
+
+
+def environment(device: str, threads: int, kind: str) -> dict[str, Any]:
+    """The header of a run: machine, software, date, commit."""
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "device": device,
+        "device_name": device_name(device),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "memory_bytes": _memory_bytes(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "versions": versions(),
+        "extension": _extension(),
+        "peaks": {},
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Installed versions; null where a package is missing."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("naign", "faiss-cpu", "faiss-gpu", "flash-kmeans", "numpy", "scikit-learn", "scipy"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    if found["naign"] is None:
+        found["naign"] = _source_version()
+    return found
+
+
+def _source_version() -> str | None:
+    """Version of a checkout that is imported without being installed."""
+    import tomllib
+
+    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if not project.is_file():
+        return None
+    return str(tomllib.loads(project.read_text())["project"]["version"])
+
+
+def _extension() -> Any:
+    """What the compiled extension says about itself; null where it is not built."""
+    try:
+        from importlib import import_module
+
+        info = import_module("naign_ext._C").build_info()
+        return json.loads(json.dumps(dict(info), default=str))
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return None
+
+
+def commit() -> str | None:
+    """Commit of the source tree, '+' appended when tracked files differ from it."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            command = ["git", "-C", str(root), *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root:
+        return None
+    head = git("rev-parse", "HEAD")
+    return f"{head}+" if head and git("status", "--porcelain", "--untracked-files=no") else head
+
+
+def device_kind(device: str) -> str:
+    """The part before the colon: cuda of cuda:1."""
+    return device.partition(":")[0]
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else cpu_name()
+
+
+def cpu_name() -> str:
+    """Model name of the processor with the vector extensions that matter here."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return platform.processor() or platform.machine()
+    fields = dict(_cpuinfo_fields(info.read_text()))
+    flags = set(fields.get("flags", "").split())
+    wanted = ["avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_int8"]
+    name = fields.get("model name", platform.machine())
+    return f"{name} ({', '.join(flag for flag in wanted if flag in flags) or 'no AVX2'})"
+
+
+def _cpuinfo_fields(text: str) -> list[tuple[str, str]]:
+    first = text.split("\n\n", maxsplit=1)[0]
+    pairs = (line.split(":", maxsplit=1) for line in first.splitlines() if ":" in line)
+    return [(key.strip(), value.strip()) for key, value in pairs]
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def available_bytes(device: str = "cpu") -> int:
+    """Memory that can still be taken on the device."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    info = Path("/proc/meminfo")
+    if not info.is_file():
+        return (_memory_bytes() or 4 << 30) // 2
+    fields = dict(_cpuinfo_fields(info.read_text()))
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def row(header: Mapping[str, Any], columns: Mapping[str, Any], outcome: Measurement | Absent) -> Row:
+    """One row: what the header says of the machine, `columns` of the workload, and the outcome."""
+    names = ("device", "device_name", "threads", "versions", "date", "commit")
+    shared = {name: header[name] for name in names}
+    base: Row = {**dict.fromkeys(COLUMNS), **shared, "seconds": [], "repeats": 0, **columns}
+    if isinstance(outcome, Absent):
+        return {**base, "status": "absent", "reason": outcome.reason}
+    if outcome.error is not None:
+        return {**base, "status": "failed", "reason": outcome.error}
+    timing = {**spread(outcome.seconds), "repeats": len(outcome.seconds), "calls_per_repeat": outcome.calls}
+    return {**base, **timing, **outcome.checked, "seconds": outcome.seconds, "status": "ok"}
+
+
+def ratio(row: Row, reference: Row | None) -> float | None:
+    """How many times the reference's median this row's median is; null where one of them has none."""
+    if reference is None or row["median_s"] is None or reference["median_s"] is None:
+        return None
+    return float(row["median_s"] / reference["median_s"])
+
+
+def save(results: Results, path: Path | str) -> Path:
+    """Write results as JSON (not-a-number and infinities become null) and return the path."""
+    validate(results.as_dict())
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".partial")
+    temporary.write_text(json.dumps(_finite(results.as_dict()), indent=1, allow_nan=False) + "\n")
+    temporary.replace(target)
+    return target
+
+
+def load(path: Path | str) -> Results:
+    """Read results written by `save`; ValueError says what is wrong with a foreign file."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"path: expected a results file, but {path} is not JSON: {error}") from error
+    validate(content)
+    return Results(content["header"], content["rows"])
+
+
+def validate(content: Any) -> None:
+    """Raise ValueError unless `content` is a results object of this schema."""
+    if not isinstance(content, dict) or set(content) != {"header", "rows"}:
+        raise ValueError("results: expected an object with exactly the keys header and rows")
+    header = content["header"]
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
+        raise ValueError(f"results.header: expected schema {SCHEMA}, run the benchmark again to get it")
+    for number, entry in enumerate(content["rows"]):
+        where = f"results.rows[{number}]"
+        missing = set(COLUMNS) - set(entry)
+        if missing:
+            raise ValueError(f"{where}: expected the columns {sorted(missing)}, they are missing")
+        if entry["status"] not in {"ok", "absent", "failed"}:
+            raise ValueError(f"{where}.status: expected ok, absent or failed, got {entry['status']!r}")
+        if (entry["median_s"] is None) == (entry["status"] == "ok"):
+            raise ValueError(f"{where}: expected a median exactly where the status is ok")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value

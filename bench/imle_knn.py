@@ -1,0 +1,252 @@
+"""Benchmark of the exact search: workloads by name, peers side by side, every answer judged in float64."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from naign_bench import harness
+from naign_bench.harness import Absent, Effort, Measurement, Peer, Results, Row, device_kind
+from naign_bench.knn_peers import OURS, PREPARED, Problem, build_peer, peer_names
+from naign_bench.knn_workloads import DTYPES, Workload, grid, make, resolve
+from naign_bench.memory import Job, MemoryProbe, cuda_peak_bytes
+from naign_bench.oracle import truth
+from naign_bench.peaks import measure_peaks
+from torch import Tensor
+
+COLUMNS: dict[str, str] = {
+    **harness.COLUMNS,
+    "data": "kind of data",
+    "batch": "problems searched at once, null for a single one",
+    "n": "data rows of a problem",
+    "m": "pool rows of a problem",
+    "d": "numbers in a row",
+    "k": "neighbours wanted",
+    "gflops": "2 N M D (times the batch) over the median, in 10^9 / s, whatever arithmetic the peer saved",
+    "checked": "queries whose answer was compared with float64 brute force; null for bare matrix products",
+    "mismatches": "of those, queries with a neighbour farther than the true one at its rank",
+    "max_relative_error": "largest |distance - float64| / float64 of them; null where a peer gives none",
+    "ratio_naign": "this peer's median over that of imle_knn: above 1 where imle_knn is faster",
+    "ratio_prepared": "this peer's median over that of a prepared ImleSearch",
+}
+GRID_EFFORT = Effort(repeats=3, min_repeats=2, budget_s=6.0)
+_PRELOAD = ("naign_bench.imle_knn", "naign_ext", "faiss", "sklearn.neighbors", "scipy.spatial")
+_WARM_ROWS = 64
+
+
+def run_knn(
+    workloads: Sequence[str] | None = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    dtype: str = "float32",
+    k: int | None = None,
+    peers: Sequence[str] | None = None,
+    repeats: int = 7,
+    seed: int = 0,
+    grid_shapes: int = 0,
+    queries: int = 64,
+    memory: bool = True,
+    peaks: bool = True,
+    json_path: Path | str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Results:
+    """Measure the exact search beside its peers and return the rows (written to json_path where given).
+
+    workloads: names of workloads or sets (see `workload_names`); None: the set "quick", or none beside a
+    grid. device: "cpu" or "cuda". threads: None keeps torch's number. dtype: type of both inputs, "float32",
+    "float16" or "bfloat16". k: overrides the workloads' own. peers: names, None for all of the device.
+    repeats: timed rounds, fewer for peers that take long. grid_shapes: that many random shapes drawn from
+    the seed. queries: size of the sample that is compared with float64 brute force. memory: measure peak
+    memory. peaks: measure the machine's own peaks first. progress: receives a line before each workload.
+    Returns rows of `COLUMNS`. ValueError names a wrong argument.
+    """
+    chosen = _chosen(workloads, grid_shapes, seed, k)
+    names = list(peer_names(device_kind(device)) if peers is None else peers)
+    _validate(device, dtype, names, repeats, queries)
+    before = torch.get_num_threads()
+    threads = harness.set_threads(threads)
+    say = progress or (lambda _: None)
+    try:
+        results = Results(harness.environment(device, threads, "imle_knn"))
+        if peaks:
+            say("peaks of the machine")
+            results.header["peaks"] = measure_peaks(device)
+        with MemoryProbe(_PRELOAD if memory and device == "cpu" else ()) as probe:
+            results.header["memory_method"] = _memory_method(device, probe, memory)
+            for number, workload in enumerate(chosen):
+                say(f"{workload.name} {tuple(workload.shape)} ({number + 1} of {len(chosen)})")
+                effort = GRID_EFFORT if workload.name.startswith("grid_") else Effort(repeats=repeats)
+                setting = _Setting(
+                    device=device,
+                    threads=threads,
+                    dtype=dtype,
+                    peers=names,
+                    seed=seed,
+                    queries=queries,
+                    effort=effort,
+                    probe=probe if memory else None,
+                )
+                results.rows += _run_workload(workload, setting, results.header)
+                if json_path is not None:
+                    harness.save(results, json_path)
+    finally:
+        harness.set_threads(before)
+    return results
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """How a workload is measured."""
+
+    device: str
+    threads: int
+    dtype: str
+    peers: list[str]
+    seed: int
+    queries: int
+    effort: Effort
+    probe: MemoryProbe | None
+
+
+def _chosen(workloads: Sequence[str] | None, grid_shapes: int, seed: int, k: int | None) -> list[Workload]:
+    if workloads is None:
+        workloads = () if grid_shapes else ("quick",)
+    found = [*resolve(workloads), *grid(grid_shapes, seed)]
+    if k is None:
+        return found
+    if k < 1 or any(k > workload.m for workload in found):
+        raise ValueError(f"k: expected 1 to the number of pool rows of every workload, got {k}")
+    return [Workload(w.name, w.n, w.m, w.d, w.kind, k, w.batch) for w in found]
+
+
+def _validate(device: str, dtype: str, peers: Sequence[str], repeats: int, queries: int) -> None:
+    if device_kind(device) not in {"cpu", "cuda"}:
+        raise ValueError(f"device: expected cpu or cuda, got {device!r}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("device: expected cpu, since torch sees no CUDA device here, got " + repr(device))
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}")
+    known = {*peer_names("cpu"), *peer_names("cuda")}
+    if set(peers) - known:
+        raise ValueError(f"peers: expected names among {sorted(known)}, got {sorted(set(peers) - known)}")
+    for name, value in (("repeats", repeats), ("queries", queries)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+
+
+def _memory_method(device: str, probe: MemoryProbe, wanted: bool) -> str:
+    if not wanted:
+        return "not measured"
+    if device.startswith("cuda"):
+        return "torch.cuda.max_memory_allocated beyond what was allocated before the call"
+    return probe.reason or "VmHWM less VmRSS of one call in a process of its own, preparation included"
+
+
+def _run_workload(workload: Workload, setting: _Setting, header: Mapping[str, Any]) -> list[Row]:
+    columns = _workload_columns(workload, setting.dtype)
+    try:
+        data, pool = make(workload, setting.seed)
+    except ImportError as error:
+        missing = f"its data cannot be made: {error}"
+        absent = [Absent(name, missing) for name in setting.peers]
+        return [harness.row(header, {**columns, "peer": peer.name}, peer) for peer in absent]
+    data, pool = (values.to(setting.device, DTYPES[setting.dtype]) for values in (data, pool))
+    known = truth(data, pool, workload.k, queries=setting.queries, seed=setting.seed)
+    problem = Problem(data, pool, workload.k, setting.threads, known)
+    built = [build_peer(name, problem) for name in setting.peers]
+    harness.set_threads(setting.threads)
+    ready = [peer for peer in built if isinstance(peer, Peer)]
+    peaks = _peak_memory(ready, problem, setting)
+    measured = harness.measure(ready, setting.effort, device=setting.device, seed=setting.seed)
+    rows = []
+    for peer in built:
+        outcome: Measurement | Absent = peer if isinstance(peer, Absent) else measured[peer.name]
+        own = {**columns, "peer": peer.name, "peak_memory_bytes": peaks.get(peer.name)}
+        rows.append(_with_rate(harness.row(header, own, outcome), workload))
+    return _with_ratios(rows)
+
+
+def _workload_columns(workload: Workload, dtype: str) -> dict[str, Any]:
+    sizes = {"n": workload.n, "m": workload.m, "d": workload.d, "k": workload.k, "batch": workload.batch}
+    named = {"workload": workload.name, "shape": workload.shape, "data": workload.kind, "dtype": dtype}
+    return {**dict.fromkeys(COLUMNS), "repeats": 0, "seconds": [], **sizes, **named}
+
+
+def _with_rate(row: Row, workload: Workload) -> Row:
+    if row["median_s"] is not None:
+        row["gflops"] = workload.operations / row["median_s"] * 1e-9
+    return row
+
+
+def _with_ratios(rows: list[Row]) -> list[Row]:
+    by_name = {row["peer"]: row for row in rows}
+    for row in rows:
+        row["ratio_naign"] = harness.ratio(row, by_name.get(OURS))
+        row["ratio_prepared"] = harness.ratio(row, by_name.get(PREPARED))
+    return rows
+
+
+def _peak_memory(peers: Sequence[Peer], problem: Problem, setting: _Setting) -> dict[str, int | None]:
+    """Peak memory of each peer, by name; what cannot be measured is missing."""
+    probe = setting.probe
+    if probe is None:
+        return {}
+    if setting.device.startswith("cuda"):
+        return {peer.name: _cuda_peak(peer, setting.device) for peer in peers}
+    if probe.reason is not None:
+        return {}
+    found: dict[str, int | None] = {}
+    with tempfile.TemporaryDirectory(prefix="naign-bench-") as folder:
+        for name, values in (("data", problem.data), ("pool", problem.pool)):
+            np.save(Path(folder) / f"{name}.npy", values.float().numpy())
+        for peer in peers:
+            arguments = {"folder": folder, "peer": peer.name, "k": problem.k, "dtype": setting.dtype}
+            arguments["threads"] = setting.threads
+            try:
+                found[peer.name] = probe.measure("naign_bench.imle_knn", "memory_job", arguments)
+            except RuntimeError:
+                found[peer.name] = None
+    return found
+
+
+def _cuda_peak(peer: Peer, device: str) -> int | None:
+    try:
+        peer.call()
+        return cuda_peak_bytes(peer.call, device)
+    except RuntimeError:
+        return None
+
+
+def memory_job(folder: str, peer: str, k: int, dtype: str, threads: int) -> Job:
+    """A search in a fresh process, preparation included: the tiny call that warms it up, and the call."""
+    data, pool = (
+        torch.from_numpy(np.load(Path(folder) / f"{name}.npy")).to(DTYPES[dtype]) for name in ("data", "pool")
+    )
+
+    def search(data: Tensor, pool: Tensor) -> Any:
+        built = build_peer(peer, Problem(data, pool, k, threads))
+        if isinstance(built, Absent):
+            raise RuntimeError(built.reason)
+        harness.set_threads(threads)
+        return built.call()
+
+    few = max(k, _WARM_ROWS)
+    return lambda: search(data[..., :2, :], pool[..., :few, :]), lambda: search(data, pool)
+
+
+def worst_ratios(rows: Sequence[Row]) -> dict[str, tuple[float, Row]]:
+    """For each peer the smallest `ratio_naign` and its row: where imle_knn does worst against it."""
+    worst: dict[str, tuple[float, Row]] = {}
+    for row in rows:
+        value = row["ratio_naign"]
+        if value is None or row["peer"] == OURS:
+            continue
+        if row["peer"] not in worst or value < worst[row["peer"]][0]:
+            worst[row["peer"]] = (value, row)
+    return worst
