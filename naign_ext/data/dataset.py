@@ -1,0 +1,102 @@
+"""The plain record every data set is loaded into, and the seeded helpers all loaders share."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["vector", "image"]
+
+
+class DataUnavailableError(ValueError):
+    """The data are not on this machine, or unusable; the text says what is missing and how to get it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in memory.
+
+    Attributes:
+        name: the name it was loaded by.
+        kind: ``"vector"`` for rows (N, D), ``"image"`` for (N, C, H, W) in [-1, 1] (-1 black, 0 grey).
+        train, heldout: float32, disjoint; ``heldout`` may have N = 0 where the caller asked for that.
+        ood: float32 points of the same shape that are not of this distribution, or None.
+        train_labels, heldout_labels: int64 (N,), or None where the data have no classes.
+        parameters: JSON-able; the exact parameters of toys, sources and hashes of real data.
+        modes: (K, D) centres of a mixture, or None. mode_std: their common standard deviation.
+        sample_truth: ``sample_truth(n, seed)`` draws n fresh rows of a toy's true distribution, from another
+            random stream than ``train`` and ``heldout``; or None.
+        support_distance: ``support_distance(x)`` is the distance (N,) of rows (N, D) to a toy's noise-free
+            support (its modes, curve or region) in the data's unit; or None.
+        noise_std: standard deviation of a toy's noise about that support, or None.
+        licence: under which licence the data may be used, or None for generated points.
+    """
+
+    name: str
+    kind: Kind
+    train: Tensor
+    heldout: Tensor
+    ood: Tensor | None = None
+    train_labels: Tensor | None = None
+    heldout_labels: Tensor | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    modes: Tensor | None = None
+    mode_std: float | None = None
+    sample_truth: Callable[[int, int], Tensor] | None = None
+    support_distance: Callable[[Tensor], Tensor] | None = None
+    noise_std: float | None = None
+    licence: str | None = None
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one point: (D,) or (C, H, W)."""
+        return tuple(self.train.shape[1:])
+
+
+def stream(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator for one named purpose: different names give independent streams of the same seed."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(
+            f"seed: expected an int, got {type(seed).__name__} ({seed!r}); pass for example seed=0"
+        )
+    text = "/".join(str(part) for part in (seed, *names))
+    value = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+    return torch.Generator().manual_seed(value)
+
+
+def check_fraction(heldout_fraction: float) -> float:
+    """Return the fraction, or raise ValueError unless 0 <= fraction < 1."""
+    if not 0.0 <= heldout_fraction < 1.0:
+        raise ValueError(
+            f"heldout_fraction: expected 0 <= fraction < 1, got {heldout_fraction}; "
+            "0 trains on everything and holds nothing out"
+        )
+    return float(heldout_fraction)
+
+
+def split_indices(
+    count: int, heldout_fraction: float, generator: torch.Generator, labels: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Disjoint (train, heldout) rows of 0..count-1, both sorted; with labels, that fraction of each class.
+
+    The held-out part of a group of n rows has round(n * fraction) rows, but never all of them.
+    """
+    check_fraction(heldout_fraction)
+    groups = [torch.arange(count)]
+    if labels is not None:
+        groups = [torch.nonzero(labels == value).flatten() for value in torch.unique(labels)]
+    train, heldout = [], []
+    for group in groups:
+        shuffled = group[torch.randperm(len(group), generator=generator)]
+        held = min(round(len(group) * heldout_fraction), max(len(group) - 1, 0))
+        heldout.append(shuffled[:held])
+        train.append(shuffled[held:])
+    return torch.cat(train).sort().values, torch.cat(heldout).sort().values
+
+
+def tensor_sha256(values: Tensor) -> str:
+    """SHA-256 (hex) of a tensor's bytes in row-major order."""
+    return hashlib.sha256(values.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

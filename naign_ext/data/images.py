@@ -1,0 +1,296 @@
+"""Images in and out: files to tensors in [-1, 1], and back to 8-bit PNG."""
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from naign_ext.data.archives import DEFAULT_LIMITS, FolderSource, Source
+from naign_ext.data.dataset import DataUnavailableError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 64_000_000
+Size = int | tuple[int, int]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class UnreadableImageError(ValueError):
+    """The bytes are no image that can be decoded, or it has too many pixels."""
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file is taken for an image: a known suffix, and not hidden or an archiver's by-product."""
+    parts = PurePosixPath(name).parts
+    return name.lower().endswith(IMAGE_SUFFIXES) and not any(
+        part.startswith(".") or part == "__MACOSX" for part in parts
+    )
+
+
+def check_channels(channels: int | None) -> int | None:
+    """Return 1, 3 or None, or raise ValueError."""
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels: expected 1 (grey) or 3 (RGB), got {channels!r}")
+    return channels
+
+
+def _eight_bit(image: "PilImage", channels: int | None) -> "PilImage":
+    """An L or RGB image: deeper grey is scaled to 8 bit, transparency laid on white."""
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if image.mode.startswith("I") else 1.0
+        image = Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert(
+            "L" if image.mode == "LA" else "RGB"
+        )
+    grey = image.mode in ("1", "L", "LA") if channels is None else channels == 1
+    return image.convert("L" if grey else "RGB")
+
+
+def _decode(content: bytes, image_size: Size | None, channels: int | None, max_pixels: int) -> Pixels:
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
+        width, height = opened.size
+        if width * height > max_pixels:
+            raise UnreadableImageError(
+                f"{width}x{height} pixels are more than the {max_pixels} an image may have"
+            )
+        image = _eight_bit(ImageOps.exif_transpose(opened), channels)
+    if image_size is not None:
+        rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
+        # Resized by the shorter side, then cropped about the centre.
+        image = ImageOps.fit(image, (columns, rows), method=Image.Resampling.LANCZOS)
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def decode_image(
+    content: bytes,
+    *,
+    image_size: Size | None = None,
+    channels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Pixels:
+    """Bytes of an image file to uint8 (C, H, W).
+
+    Args:
+        content: a BMP, GIF (first frame), JPEG, PNG, PPM, TIFF or WebP file.
+        image_size: side, or (H, W), to resize and centre-crop to; None keeps the size.
+        channels: 1, 3, or None for 1 where the file is grey and 3 otherwise.
+        max_pixels: refuse larger images before their pixels are decoded.
+
+    Raises:
+        UnreadableImageError: not an image, damaged, or too large.
+    """
+    check_channels(channels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode(content, image_size, channels, max_pixels)
+    except UnreadableImageError:
+        raise
+    # Decoders meet damage with nearly every exception there is.
+    except Exception as error:
+        raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+def to_network_scale(pixels: Tensor) -> Tensor:
+    """uint8 0..255 to float32 -1..1: x / 127.5 - 1."""
+    return pixels.to(torch.float32) / 127.5 - 1
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """-1..1 to uint8 0..255, rounded; values outside are clipped, NaN becomes grey (128)."""
+    scaled = (images.detach().cpu().to(torch.float32).clamp(-1, 1) + 1) * 127.5
+    return scaled.nan_to_num(nan=128.0).round().to(torch.uint8)
+
+
+@dataclass
+class LoadedImages:
+    """Images of one size with their names, hashes and the files that could not be read (name, reason)."""
+
+    images: Tensor
+    names: list[str]
+    sha256: dict[str, str] = field(default_factory=dict)
+    damaged: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _stack(decoded: Sequence[Pixels], channels: int | None) -> Tensor:
+    depth = channels or max((len(pixels) for pixels in decoded), default=3)
+    shapes = sorted({pixels.shape[1:] for pixels in decoded})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"image_size: the images have different sizes (for example {shapes[0]} and {shapes[-1]}); "
+            "pass image_size to bring them to one"
+        )
+    if not decoded:
+        return torch.empty(0, depth, 0, 0)
+    stacked = np.stack([np.broadcast_to(pixels, (depth, *pixels.shape[1:])) for pixels in decoded])
+    return to_network_scale(torch.from_numpy(stacked))
+
+
+def load_images(
+    source: Source,
+    names: Sequence[str],
+    *,
+    wanted: int | None = None,
+    image_size: Size | None = None,
+    channels: int | None = None,
+) -> LoadedImages:
+    """The first ``wanted`` readable images of names (all for None), float32 (N, C, H, W) in [-1, 1].
+
+    Damaged ones are listed and replaced by the next names. Without ``channels``, 3 unless all are grey.
+    """
+    remaining, limit = list(names), len(names) if wanted is None else wanted
+    decoded: dict[str, Pixels] = {}
+    hashes: dict[str, str] = {}
+    damaged: list[tuple[str, str]] = []
+    while remaining and len(decoded) < limit:
+        batch = remaining[: limit - len(decoded)]
+        remaining = remaining[len(batch) :]
+        for name, content in source.read(batch):
+            try:
+                decoded[name] = decode_image(content, image_size=image_size, channels=channels)
+                hashes[name] = hashlib.sha256(content).hexdigest()
+            except UnreadableImageError as error:
+                damaged.append((name, str(error)))
+    kept = [name for name in names if name in decoded]
+    return LoadedImages(
+        images=_stack([decoded[name] for name in kept], channels),
+        names=kept,
+        sha256={name: hashes[name] for name in kept},
+        damaged=sorted(damaged),
+    )
+
+
+def read_image(
+    path: str | os.PathLike[str], *, image_size: Size | None = None, channels: int | None = None
+) -> Tensor:
+    """One image file as float32 (C, H, W) in [-1, 1]; arguments as in `decode_image`.
+
+    Raises:
+        DataUnavailableError (a ValueError): no such file, or not a readable image; the text names it.
+    """
+    file = Path(path)
+    try:
+        if file.stat().st_size > DEFAULT_LIMITS.file_bytes:
+            raise DataUnavailableError(
+                f"{file}: larger than the {DEFAULT_LIMITS.file_bytes} bytes a file may have"
+            )
+        pixels = decode_image(file.read_bytes(), image_size=image_size, channels=channels)
+    except OSError as error:
+        raise DataUnavailableError(f"{file}: cannot be opened ({error.strerror or error})") from error
+    except UnreadableImageError as error:
+        raise DataUnavailableError(f"{file}: not a readable image ({error})") from error
+    return to_network_scale(torch.from_numpy(pixels.copy()))
+
+
+def read_image_folder(
+    path: str | os.PathLike[str], *, image_size: Size | None = None, channels: int | None = None
+) -> tuple[Tensor, list[str]]:
+    """All images below a folder, sorted by name: float32 (N, C, H, W) in [-1, 1], and their relative names.
+
+    Raises:
+        DataUnavailableError (a ValueError): no folder, no image in it, or a damaged one; the text names it.
+        ValueError: the images have different sizes and ``image_size`` is None.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataUnavailableError(f"{folder}: no such folder; pass a folder of images")
+    source = FolderSource(folder)
+    names = [name for name in source.names if is_image_name(name)]
+    loaded = load_images(source, names, image_size=image_size, channels=channels)
+    if loaded.damaged:
+        name, reason = loaded.damaged[0]
+        raise DataUnavailableError(
+            f"{folder}: {name} is not a readable image ({reason}); {len(loaded.damaged)} of {len(names)} are "
+            "damaged: remove or replace them"
+        )
+    if not loaded.names:
+        raise DataUnavailableError(f"{folder}: no images in it (looked for {', '.join(IMAGE_SUFFIXES)})")
+    return loaded.images, loaded.names
+
+
+def _check_images(images: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images: expected shape (N, C, H, W) with C 1 or 3, got {tuple(images.shape)}")
+    return images
+
+
+def _write_png(pixels: Tensor, path: Path) -> None:
+    from PIL import Image
+
+    array = pixels.numpy()
+    picture = array[0] if len(array) == 1 else array.transpose(1, 2, 0)
+    Image.fromarray(np.ascontiguousarray(picture)).save(path, format="PNG")
+
+
+def save_images(images: Tensor, folder: str | os.PathLike[str], *, prefix: str = "") -> list[Path]:
+    """Images (N, C, H, W) in [-1, 1] as folder/<prefix>00000.png, ...; returns the paths."""
+    pixels = to_pixels(_check_images(images))
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    paths = [target / f"{prefix}{index:05d}.png" for index in range(len(pixels))]
+    for picture, path in zip(pixels, paths, strict=True):
+        _write_png(picture, path)
+    return paths
+
+
+def image_grid(images: Tensor, columns: int, *, padding: int = 2, scale: int | None = None) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] side by side, row by row, as uint8 (C, rows, columns) with grey seams.
+
+    ``scale`` repeats each pixel; None makes the tiles at least 64 pixels high.
+    """
+    pixels = to_pixels(_check_images(images))
+    count, channels, height, width = pixels.shape
+    if count == 0:
+        raise ValueError("images: expected at least one image, got N = 0")
+    if columns < 1:
+        raise ValueError(f"columns: expected 1 or more, got {columns}")
+    factor = max(1, -(-64 // height)) if scale is None else scale
+    pixels = pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    height, width = height * factor, width * factor
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    grid = torch.full(
+        (channels, rows * (height + padding) + padding, columns * (width + padding) + padding),
+        128,
+        dtype=torch.uint8,
+    )
+    for index, picture in enumerate(pixels):
+        top = padding + (index // columns) * (height + padding)
+        left = padding + (index % columns) * (width + padding)
+        grid[:, top : top + height, left : left + width] = picture
+    return grid
+
+
+def save_image_grid(
+    images: Tensor,
+    path: str | os.PathLike[str],
+    columns: int = 8,
+    *,
+    padding: int = 2,
+    scale: int | None = None,
+) -> Path:
+    """Write images (N, C, H, W) in [-1, 1] as one 8-bit PNG, ``columns`` a row; see `image_grid`."""
+    target = Path(path)
+    grid = image_grid(images, columns, padding=padding, scale=scale)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _write_png(grid, target)
+    return target

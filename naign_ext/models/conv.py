@@ -1,0 +1,140 @@
+"""Convolutional encoder-decoder with a bottleneck, for images of any height and width."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from naign_ext.models.layers import ACTIVATIONS, check_choice, check_positive, check_sample_shape
+
+_NORMALISATIONS = ("none", "batch", "layer")
+_MAX_WIDENING = 8
+_COARSEST_SIDE = 4
+
+
+def automatic_depth(height: int, width: int) -> int:
+    """Halvings until the shorter side is at most 4 pixels, at least 1: 8 -> 1, 28 -> 3, 64 -> 4, 256 -> 6."""
+    return max(1, math.ceil(math.log2(min(height, width) / _COARSEST_SIDE)))
+
+
+def _normalisation(kind: str, channels: int) -> list[nn.Module]:
+    if kind == "batch":
+        return [nn.BatchNorm2d(channels)]
+    # One group over channels and pixels is layer normalisation of an image, for any height and width.
+    return [nn.GroupNorm(1, channels)] if kind == "layer" else []
+
+
+def _convolution(
+    before: int, after: int, activation: str, normalisation: str, stride: int = 1
+) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride=stride, padding=1),
+        *_normalisation(normalisation, after),
+        ACTIVATIONS[activation](),
+    )
+
+
+class ConvAutoencoder(nn.Module):
+    """Encoder (stride-2 convolutions), a vector of ``latent_dim`` numbers, decoder (upsampling, convolutions).
+
+    Maps (B, C, H, W) to the same shape, C 1 or 3, H and W at least 2 and not necessarily even: level l has
+    ceil(H / 2^l) x ceil(W / 2^l) pixels, and the decoder passes through the same sizes backwards. All that
+    reaches the output goes through the bottleneck; there are no skip connections. Weights are drawn from
+    torch's global generator.
+
+    Args:
+        sample_shape: (C, H, W).
+        base_channels: channels of the finest level; they double at each level, up to 8 times as many.
+        depth: number of halvings; None halves until the shorter side is at most 4 pixels.
+        latent_dim: size of the bottleneck.
+        activation: "relu" or "silu".
+        normalisation: "none", "batch" or "layer".
+    """
+
+    def __init__(
+        self,
+        sample_shape: Sequence[int],
+        *,
+        base_channels: int = 32,
+        depth: int | None = None,
+        latent_dim: int = 64,
+        activation: str = "silu",
+        normalisation: str = "batch",
+    ) -> None:
+        super().__init__()
+        self.sample_shape = check_sample_shape(sample_shape)
+        if (
+            len(self.sample_shape) != 3
+            or self.sample_shape[0] not in (1, 3)
+            or min(self.sample_shape[1:]) < 2
+        ):
+            raise ValueError(
+                "sample_shape: a convolutional model expects (C, H, W) with C 1 or 3 and H, W of at least 2; "
+                f"got {self.sample_shape}. Use architecture 'mlp' for vectors"
+            )
+        check_positive("base_channels", base_channels)
+        check_positive("latent_dim", latent_dim)
+        check_choice("activation", activation, ACTIVATIONS)
+        check_choice("normalisation", normalisation, _NORMALISATIONS)
+        channels, height, width = self.sample_shape
+        depth = automatic_depth(height, width) if depth is None else check_positive("depth", depth)
+        if 2 ** (depth - 1) >= min(height, width):
+            raise ValueError(
+                f"depth: {depth} halvings leave nothing of {height}x{width} pixels to halve; "
+                f"expected at most {math.ceil(math.log2(min(height, width)))}"
+            )
+        sizes = [(math.ceil(height / 2**level), math.ceil(width / 2**level)) for level in range(depth + 1)]
+        widths = [base_channels * min(2**level, _MAX_WIDENING) for level in range(depth + 1)]
+        self.coarse_shape = (widths[-1], *sizes[-1])
+        # The decoder's targets, finest last; recorded because ceil(H / 2) cannot be inverted for odd H.
+        self.decoder_sizes = sizes[-2::-1]
+        self._build(channels, widths, latent_dim, activation, normalisation)
+
+    def _build(
+        self, channels: int, widths: list[int], latent_dim: int, activation: str, normalisation: str
+    ) -> None:
+        coarse = math.prod(self.coarse_shape)
+        self.stem = _convolution(channels, widths[0], activation, normalisation)
+        self.down = nn.ModuleList(
+            nn.Sequential(
+                _convolution(before, after, activation, normalisation, stride=2),
+                _convolution(after, after, activation, normalisation),
+            )
+            for before, after in itertools.pairwise(widths)
+        )
+        self.to_latent = nn.Linear(coarse, latent_dim)
+        self.from_latent = nn.Sequential(nn.Linear(latent_dim, coarse), ACTIVATIONS[activation]())
+        self.up = nn.ModuleList(
+            nn.Sequential(
+                _convolution(before, after, activation, normalisation),
+                _convolution(after, after, activation, normalisation),
+            )
+            for before, after in itertools.pairwise(widths[::-1])
+        )
+        self.head = nn.Conv2d(widths[0], channels, 3, padding=1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the bottleneck (B, latent_dim)."""
+        if tuple(x.shape[1:]) != self.sample_shape:
+            raise ValueError(
+                f"x: expected shape (B, {', '.join(map(str, self.sample_shape))}), got {tuple(x.shape)}"
+            )
+        h = self.stem(x)
+        for level in self.down:
+            h = level(h)
+        latent: Tensor = self.to_latent(h.flatten(1))
+        return latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Bottleneck (B, latent_dim) to (B, C, H, W)."""
+        h = self.from_latent(latent).reshape(-1, *self.coarse_shape)
+        for level, size in zip(self.up, self.decoder_sizes, strict=True):
+            h = level(F.interpolate(h, size=size, mode="nearest"))
+        output: Tensor = self.head(h)
+        return output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        return self.decode(self.encode(x))
