@@ -189,7 +189,7 @@ class _BoundedReads:
 
 
 class TarSource:
-    """Regular files of a tar archive, plain or compressed (gzip, bzip2, xz); links and devices are not read."""
+    """Regular files of a tar archive, plain or compressed (gzip, bzip2, xz); no links, no devices."""
 
     def __init__(self, path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> None:
         self.label = f"archive {path.name}"

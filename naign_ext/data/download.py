@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -45,7 +43,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _fetch_from_drive(file_id: str, target: Path) -> None:
-    # torchvision's Google Drive helper is a call of gdown that can neither resume nor retry; gdown itself does both.
+    # torchvision's Google Drive helper is a call of gdown without its resuming and retrying.
     try:
         import gdown
     except ImportError as error:
@@ -91,12 +89,12 @@ def _fetch_from_url(url: str, target: Path) -> None:
     else:
         if length is not None and got != int(length):
             raise OSError(f"the connection ended after {got} of {length} bytes")
-    os.replace(part, target)
+    part.replace(target)
 
 
 def _reject(archive: Path, reason: str) -> DataUnavailableError:
     rejected = archive.with_name(archive.name + ".rejected")
-    os.replace(archive, rejected)
+    archive.replace(rejected)
     return DataUnavailableError(f"ffhq100: what was downloaded is not usable ({reason}); kept as {rejected}")
 
 
@@ -127,9 +125,9 @@ def _fetch_archive(target: Path, url: str | None, file_id: str | None) -> str:
     # gdown's errors share no base class but Exception.
     except Exception as error:
         raise DataUnavailableError(
-            f"ffhq100: the download from {source} failed ({type(error).__name__}: {error}). What arrived is kept: "
-            "run the command again to continue. Other ways: `--url` or `--file-id` for another copy, `--data-root` "
-            "for images of your own, `--dataset lfw100` for faces that need no download"
+            f"ffhq100: the download from {source} failed ({type(error).__name__}: {error}). What arrived is "
+            "kept: run the command again to continue. Other ways: `--url` or `--file-id` for another copy, "
+            "`--data-root` for images of your own, `--dataset lfw100` for faces that need no download"
         ) from error
     if not target.is_file():
         raise DataUnavailableError(f"ffhq100: the download from {source} left no file; run the command again")
@@ -147,7 +145,7 @@ def download_ffhq100(
     """AdaIMLE's archive to root/ffhq100/datasets.tar, resumed where it stopped, then verified.
 
     Verified means: the hash, when one is given, and 100 images that decode. The hash and the source are
-    written beside it as datasets.tar.json; no hash is published, so without ``sha256`` the first one is trusted.
+    written beside it as datasets.tar.json; no hash is published: without ``sha256`` the first is trusted.
     """
     if url is not None and file_id is not None:
         raise ValueError("url, file_id: expected one of them, got both")
@@ -165,7 +163,7 @@ def download_ffhq100(
         source = _fetch_archive(fetched, url, file_id)
         say("Verifying")
         digest, images = _verify(fetched, sha256)
-        os.replace(fetched, archive)
+        fetched.replace(archive)
     result = Downloaded(
         "ffhq100", str(archive), source, archive.stat().st_size, digest, images, folders.FFHQ_LICENCE
     )
@@ -187,10 +185,9 @@ def _recorded_source(archive: Path) -> str:
 
 def _write_record(archive: Path, result: Downloaded) -> None:
     temporary = archive.with_name(archive.name + ".json.tmp")
-    temporary.write_text(
-        json.dumps({**asdict(result), "path": archive.name}, indent=2) + "\n", encoding="utf-8"
-    )
-    shutil.move(temporary, _record_path(archive))
+    record = {**asdict(result), "path": archive.name}
+    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(_record_path(archive))
 
 
 def download_mnist(root: Path, *, say: Say = lambda line: None) -> Downloaded:

@@ -16,16 +16,16 @@ DEFAULT_SIZE = 64
 DEFAULT_HELDOUT = 0.2
 FFHQ_COUNT = 100
 FFHQ_LICENCE = (
-    "FFHQ (NVIDIA): the set CC BY-NC-SA 4.0, non-commercial; each image under the licence its photographer chose "
-    "(CC BY 2.0, CC BY-NC 2.0, Public Domain Mark 1.0, CC0 1.0 or U.S. Government Works)"
+    "FFHQ (NVIDIA): the set CC BY-NC-SA 4.0, non-commercial; each image under the licence its photographer "
+    "chose (CC BY 2.0, CC BY-NC 2.0, Public Domain Mark 1.0, CC0 1.0 or U.S. Government Works)"
 )
 _ARCHIVE_NAMES = ("datasets.tar", "ffhq100.tar", "ffhq100.tar.gz", "ffhq100.zip")
 _MAX_LISTED_HASHES = 1000
 _WAYS = (
-    "Ways to get it: (1) `naign data get ffhq100` downloads the archive that the authors of Adaptive IMLE share "
-    "(datasets.tar, its folder ffhq/img holds 100 images of 256 pixels); "
-    "(2) `--data-root PATH` takes a folder, zip or tar of at least 100 face images of your own, ffhq/img/* inside "
-    "included; (3) `--dataset lfw100` trains on 100 real faces that need no download."
+    "Ways to get it: (1) `naign data get ffhq100` downloads the archive that the authors of Adaptive IMLE "
+    "share (datasets.tar, its folder ffhq/img holds 100 images of 256 pixels); "
+    "(2) `--data-root PATH` takes a folder, zip or tar of at least 100 face images of your own, ffhq/img/* "
+    "inside included; (3) `--dataset lfw100` trains on 100 real faces that need no download."
 )
 
 
@@ -105,8 +105,8 @@ def load_folder(
     if len(loaded.names) < 2:
         damage = f"; damaged: {_damage_text(loaded.damaged)}" if loaded.damaged else ""
         raise DataUnavailableError(
-            f"{source.label}: {len(loaded.names)} readable images among {len(source.names)} files, at least 2 are "
-            f"needed{damage}. Pass folder:PATH with a folder, zip or tar of PNG, JPEG or WebP images"
+            f"{source.label}: {len(loaded.names)} readable images among {len(source.names)} files, at least "
+            f"2 are needed{damage}. Pass folder:PATH with a folder, zip or tar of PNG, JPEG or WebP images"
         )
     _warn_of_damage(source, loaded)
     return _build(
@@ -130,7 +130,7 @@ def _warn_of_damage(source: Source, loaded: LoadedImages) -> None:
 
 
 def ffhq_names(names: list[str]) -> list[str]:
-    """The images under any ffhq/img folder (the layout of AdaIMLE's archive, other sets beside it), else all."""
+    """The images under any ffhq/img folder (AdaIMLE's layout, with other sets beside it), else all."""
     images = [name for name in names if is_image_name(name)]
     inside = [name for name in images if PurePosixPath(name).parent.parts[-2:] == ("ffhq", "img")]
     return inside or images
@@ -146,7 +146,7 @@ def find_ffhq100(root: Path | None, default_root: Path) -> Path:
         root = default_root / "ffhq100"
         if not root.exists():
             raise DataUnavailableError(
-                f"dataset 'ffhq100': no images found (no --data-root given, and {root} does not exist). {_WAYS}"
+                f"dataset 'ffhq100': no images: no --data-root was given, and {root} does not exist. {_WAYS}"
             )
     if not root.exists():
         raise DataUnavailableError(f"dataset 'ffhq100': --data-root {root} does not exist. {_WAYS}")

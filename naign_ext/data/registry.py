@@ -70,11 +70,11 @@ def _image_infos() -> list[DatasetInfo]:
             bundled.MNIST_LICENCE, True,
         ),
         DatasetInfo(
-            "lfw100", "image", (1, 25, 25), 80, 20, "ships with scikit-image", "100 images that are not faces",
-            bundled.LFW_LICENCE, False,
+            "lfw100", "image", (1, 25, 25), 80, 20, "ships with scikit-image",
+            "100 images that are not faces", bundled.LFW_LICENCE, False,
         ),
         DatasetInfo(
-            "ffhq100", "image", (3, 64, 64), 80, 20, "AdaIMLE's datasets.tar, or images of your own by --data-root",
+            "ffhq100", "image", (3, 64, 64), 80, 20, "AdaIMLE's datasets.tar, or your own images",
             swapped, folders.FFHQ_LICENCE, True,
         ),
         DatasetInfo(

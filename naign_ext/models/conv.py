@@ -37,7 +37,7 @@ def _convolution(
 
 
 class ConvAutoencoder(nn.Module):
-    """Encoder (stride-2 convolutions), a vector of ``latent_dim`` numbers, decoder (upsampling, convolutions).
+    """Encoder (stride-2 convolutions), a vector of ``latent_dim`` numbers, decoder (upsampling, convolving).
 
     Maps (B, C, H, W) to the same shape, C 1 or 3, H and W at least 2 and not necessarily even: level l has
     ceil(H / 2^l) x ceil(W / 2^l) pixels, and the decoder passes through the same sizes backwards. All that
