@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, FiniteFloat, ValidationError, field_validator
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from naign_ext.objectives import OBJECTIVES, NaignOptions, ObjectiveOptions, Options
@@ -115,6 +115,9 @@ class TrainConfig(Options):
         None, "Part of the data held out; default: the data set's own.", "Data", ge=0, lt=1
     )
     data_seed: int = option(0, "Seed of the data set's draw or split.", "Data", ge=0)
+    data_parameters: dict[str, Any] = Field(
+        {}, description="Recorded by the run: the data's exact parameters and hashes."
+    )
     preset: Literal["quick", "default", "paper"] = option(
         "default", "Where the other values start from.", "Run"
     )
@@ -141,7 +144,7 @@ RESUMABLE = ("steps", "device", "data_root", "log")
 
 
 @dataclass(frozen=True)
-class Field:
+class FieldHelp:
     """A field of the configuration for help texts: its dotted key, type in words, default and description."""
 
     key: str
@@ -207,16 +210,16 @@ def load_config(path: str | Path) -> TrainConfig:
     return validate_config(_read_yaml(Path(path)))
 
 
-def describe_fields() -> list[Field]:
-    """Every field of the configuration with its dotted key, sections unfolded, in the order of its groups."""
+def describe_fields() -> list[FieldHelp]:
+    """Every field that a user may set, by its dotted key, sections unfolded, in the order of the groups."""
     fields = list(_walk(TrainConfig, ""))
     objective = {name: cls.Options for name, cls in OBJECTIVES.items()}
-    seen: dict[str, Field] = {}
+    seen: dict[str, FieldHelp] = {}
     for options in objective.values():
         seen |= {f.key: f for f in _walk(options, "objective.") if f.key not in seen}
     name = seen["objective.name"]
     kinds = " | ".join(objective)
-    seen["objective.name"] = Field(name.key, kinds, "naign", "Which objective.", name.group)
+    seen["objective.name"] = FieldHelp(name.key, kinds, "naign", "Which objective.", name.group)
     fields += seen.values()
     groups = list(dict.fromkeys(f.group for f in fields))
     return sorted(fields, key=lambda f: groups.index(f.group))
@@ -288,7 +291,7 @@ def _explain(location: Sequence[Any], message: str, kind: str, value: Any) -> st
     return f"{key}: {text}{shown}"
 
 
-def _walk(model: type[BaseModel], prefix: str) -> Iterable[Field]:
+def _walk(model: type[BaseModel], prefix: str) -> Iterable[FieldHelp]:
     for name, info in model.model_fields.items():
         section = info.default
         if isinstance(section, Options):
@@ -296,8 +299,10 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterable[Field]:
                 yield from _walk(type(section), f"{prefix}{name}.")
             continue
         extra = info.json_schema_extra
-        group = str(extra["group"]) if isinstance(extra, dict) else "Other"
-        yield Field(f"{prefix}{name}", _type_words(info), info.default, info.description or "", group)
+        if not isinstance(extra, dict):
+            continue
+        group = str(extra["group"])
+        yield FieldHelp(f"{prefix}{name}", _type_words(info), info.default, info.description or "", group)
 
 
 def _type_words(info: FieldInfo) -> str:

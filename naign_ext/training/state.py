@@ -1,0 +1,141 @@
+"""All that changes while a run trains: built from the configuration, captured for checkpoints, restored."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from naign_ext.data.corruptions import corrupt
+from naign_ext.latents import derive_seed
+from naign_ext.models import build_model
+from naign_ext.objectives import OBJECTIVES, Objective
+from naign_ext.training.average import averaged_copy
+from naign_ext.training.checkpoint import Checkpoint, CheckpointError, Tensors
+from naign_ext.training.config import TrainConfig
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class TrainingState:
+    """Networks, optimiser, objective and position of a run; ``step`` counts the updates done."""
+
+    model: nn.Module
+    f: nn.Module
+    average: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    objective: Objective
+    device: torch.device
+    precision: str
+    step: int = 0
+    seconds: float = 0.0
+
+    def autocast(self) -> torch.autocast:
+        """The context in which f is applied."""
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for the configuration's ``device``; ValueError where it does not exist."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: expected one that torch sees, got {wanted!r}; use device=cpu")
+    return device
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16 for the configuration's ``precision``."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def build_state(config: TrainConfig, data: Tensor) -> TrainingState:
+    """The state before the first update; data (N, *shape) on the CPU. Seeds torch's global generator."""
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    torch.manual_seed(derive_seed(config.seed, "weights"))
+    model = build_model(config.model.architecture, data.shape[1:], **config.model.build_options()).to(device)
+    optimiser = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.optimiser.lr,
+        betas=config.optimiser.betas,
+        weight_decay=config.optimiser.weight_decay,
+        fused=True,
+    )
+    objective = OBJECTIVES[config.objective.name](
+        config.objective,
+        data.to(device),
+        seed=config.seed,
+        corrupt=lambda x, kind, seed: corrupt(x, kind, seed=seed)[0],
+    )
+    return TrainingState(
+        model=model,
+        f=torch.compile(model) if config.compile else model,  # type: ignore[arg-type]
+        average=averaged_copy(model),
+        optimiser=optimiser,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        objective=objective,
+        device=device,
+        precision=precision,
+    )
+
+
+def capture(state: TrainingState) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """Tensors of a checkpoint by file, and the JSON-able rest."""
+    names = [name for name, _ in state.model.named_parameters()]
+    saved = state.optimiser.state_dict()
+    optimiser = {f"{names[i]}/{k}": v for i, values in saved["state"].items() for k, v in values.items()}
+    random = {"random/cpu": torch.get_rng_state()}
+    if state.device.type == "cuda":
+        random["random/cuda"] = torch.cuda.get_rng_state(state.device)
+    objective = {f"objective/{key}": value for key, value in state.objective.state().items()}
+    tensors = {
+        "model": state.model.state_dict(),
+        "ema": state.average.state_dict(),
+        "optimizer": optimiser,
+        "state": random | objective,
+    }
+    scheduler = {"lr": saved["param_groups"][0]["lr"], "last_step": state.step}
+    info = {"seconds": state.seconds, "scheduler": scheduler, "scaler": state.scaler.state_dict()}
+    return tensors, info
+
+
+def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
+    """Put the state where the checkpoint left off."""
+    names = [name for name, _ in state.model.named_parameters()]
+    try:
+        state.model.load_state_dict(checkpoint.model)
+        state.average.load_state_dict(checkpoint.ema)
+        state.optimiser.load_state_dict(_optimiser_state(state, names, checkpoint.tensors["optimizer"]))
+        state.scaler.load_state_dict(checkpoint.info["scaler"])
+        rest = checkpoint.tensors["state"]
+        prefix = "objective/"
+        state.objective.load_state(
+            {key.removeprefix(prefix): value for key, value in rest.items() if key.startswith(prefix)}
+        )
+        torch.set_rng_state(rest["random/cpu"])
+        if state.device.type == "cuda" and "random/cuda" in rest:
+            torch.cuda.set_rng_state(rest["random/cuda"], state.device)
+        state.step, state.seconds = checkpoint.step, float(checkpoint.info["seconds"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: foreign: does not fit the run's configuration: {error}"
+        ) from None
+
+
+def _optimiser_state(state: TrainingState, names: list[str], saved: Tensors) -> dict[str, Any]:
+    current = state.optimiser.state_dict()
+    by_name: dict[str, Tensors] = {}
+    for key, value in saved.items():
+        name, _, entry = key.rpartition("/")
+        by_name.setdefault(name, {})[entry] = value
+    return {
+        "param_groups": current["param_groups"],
+        "state": {i: by_name[name] for i, name in enumerate(names) if name in by_name},
+    }

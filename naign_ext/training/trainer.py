@@ -1,0 +1,391 @@
+"""The training loop: updates, each a function of the state and of seeds made from its number."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from naign_ext.data import Dataset, expand_with_flips, expand_with_shifts, load_dataset
+from naign_ext.latents import LatentPool, derive_seed
+from naign_ext.training.average import update_average
+from naign_ext.training.batches import BatchOrder
+from naign_ext.training.checkpoint import (
+    checkpoint_paths,
+    find_checkpoint,
+    load_checkpoint,
+    remove_later_checkpoints,
+    remove_old_checkpoints,
+    save_checkpoint,
+)
+from naign_ext.training.config import (
+    RESUMABLE,
+    ConfigError,
+    TrainConfig,
+    load_config,
+    save_config,
+    validate_config,
+)
+from naign_ext.training.log import MetricsLog, Record, truncate_metrics
+from naign_ext.training.pictures import save_sample_picture
+from naign_ext.training.presets import merge
+from naign_ext.training.progress import Progress, Started, Step, TrainResult
+from naign_ext.training.schedule import learning_rate
+from naign_ext.training.signals import StopRequest
+from naign_ext.training.state import TrainingState, build_state, capture, restore
+from naign_ext.training.validation import validate
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss term or the gradient became NaN or infinite; the weights of the last checkpoint are intact."""
+
+    def __init__(self, step: int, term: str, value: float, checkpoint: Path | None) -> None:
+        last = f"the last checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+        super().__init__(
+            f"{term} is {value} at step {step}; {last}. Try a smaller optimiser.lr or precision=fp32"
+        )
+        self.step = step
+        self.term = term
+        self.checkpoint = checkpoint
+
+
+def train(config: TrainConfig, out: str | Path, *, progress: Progress | None = None) -> TrainResult:
+    """Train f as configured, into a new run folder.
+
+    The folder gets config.yaml, metrics.jsonl, TensorBoard events, samples/ and checkpoints/. SIGINT and
+    SIGTERM end the run after the current update with a checkpoint and status "interrupted".
+
+    Raises:
+        ConfigError: the folder already holds a run, or configuration and data do not fit.
+        NonFiniteLossError: a loss term or the gradient is not finite; names the step and the term.
+    """
+    run = Path(out)
+    if (run / "config.yaml").exists() or checkpoint_paths(run):
+        raise ConfigError(f"out: {run} already holds a run; choose another folder or resume it")
+    dataset = _load(config)
+    config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(config, run / "config.yaml")
+    return _run(config, run, dataset, None, progress or Progress())
+
+
+def resume(
+    path: str | Path, *, changes: Mapping[str, Any] | None = None, progress: Progress | None = None
+) -> TrainResult:
+    """Continue a run from its last checkpoint, or the one whose folder is given, as if it had never stopped.
+
+    Records and checkpoints after that checkpoint are removed. A run without any checkpoint starts again.
+
+    path: run folder, or RUN/checkpoints/step_00000500.
+    changes: new values for the fields of RESUMABLE, nested; a config.yaml with them is written.
+
+    Raises:
+        CheckpointError: damaged or foreign; names the previous good one.
+        ConfigError: no run there, a change that may not be made, or data that are not those of the run.
+    """
+    path = Path(path)
+    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"resume: expected a run folder with config.yaml, got {path}")
+    config = _changed(load_config(run / "config.yaml"), changes or {})
+    start = find_checkpoint(path, "last") if path != run or checkpoint_paths(run) else None
+    dataset = _load(config)
+    if _plain(dataset.parameters) != config.data_parameters:
+        raise ConfigError(
+            f"data: {config.dataset} is not what {run} was trained on; see data_parameters in it"
+        )
+    return _run(config, run, dataset, start, progress or Progress(), changed=bool(changes))
+
+
+def augmented(images: Tensor, config: TrainConfig) -> Tensor:
+    """The training images and their configured copies, the originals first; vectors have none."""
+    wanted = config.augment
+    if images.dim() != 4:
+        if wanted.flip or wanted.shift:
+            raise ConfigError(
+                f"augment: {config.dataset} has vectors, not images; set flip=false and shift=0"
+            )
+        return images
+    images = expand_with_flips(images) if wanted.flip else images
+    return expand_with_shifts(images, wanted.shift) if wanted.shift else images
+
+
+def _run(
+    config: TrainConfig,
+    run: Path,
+    dataset: Dataset,
+    start: Path | None,
+    progress: Progress,
+    *,
+    changed: bool = False,
+) -> TrainResult:
+    data = augmented(dataset.train, config)
+    cuda = list(range(torch.cuda.device_count()))
+    with StopRequest() as stop, torch.random.fork_rng(devices=cuda), _Determinism(config):
+        state = build_state(config, data)
+        if start is not None:
+            restore(state, load_checkpoint(start))
+        if changed:
+            save_config(config, run / "config.yaml")
+        remove_later_checkpoints(run, state.step)
+        truncate_metrics(run, state.step)
+        with MetricsLog(run, state.step, tensorboard=config.log.tensorboard) as log:
+            trainer = _Trainer(
+                config=config, run=run, dataset=dataset, state=state, log=log, progress=progress, stop=stop
+            )
+            progress.started(trainer.describe())
+            trainer.loop()
+        result = trainer.result()
+    progress.finished(result)
+    return result
+
+
+@dataclass
+class _Window:
+    """Time and updates since the last record, for images per second."""
+
+    began: float
+    step: int
+
+
+class _Trainer:
+    def __init__(
+        self,
+        *,
+        config: TrainConfig,
+        run: Path,
+        dataset: Dataset,
+        state: TrainingState,
+        log: MetricsLog,
+        progress: Progress,
+        stop: StopRequest,
+    ) -> None:
+        self.config = config
+        self.run = run
+        self.state = state
+        self.log = log
+        self.progress = progress
+        self.stop = stop
+        self.heldout_rows = len(dataset.heldout)
+        held = dataset.heldout if self.heldout_rows else dataset.train
+        self.heldout = held.to(state.device)
+        self.originals = dataset.train
+        self.order = BatchOrder(len(state.objective.data), config.seed)
+        self.latent_scale = float(getattr(config.objective, "latent_scale", 1.0))
+        self.began = time.perf_counter()
+        self.seconds_before = state.seconds
+        self.first_step = state.step
+        self.images_per_s = 0.0
+        self.window = _Window(self.began, state.step)
+
+    def describe(self) -> Started:
+        state = self.state
+        return Started(
+            run=self.run,
+            config=self.config,
+            step=state.step,
+            steps=self.config.steps,
+            rows=self.order.count,
+            heldout_rows=self.heldout_rows,
+            sample_shape=tuple(self.originals.shape[1:]),
+            parameters=sum(p.numel() for p in state.model.parameters()),
+            device=str(state.device),
+            precision=state.precision,
+        )
+
+    def loop(self) -> None:
+        config, state = self.config, self.state
+        if state.step == 0:
+            self.save_samples()
+        while state.step < config.steps:
+            self.update()
+            last = state.step == config.steps
+            if last or _due(state.step, config.log.samples_every):
+                self.save_samples()
+            if last or _due(state.step, config.log.checkpoint_every):
+                self.save_checkpoint(score=self.validate())
+            elif self.stop.signal is not None:
+                self.save_checkpoint(score=None)
+            if self.stop.signal is not None:
+                break
+
+    def update(self) -> None:
+        config, state = self.config, self.state
+        number = state.step
+        lr = learning_rate(
+            number, config.steps, config.optimiser.lr, config.optimiser.warmup, config.optimiser.schedule
+        )
+        for group in state.optimiser.param_groups:
+            group["lr"] = lr
+        torch.manual_seed(derive_seed(config.seed, "step", number))
+        rows = self.order.rows(number * config.batch_size, config.batch_size).to(state.device)
+        state.f.train()
+        with state.autocast():
+            state.objective.prepare(state.f, number)
+            loss = state.objective.loss(state.f, rows, number)
+        scalars = {"loss": loss.total.detach(), **loss.terms, **loss.figures}
+        values = dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
+        terms = {name: values[name] for name in loss.terms}
+        for name, value in {**terms, "loss": values["loss"]}.items():
+            self.check_finite(name, value)
+        grad_norm = self.descend(loss.total)
+        update_average(state.average, state.model, number, config.optimiser.ema_decay)
+        state.step += 1
+        self.report(values["loss"], terms, {name: values[name] for name in loss.figures}, lr, grad_norm)
+
+    def descend(self, total: Tensor) -> float:
+        """One step of the optimiser; returns the norm of the gradient before clipping."""
+        state = self.state
+        state.optimiser.zero_grad(set_to_none=True)
+        state.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        state.scaler.unscale_(state.optimiser)
+        limit = self.config.optimiser.grad_clip or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit))
+        if not state.scaler.is_enabled():
+            self.check_finite("gradient", norm)
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
+        return norm
+
+    def check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            paths = checkpoint_paths(self.run)
+            raise NonFiniteLossError(self.state.step + 1, name, value, paths[-1] if paths else None)
+
+    def report(
+        self, loss: float, terms: dict[str, float], figures: dict[str, float], lr: float, grad_norm: float
+    ) -> None:
+        config, step = self.config, self.state.step
+        now = time.perf_counter()
+        self.state.seconds = self.seconds_before + now - self.began
+        record_due = step % config.log.every == 0 or step == config.steps
+        if record_due or not self.images_per_s:
+            images = (step - self.window.step) * config.batch_size
+            self.images_per_s = images / max(now - self.window.began, 1e-9)
+        if record_due:
+            self.window = _Window(now, step)
+            self.write(
+                "train",
+                samples=step * config.batch_size,
+                loss=loss,
+                terms=terms,
+                **figures,
+                lr=lr,
+                grad_norm=grad_norm,
+                images_per_s=round(self.images_per_s, 2),
+                seconds=round(self.state.seconds, 3),
+            )
+        pace = (now - self.began) / (step - self.first_step)
+        self.progress.stepped(
+            Step(
+                step=step,
+                steps=config.steps,
+                loss=loss,
+                terms=terms,
+                figures=figures,
+                lr=lr,
+                grad_norm=grad_norm,
+                images_per_s=self.images_per_s,
+                seconds=self.state.seconds,
+                seconds_left=pace * (config.steps - step),
+            )
+        )
+
+    def write(self, kind: str, **values: Any) -> None:
+        record: Record = {"kind": kind, "step": self.state.step, **values}
+        self.log.write(record)
+
+    def validate(self) -> float | None:
+        seed = derive_seed(self.config.seed, "validation")
+        figures = validate(self.state.average, self.heldout, self.latent_scale, seed)
+        self.write("validation", **figures)
+        self.progress.validated(self.state.step, figures)
+        return figures["score"] if math.isfinite(figures["score"]) else None
+
+    def save_samples(self) -> None:
+        seed = derive_seed(self.config.seed, "pictures")
+        count = self.config.log.samples if self.originals.dim() == 4 else 4096
+        pool = LatentPool(self.originals.shape[1:], self.latent_scale, seed, device=self.state.device)
+        with torch.no_grad():
+            samples = self.state.average(pool.chunk(0, count)).float()
+        path = self.run / "samples" / f"step_{self.state.step:08d}.png"
+        if save_sample_picture(samples, self.originals, path):
+            self.progress.wrote("samples", path)
+
+    def save_checkpoint(self, *, score: float | None) -> None:
+        config = self.config
+        tensors, info = capture(self.state)
+        model = {"architecture": config.model.architecture, "options": config.model.build_options()}
+        info |= {
+            "samples": self.state.step * config.batch_size,
+            "score": score,
+            "config": config.model_dump(mode="json"),
+            "model": model,
+            "sample_shape": list(self.originals.shape[1:]),
+            "latent_scale": self.latent_scale,
+        }
+        path = save_checkpoint(self.run, self.state.step, tensors, info)
+        remove_old_checkpoints(self.run)
+        self.progress.wrote("checkpoint", path)
+
+    def result(self) -> TrainResult:
+        done = self.state.step == self.config.steps
+        return TrainResult(
+            status="completed" if done else "interrupted",
+            run=self.run,
+            step=self.state.step,
+            steps=self.config.steps,
+            seconds=self.state.seconds,
+            checkpoint=find_checkpoint(self.run, "last"),
+            best=find_checkpoint(self.run, "best"),
+            signal=None if done else self.stop.signal,
+        )
+
+
+class _Determinism:
+    """Deterministic algorithms on CUDA within the context; the CPU's are deterministic as they are."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._wanted = config.deterministic and torch.cuda.is_available()
+
+    def __enter__(self) -> None:
+        self._before = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        if self._wanted:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def __exit__(self, *_: object) -> None:
+        torch.use_deterministic_algorithms(self._before[0], warn_only=self._before[1])
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _load(config: TrainConfig) -> Dataset:
+    return load_dataset(
+        config.dataset,
+        data_root=config.data_root,
+        seed=config.data_seed,
+        image_size=config.image_size,
+        heldout_fraction=config.heldout_fraction,
+    )
+
+
+def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    for key in changes:
+        if key not in RESUMABLE:
+            raise ConfigError(f"{key}: cannot change when a run is resumed; only {', '.join(RESUMABLE)} can")
+    return validate_config(merge(config.model_dump(mode="json"), changes))
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
