@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from naign_ext import _native
 from naign_ext.ops import reference
 from naign_ext.ops.imle_knn import Neighbours, check_k, check_pool_matches, check_reject_below, check_tensor
 
@@ -36,6 +37,7 @@ class ImleSearch:
         self.data = data.detach()
         self.k = k
         self.reject_below = None if reject_below is None else float(reject_below)
+        self._packed: Tensor | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -48,11 +50,24 @@ class ImleSearch:
         """Take in a chunk of the pool, (m, D), m >= 0; its rows are numbered from offset (default: count)."""
         check_pool_matches(self.data, pool)
         first = self.count if offset is None else offset
-        self._distances, self._indices = reference.update(
-            self.data, pool, self._distances, self._indices, offset=first, reject_below=self.reject_below
-        )
+        if len(pool) > 0 and len(self.data) > 0:
+            self._take_in(pool.detach(), first)
         self.count += len(pool)
         return self
+
+    def _take_in(self, pool: Tensor, first: int) -> None:
+        if not _native.has_kernel(self.data, pool):
+            self._distances, self._indices = reference.update(
+                self.data, pool, self._distances, self._indices, offset=first, reject_below=self.reject_below
+            )
+            return
+        operators = torch.ops.naign
+        # The packing has a centre near the pool; a pool that moved far away, as at a restart, gets a new one.
+        if self._packed is None or (self.count == 0 and not operators.imle_knn_packing_fits(self._packed, pool)):
+            self._packed = operators.imle_knn_pack(self.data, pool)
+        operators.imle_knn_update(
+            self.data, self._packed, pool, first, self.reject_below, self._distances, self._indices
+        )
 
     def neighbours(self) -> Neighbours:
         """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""

@@ -1,0 +1,494 @@
+// Exact search: a float32 filter with a rigorous bound discards nearly all pairs, the distances of
+// the rest are computed as the contract defines them. docs/exactness.md proves the bound.
+#include "naign/imle_knn.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <vector>
+
+#include "aligned.h"
+#include "imle_knn_kernels.h"
+#include "naign/rounding.h"
+#include "packed_data.h"
+#include "round_up.h"
+#include "rows.h"
+
+namespace naign {
+
+void Neighbours::clear() const {
+  std::fill_n(distances, rows * k, std::numeric_limits<double>::infinity());
+  std::fill_n(indices, rows * k, int64_t{-1});
+}
+
+namespace cpu {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr int64_t tiles_per_block = 16;
+constexpr int64_t block_bytes = 2 << 20;
+constexpr int64_t sums_bytes = 4 << 20;
+constexpr int64_t units_per_chunk = 512;
+
+// The k smallest (distance, index) of one data row.
+void insert(const Neighbours& result, int64_t row, double distance, int64_t index) {
+  double* distances = result.distances + row * result.k;
+  int64_t* indices = result.indices + row * result.k;
+  const auto before = [&](int64_t position) {
+    return distances[position] < distance ||
+           (distances[position] == distance && indices[position] >= 0 && indices[position] < index);
+  };
+  int64_t position = result.k;
+  while (position > 0 && !before(position - 1)) --position;
+  if (position == result.k) return;
+  for (int64_t i = result.k - 1; i > position; --i) {
+    std::atomic_ref(distances[i]).store(distances[i - 1], std::memory_order_relaxed);
+    indices[i] = indices[i - 1];
+  }
+  std::atomic_ref(distances[position]).store(distance, std::memory_order_relaxed);
+  indices[position] = index;
+}
+
+// Squared distances that the filter can certify, in scaled units.
+struct Bounds {
+  double product_gamma;  // relative error of the product sum, against n_x n_y
+  double norm_gamma;     // relative error of |y~|^2 and of the score's last rounding, against n_y^2
+  double underflow;      // absolute error
+  double slack;          // relative error of float64 arithmetic, here and in the exact distance
+
+  explicit Bounds(int64_t columns)
+      : product_gamma(gamma(static_cast<double>(columns) + 2)),
+        norm_gamma(gamma(static_cast<double>(columns) / 64 + 14)),
+        underflow(4 * underflow_unit * static_cast<double>(columns)),
+        slack((static_cast<double>(columns) / 32 + 64) * 0x1p-52) {}
+
+  // At least |score - (|y~|^2 - 2 <x~, y~>)|.
+  double score_error(const Query& query, double reach) const {
+    return 2 * product_gamma * query.reach * reach + norm_gamma * reach * reach + underflow +
+           slack * (query.norm + reach * reach);
+  }
+
+  // The distance of x and y is at least sqrt(lower(...)) and at most sqrt(upper(...)).
+  double lower(const Query& query, double score, double error, double reach) const {
+    const double squared = query.norm + score - score_error(query, reach);
+    const double distance = std::sqrt(std::max(0.0, squared)) - query.error - error;
+    return distance > 0 ? distance * distance * (1 - slack) : 0;
+  }
+  double upper(const Query& query, double score, double error, double reach) const {
+    const double squared = query.norm + score + score_error(query, reach);
+    const double distance = std::sqrt(std::max(0.0, squared)) + query.error + error;
+    return distance * distance * (1 + slack);
+  }
+
+  // The score above which lower(...) > squared for every row of at most this error and reach.
+  double score_beyond(const Query& query, double squared, double error, double reach) const {
+    const double distance = std::sqrt(squared * (1 + 2 * slack)) + query.error + error;
+    return distance * distance * (1 + slack) - query.norm + score_error(query, reach);
+  }
+
+  // The score below which upper(...) < squared for every row of at most this error and reach.
+  double score_within(const Query& query, double squared, double error, double reach) const {
+    const double distance = std::sqrt(squared * (1 - 2 * slack)) - query.error - error;
+    if (!(distance > 0)) return -infinity;
+    return distance * distance * (1 - slack) - query.norm - score_error(query, reach);
+  }
+};
+
+struct Candidate {
+  int32_t lane;
+  int32_t row;  // of the block
+  float score;
+};
+
+struct Problem {
+  const Kernels& kernels;
+  const PackedData& packed;
+  Rows data;
+  Rows pool;
+  int64_t first_index;
+  double reject_below;
+  Neighbours result;
+  Bounds bounds;
+  double unit;  // scaled squared distance = unit * squared distance
+  std::vector<std::mutex> locks;  // one a panel, for its rows of the result
+
+  Problem(const Matrix& matrix, const PackedData& prepared, const PoolRange& range,
+          const Neighbours& neighbours)
+      : kernels(cpu::kernels(prepared.isa)),
+        packed(prepared),
+        data(matrix, kernels),
+        pool(range.rows, kernels),
+        first_index(range.first_index),
+        reject_below(range.reject_below),
+        result(neighbours),
+        bounds(matrix.columns),
+        unit(static_cast<double>(prepared.scale) * prepared.scale),
+        locks(prepared.panels) {}
+
+  double worst(int64_t row) const {
+    double& last = result.distances[row * result.k + result.k - 1];
+    return std::atomic_ref(last).load(std::memory_order_relaxed);
+  }
+};
+
+// A few pool rows, packed for the filter.
+struct Block {
+  int64_t first = 0;
+  int64_t count = 0;
+  int64_t row_stride;
+  AlignedArray<float> packed;
+  AlignedArray<float> norm;
+  std::vector<float> error;
+  std::vector<float> reach;
+  std::vector<RowKind> kind;
+  double largest_error = 0;
+  double largest_reach = 0;
+  bool any_wild = false;
+
+  Block(int64_t rows, int64_t columns)
+      : row_stride((columns + 15) / 16 * 16 + 16),
+        packed(aligned_array<float>(rows * row_stride)),
+        norm(aligned_array<float>(rows)),
+        error(rows),
+        reach(rows),
+        kind(rows) {}
+};
+
+// One thread's share: packs blocks of the pool and runs them past panels of the data.
+class Worker {
+ public:
+  Worker(Problem& problem, int64_t block_rows, int64_t group_panels)
+      : problem_(problem),
+        kernels_(problem.kernels),
+        columns_(problem.pool.columns()),
+        lanes_(kernels_.lanes),
+        block_(block_rows, columns_),
+        chunks_((columns_ + units_per_chunk - 1) / units_per_chunk),
+        scores_(aligned_array<float>(kernels_.tile_rows * lanes_)),
+        thresholds_(aligned_array<float>(lanes_)),
+        row_(columns_),
+        query_(columns_) {
+    if (chunks_ > 1) sums_ = aligned_array<float>(group_panels * block_rows * lanes_);
+  }
+
+  void load(int64_t first, int64_t count) {
+    block_.first = first;
+    block_.count = count;
+    block_.largest_error = block_.largest_reach = 0;
+    block_.any_wild = false;
+    const int64_t tile_rows = kernels_.tile_rows;
+    for (int64_t r = 0; r < (count + tile_rows - 1) / tile_rows * tile_rows; ++r) load_row(r);
+  }
+
+  void search(int64_t first_panel, int64_t last_panel) {
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+      for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+        run_panel(panel, panel - first_panel, chunk);
+      }
+    }
+  }
+
+ private:
+  void load_row(int64_t r) {
+    float* out = block_.packed.get() + r * block_.row_stride;
+    block_.kind[r] = RowKind::excluded;
+    block_.norm[r] = std::numeric_limits<float>::infinity();
+    if (r < block_.count) {
+      const float* values = problem_.pool.get(block_.first + r, row_.data());
+      if (kernels_.all_finite(values, columns_) && !repeats(values, block_.first + r)) {
+        const PackedRow row = kernels_.float32.pack(values, problem_.packed.centre(),
+                                                    problem_.packed.scale, columns_, columns_,
+                                                    false, out);
+        if (row.reach <= largest_reach) {
+          block_.kind[r] = RowKind::usual;
+          block_.norm[r] = row.norm;
+          block_.error[r] = row.error;
+          block_.reach[r] = row.reach;
+          block_.largest_error = std::max<double>(block_.largest_error, row.error);
+          block_.largest_reach = std::max<double>(block_.largest_reach, row.reach);
+          return;
+        }
+        block_.kind[r] = RowKind::wild;
+        block_.any_wild = true;
+      }
+    }
+    std::fill_n(out, block_.row_stride, 0.0f);
+  }
+
+  // A row equal to the one before it cannot be the single nearest: the tie goes to the other.
+  bool repeats(const float* values, int64_t row) {
+    if (problem_.result.k > 1 || row == 0) return false;
+    const float* previous = problem_.pool.get(row - 1, query_.data());
+    return std::memcmp(values, previous, columns_ * sizeof(float)) == 0;
+  }
+
+  void run_panel(int64_t panel, int64_t slot, int64_t chunk) {
+    const int64_t first_unit = columns_ * chunk / chunks_;
+    const bool last = chunk + 1 == chunks_;
+    Tile tile{};
+    tile.panel = problem_.packed.panel(panel) + first_unit * lanes_;
+    tile.row_stride = block_.row_stride;
+    tile.units = columns_ * (chunk + 1) / chunks_ - first_unit;
+    tile.first = chunk == 0;
+    tile.last = last;
+    tile.threshold = thresholds_.get();
+    tile.scores = scores_.get();
+    if (last) set_thresholds(panel);
+    const int64_t tile_rows = kernels_.tile_rows;
+    const int64_t block_rows = static_cast<int64_t>(block_.kind.size());
+    for (int64_t r = 0; r < block_.count; r += tile_rows) {
+      tile.rows = block_.packed.get() + r * block_.row_stride + first_unit;
+      tile.row_norm = block_.norm.get() + r;
+      if (sums_) tile.sums = sums_.get() + (slot * block_rows + r) * lanes_;
+      if (kernels_.float32.tile(tile)) collect(panel, r);
+    }
+    if (last) evaluate(panel);
+  }
+
+  const Query& query(int64_t panel, int64_t lane) const {
+    return problem_.packed.queries()[panel * lanes_ + lane];
+  }
+
+  float threshold(const Query& query, double squared) const {
+    return round_up(problem_.bounds.score_beyond(query, squared * problem_.unit,
+                                                 block_.largest_error, block_.largest_reach));
+  }
+
+  void set_thresholds(int64_t panel) {
+    for (int64_t lane = 0; lane < lanes_; ++lane) {
+      const Query& q = query(panel, lane);
+      float& limit = thresholds_[lane];
+      if (q.kind == RowKind::excluded) {
+        limit = -std::numeric_limits<float>::infinity();
+      } else if (q.kind == RowKind::wild) {
+        limit = std::numeric_limits<float>::infinity();
+      } else {
+        limit = threshold(q, problem_.worst(panel * lanes_ + lane));
+      }
+    }
+  }
+
+  // Keeps the rows of a tile whose score matters.
+  void collect(int64_t panel, int64_t first_row) {
+    const int64_t rows = std::min(kernels_.tile_rows, block_.count - first_row);
+    for (int64_t lane = 0; lane < lanes_; ++lane) {
+      const Query& q = query(panel, lane);
+      if (q.kind == RowKind::excluded) continue;
+      if (problem_.result.k == 1 && q.kind == RowKind::usual) tighten(q, lane, rows);
+      const double rejected = rejected_score(q);
+      for (int64_t r = 0; r < rows; ++r) {
+        const float score = scores_[r * lanes_ + lane];
+        if (score <= thresholds_[lane] && !(score < rejected) &&
+            block_.kind[first_row + r] == RowKind::usual) {
+          candidates_.push_back(
+              {static_cast<int32_t>(lane), static_cast<int32_t>(first_row + r), score});
+        }
+      }
+    }
+  }
+
+  // The best score of a tile already bounds the nearest distance from above.
+  void tighten(const Query& q, int64_t lane, int64_t rows) {
+    const float admissible = admissible_score(q);
+    float best = std::numeric_limits<float>::infinity();
+    for (int64_t r = 0; r < rows; ++r) {
+      const float score = scores_[r * lanes_ + lane];
+      if (score < best && score > admissible) best = score;
+    }
+    if (!(best <= thresholds_[lane]) || best == std::numeric_limits<float>::infinity()) return;
+    const double squared = upper(q, best) / problem_.unit;
+    thresholds_[lane] = std::min(thresholds_[lane], threshold(q, squared));
+  }
+
+  double upper(const Query& q, float score) const {
+    return problem_.bounds.upper(q, score, block_.largest_error, block_.largest_reach);
+  }
+
+  // Pairs with a score above this are certainly not rejected.
+  float admissible_score(const Query& q) const {
+    if (problem_.reject_below <= 0) return -std::numeric_limits<float>::infinity();
+    return threshold(q, problem_.reject_below);
+  }
+
+  // Pairs with a score below this are certainly rejected.
+  double rejected_score(const Query& q) const {
+    if (problem_.reject_below <= 0 || q.kind != RowKind::usual) return -infinity;
+    return problem_.bounds.score_within(q, problem_.reject_below * problem_.unit,
+                                        block_.largest_error, block_.largest_reach);
+  }
+
+  void evaluate(int64_t panel) {
+    if (block_.any_wild) add_wild_rows(panel);
+    if (candidates_.empty()) return;
+    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+      return a.lane != b.lane ? a.lane < b.lane : a.score < b.score;
+    });
+    for (size_t begin = 0; begin < candidates_.size();) {
+      size_t end = begin;
+      while (end < candidates_.size() && candidates_[end].lane == candidates_[begin].lane) ++end;
+      evaluate_lane(panel, candidates_.data() + begin, candidates_.data() + end);
+      begin = end;
+    }
+    candidates_.clear();
+  }
+
+  void add_wild_rows(int64_t panel) {
+    for (int64_t r = 0; r < block_.count; ++r) {
+      if (block_.kind[r] != RowKind::wild) continue;
+      for (int64_t lane = 0; lane < lanes_; ++lane) {
+        if (query(panel, lane).kind == RowKind::excluded) continue;
+        candidates_.push_back({static_cast<int32_t>(lane), static_cast<int32_t>(r),
+                               std::numeric_limits<float>::infinity()});
+      }
+    }
+  }
+
+  void evaluate_lane(int64_t panel, const Candidate* begin, const Candidate* end) {
+    const int64_t lane = begin->lane;
+    const int64_t row = panel * lanes_ + lane;
+    const Query& q = query(panel, lane);
+    const double known = bound_from_scores(q, begin, end);
+    const float* x = problem_.data.get(row, query_.data());
+    for (const Candidate* candidate = begin; candidate != end; ++candidate) {
+      const double bound = std::min(known, problem_.worst(row));
+      if (certainly_farther(q, *candidate, bound)) continue;
+      const float* y = problem_.pool.get(block_.first + candidate->row, row_.data());
+      const double distance = kernels_.distance(x, y, columns_);
+      if (distance < problem_.reject_below || distance > problem_.worst(row)) continue;
+      const std::lock_guard guard(problem_.locks[panel]);
+      insert(problem_.result, row, distance,
+             problem_.first_index + block_.first + candidate->row);
+    }
+  }
+
+  // k rows with certified upper bounds: the k-th smallest bounds the k-th nearest distance.
+  double bound_from_scores(const Query& q, const Candidate* begin, const Candidate* end) const {
+    if (q.kind != RowKind::usual) return infinity;
+    const float admissible = admissible_score(q);
+    const Candidate* first = begin;
+    while (first != end && !(first->score > admissible)) ++first;
+    if (end - first < problem_.result.k) return infinity;
+    const float score = first[problem_.result.k - 1].score;
+    return std::isfinite(score) ? upper(q, score) / problem_.unit : infinity;
+  }
+
+  bool certainly_farther(const Query& q, const Candidate& candidate, double bound) const {
+    if (q.kind != RowKind::usual || block_.kind[candidate.row] != RowKind::usual) return false;
+    const double lower = problem_.bounds.lower(q, candidate.score, block_.error[candidate.row],
+                                               block_.reach[candidate.row]);
+    return lower > bound * problem_.unit * (1 + 2 * problem_.bounds.slack);
+  }
+
+  Problem& problem_;
+  const Kernels& kernels_;
+  int64_t columns_;
+  int64_t lanes_;
+  Block block_;
+  int64_t chunks_;
+  AlignedArray<float> sums_;
+  AlignedArray<float> scores_;
+  AlignedArray<float> thresholds_;
+  std::vector<float> row_;
+  std::vector<float> query_;
+  std::vector<Candidate> candidates_;
+};
+
+// How the panels x blocks grid is cut: blocks as long as the caches hold, groups of panels so small
+// that the sums of long rows stay bounded and every thread gets several pieces.
+struct Plan {
+  int64_t block_rows;
+  int64_t blocks;
+  int64_t group_panels;
+  int64_t groups;
+  int64_t threads;
+};
+
+Plan plan_for(const Problem& problem, const Parallel& parallel) {
+  const int64_t columns = problem.pool.columns();
+  const int64_t panels = problem.packed.panels;
+  const int64_t tile_rows = problem.kernels.tile_rows;
+  Plan plan{};
+  const int64_t tiles = std::clamp<int64_t>(block_bytes / (columns * 4 * tile_rows), 4, tiles_per_block);
+  plan.block_rows = tiles * tile_rows;
+  plan.blocks = (problem.pool.count() + plan.block_rows - 1) / plan.block_rows;
+  const int64_t wanted = std::max<int64_t>(1, 4 * parallel.threads / plan.blocks);
+  const int64_t bounded = sums_bytes / (plan.block_rows * problem.packed.lanes * 4);
+  plan.group_panels = std::clamp<int64_t>((panels + wanted - 1) / wanted, 1, bounded);
+  plan.groups = (panels + plan.group_panels - 1) / plan.group_panels;
+  plan.threads = std::min(parallel.threads, plan.blocks * plan.groups);
+  return plan;
+}
+
+}  // namespace
+
+void search(const Matrix& data, const void* packed, const PoolRange& pool,
+            const Neighbours& result, const Parallel& parallel) {
+  if (data.rows == 0 || pool.rows.rows == 0) return;
+  Problem problem(data, *static_cast<const PackedData*>(packed), pool, result);
+  const Plan plan = plan_for(problem, parallel);
+  std::atomic<int64_t> next{0};
+  parallel.run(plan.threads, [&](int64_t) {
+    Worker worker(problem, plan.block_rows, plan.group_panels);
+    int64_t loaded = -1;
+    for (int64_t item = next++; item < plan.blocks * plan.groups; item = next++) {
+      const int64_t block = item / plan.groups;
+      const int64_t group = item % plan.groups;
+      const int64_t first = block * plan.block_rows;
+      if (block != loaded) worker.load(first, std::min(plan.block_rows, pool.rows.rows - first));
+      loaded = block;
+      const int64_t first_panel = group * plan.group_panels;
+      worker.search(first_panel, std::min(first_panel + plan.group_panels, problem.packed.panels));
+    }
+  });
+}
+
+bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns) {
+  return rows * pool_rows * columns <= (1 << 15) || pool_rows < 8;
+}
+
+void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& result) {
+  const Kernels& table = kernels(isa());
+  const Rows rows(data, table);
+  const Rows pool_rows(pool.rows, table);
+  const int64_t columns = data.columns;
+  std::vector<float> x_scratch(columns);
+  std::vector<float> y_scratch(columns);
+  for (int64_t j = 0; j < pool_rows.count(); ++j) {
+    const float* y = pool_rows.get(j, y_scratch.data());
+    if (!table.all_finite(y, columns)) continue;
+    for (int64_t i = 0; i < rows.count(); ++i) {
+      const float* x = rows.get(i, x_scratch.data());
+      const double distance = table.distance(x, y, columns);
+      if (!(distance >= pool.reject_below) || !std::isfinite(distance)) continue;
+      insert(result, i, distance, pool.first_index + j);
+    }
+  }
+}
+
+void finish(const Matrix& data, const Neighbours& result, float* distances) {
+  const Kernels& table = kernels(isa());
+  const Rows rows(data, table);
+  std::vector<float> scratch(data.columns);
+  for (int64_t i = 0; i < result.rows; ++i) {
+    const bool empty = result.indices[i * result.k] < 0;
+    const bool usable = !empty || table.all_finite(rows.get(i, scratch.data()), data.columns);
+    for (int64_t n = i * result.k; n < (i + 1) * result.k; ++n) {
+      distances[n] = usable ? static_cast<float>(result.distances[n])
+                            : std::numeric_limits<float>::quiet_NaN();
+    }
+  }
+}
+
+const Kernels& kernels(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::avx512) return kernels_avx512();
+  if (isa == Isa::avx2) return kernels_avx2();
+#endif
+  return kernels_portable();
+}
+
+}  // namespace cpu
+}  // namespace naign

@@ -1,0 +1,72 @@
+// The search's inner loops for AVX2: tiles of 6 pool rows by 16 queries, 12 accumulators.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "imle_knn_kernels.h"
+#include "naign/rounding.h"
+#include "round_up.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+
+namespace naign::cpu {
+namespace {
+
+#include "imle_knn_common.h"
+
+constexpr int64_t tile_rows = 6;
+constexpr int64_t lanes = 16;
+
+__m256 least(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
+bool any_at_most(__m256 scores, const float* threshold) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(scores, _mm256_load_ps(threshold), _CMP_LE_OQ)) != 0;
+}
+void store_scores(float* out, __m256 scores) { _mm256_store_ps(out, scores); }
+
+struct Float32 {
+  using Sum = __m256;
+  using Scores = __m256;
+  static Sum start(const Tile&, int64_t) { return _mm256_setzero_ps(); }
+  static Sum load(const void* p) { return _mm256_load_ps(static_cast<const float*>(p)); }
+  static void store(void* p, Sum sum) { _mm256_store_ps(static_cast<float*>(p), sum); }
+  static Sum broadcast(const void* p) { return _mm256_set1_ps(*static_cast<const float*>(p)); }
+  static Sum add_product(Sum sum, Sum queries, Sum row) {
+    return _mm256_fmadd_ps(queries, row, sum);
+  }
+  static Scores score(const Tile& tile, int64_t row, int64_t, Sum sum) {
+    return _mm256_fnmadd_ps(sum, _mm256_set1_ps(2.0f), _mm256_set1_ps(tile.row_norm[row]));
+  }
+};
+
+#include "imle_knn_tile.h"
+
+bool tile_float32(const Tile& tile) {
+  return tile_of<Float32>(tile, std::make_index_sequence<tile_rows>());
+}
+
+}  // namespace
+
+const Kernels& kernels_avx2() {
+  static const Kernels table{
+      .tile_rows = tile_rows,
+      .lanes = lanes,
+      .float32 = {.elements_per_unit = 1, .tile = tile_float32, .pack = pack_float32},
+      .int8 = {},
+      .distance = distance,
+      .widen = widen,
+      .all_finite = all_finite,
+      .largest_magnitude = largest_magnitude,
+  };
+  return table;
+}
+
+}  // namespace naign::cpu
+
+#pragma GCC pop_options
+#endif

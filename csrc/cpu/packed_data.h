@@ -1,0 +1,62 @@
+// The data side of a search, prepared once: scaled, centred, interleaved into panels.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "cpu_features.h"
+#include "imle_knn_kernels.h"
+#include "naign/imle_knn.h"
+
+namespace naign::cpu {
+
+enum class RowKind : int32_t {
+  usual,
+  wild,      // so large that the filter's arithmetic might overflow: always compared exactly
+  excluded,  // NaN or Inf (or no row at all): matches nothing
+};
+
+// Rows beyond this norm, after scaling, are wild: squares and their sums stay far from overflow.
+constexpr float largest_reach = 0x1p50f;
+
+// What the bounds need to know of a data row; see docs/exactness.md for the notation.
+struct Query {
+  double norm;   // |x~|^2
+  double error;  // e_x
+  double reach;  // n_x
+  RowKind kind;
+};
+
+// The layout of the caller's buffer: this header, then centre, queries and panels.
+struct PackedData {
+  int64_t rows;
+  int64_t columns;
+  int64_t panels;
+  int64_t lanes;
+  Isa isa;
+  float scale;  // a power of two
+
+  const float* centre() const { return reinterpret_cast<const float*>(base() + centre_at()); }
+  const Query* queries() const { return reinterpret_cast<const Query*>(base() + queries_at()); }
+  const float* panel(int64_t index) const {
+    return reinterpret_cast<const float*>(base() + panels_at()) + index * columns * lanes;
+  }
+  float* centre() { return const_cast<float*>(std::as_const(*this).centre()); }
+  Query* queries() { return const_cast<Query*>(std::as_const(*this).queries()); }
+  float* panel(int64_t index) { return const_cast<float*>(std::as_const(*this).panel(index)); }
+
+  // The size of the whole buffer.
+  size_t bytes() const { return panels_at() + size_t(panels) * columns * lanes * sizeof(float); }
+
+ private:
+  static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+  size_t centre_at() const { return aligned(sizeof(PackedData)); }
+  size_t queries_at() const { return centre_at() + aligned(columns * sizeof(float)); }
+  size_t panels_at() const { return queries_at() + aligned(panels * lanes * sizeof(Query)); }
+  const char* base() const { return reinterpret_cast<const char*>(this); }
+};
+
+// The header that pack_data would write for data of this size under the current instruction set.
+PackedData packed_layout(int64_t rows, int64_t columns);
+
+}  // namespace naign::cpu

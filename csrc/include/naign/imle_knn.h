@@ -1,0 +1,60 @@
+// Exact k nearest pool rows of every data row: the contract shared by all devices.
+//
+// Distances are compared as naign_ext/ops/reference.py defines them (float64, 32 strided partial
+// sums, no fused operations), ties go to the lowest index. A pool row with NaN or Inf never
+// matches; a data row with NaN or Inf matches nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "naign/matrix.h"
+#include "naign/parallel.h"
+
+namespace naign {
+
+// Running result, row-major (rows, k): squared distances ascending (+inf where absent) and pool
+// indices (-1 where absent). Initialise with clear() before the first pool rows.
+struct Neighbours {
+  double* distances;
+  int64_t* indices;
+  int64_t rows;
+  int64_t k;
+
+  void clear() const;
+};
+
+struct PoolRange {
+  Matrix rows;
+  int64_t first_index;  // the index of row 0 in the whole pool
+  double reject_below;  // squared distances below this are inadmissible; -inf rejects nothing
+};
+
+namespace cpu {
+
+// Bytes of a buffer that pack_data fills; 64-byte alignment is the caller's duty.
+size_t packed_bytes(int64_t rows, int64_t columns);
+
+// Prepares data for any number of searches. `sample` is a pool from which centre and scale are
+// taken; they decide speed, never the answer.
+void pack_data(const Matrix& data, const Matrix& sample, void* packed, const Parallel& parallel);
+
+// False where a pool lies so far from the centre chosen by pack_data, measured in its own spread,
+// that packing again would pay, or where another instruction set was forced since.
+bool packing_fits(const void* packed, const Matrix& sample);
+
+// Takes more pool rows into the running result. `packed` is pack_data's for the same data.
+void search(const Matrix& data, const void* packed, const PoolRange& pool, const Neighbours& result,
+            const Parallel& parallel);
+
+// True for problems so small that comparing every pair exactly is faster than preparing.
+bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns);
+
+// The same result by comparing every pair exactly.
+void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& result);
+
+// Distances as float32; NaN and index -1 where the data row itself holds NaN or Inf.
+void finish(const Matrix& data, const Neighbours& result, float* distances);
+
+}  // namespace cpu
+}  // namespace naign

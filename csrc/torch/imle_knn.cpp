@@ -1,0 +1,126 @@
+// The search as torch operators.
+#define TORCH_TARGET_VERSION 0x020b000000000000
+
+#include "naign/imle_knn.h"
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "tensors.h"
+
+namespace naign::glue {
+namespace {
+
+double rejection(const std::optional<double>& reject_below) {
+  return reject_below.value_or(-std::numeric_limits<double>::infinity());
+}
+
+void check_pair(const Tensor& data, const Tensor& pool, int64_t k) {
+  STD_TORCH_CHECK(data.dim() == pool.dim(), "pool: expected ", data.dim(), " dimensions, got ",
+                  pool.dim());
+  STD_TORCH_CHECK(data.size(data.dim() - 1) == pool.size(pool.dim() - 1), "pool: expected D = ",
+                  data.size(data.dim() - 1), ", got D = ", pool.size(pool.dim() - 1));
+  STD_TORCH_CHECK(data.dim() == 2 || data.size(0) == pool.size(0), "pool: expected B = ",
+                  data.size(0), ", got B = ", pool.size(0));
+  STD_TORCH_CHECK(data.size(data.dim() - 1) > 0, "data: expected D >= 1");
+  STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
+}
+
+Tensor empty_bytes(const Tensor& like, size_t bytes) {
+  return torch::stable::new_empty(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
+}
+
+void search_one(const Tensor& data, const Tensor& pool, int64_t batch, double reject_below,
+                const Neighbours& result, const Parallel& parallel) {
+  const Matrix x = matrix_of(data, "data", batch);
+  const PoolRange range{matrix_of(pool, "pool", batch), 0, reject_below};
+  result.clear();
+  if (cpu::prefers_direct(x.rows, range.rows.rows, x.columns)) {
+    cpu::search_direct(x, range, result);
+    return;
+  }
+  const Tensor packed = empty_bytes(data, cpu::packed_bytes(x.rows, x.columns));
+  cpu::pack_data(x, range.rows, packed.mutable_data_ptr(), parallel);
+  cpu::search(x, packed.const_data_ptr(), range, result, parallel);
+}
+
+std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int64_t k,
+                                    std::optional<double> reject_below) {
+  check_pair(data, pool, k);
+  STD_TORCH_CHECK(k <= pool.size(pool.dim() - 2), "k: expected at most the pool's ",
+                  pool.size(pool.dim() - 2), " rows, got ", k);
+  const bool batched = data.dim() == 3;
+  const int64_t batches = batched ? data.size(0) : 1;
+  const int64_t rows = data.size(data.dim() - 2);
+  std::vector<int64_t> shape{rows, k};
+  if (batched) shape.insert(shape.begin(), batches);
+  Tensor distances = torch::stable::new_empty(data, shape, ScalarType::Float);
+  Tensor indices = torch::stable::new_empty(data, shape, ScalarType::Long);
+  std::vector<double> exact(static_cast<size_t>(batches) * rows * k);
+  auto* found = static_cast<int64_t*>(indices.mutable_data_ptr());
+  const auto search_batch = [&](int64_t batch, const Parallel& parallel) {
+    const int64_t at = batch * rows * k;
+    const Neighbours result{exact.data() + at, found + at, rows, k};
+    search_one(data, pool, batch, rejection(reject_below), result, parallel);
+    cpu::finish(matrix_of(data, "data", batch), result,
+                static_cast<float*>(distances.mutable_data_ptr()) + at);
+  };
+  const Parallel threads = torch_threads();
+  if (batches == 1) {
+    search_batch(0, threads);
+  } else if (batches > 1) {
+    threads.run(batches, [&](int64_t batch) { search_batch(batch, this_thread()); });
+  }
+  return {distances, indices};
+}
+
+Tensor imle_knn_pack(const Tensor& data, const Tensor& sample) {
+  check_pair(data, sample, 1);
+  const Matrix x = matrix_of(data, "data");
+  Tensor packed = empty_bytes(data, cpu::packed_bytes(x.rows, x.columns));
+  cpu::pack_data(x, matrix_of(sample, "sample"), packed.mutable_data_ptr(), torch_threads());
+  return packed;
+}
+
+bool imle_knn_packing_fits(const Tensor& packed, const Tensor& sample) {
+  return cpu::packing_fits(packed.const_data_ptr(), matrix_of(sample, "sample"));
+}
+
+void imle_knn_update(const Tensor& data, const Tensor& packed, const Tensor& pool, int64_t offset,
+                     std::optional<double> reject_below, Tensor distances, Tensor indices) {
+  check_pair(data, pool, 1);
+  const Matrix x = matrix_of(data, "data");
+  STD_TORCH_CHECK(packed.numel() == static_cast<int64_t>(cpu::packed_bytes(x.rows, x.columns)),
+                  "packed: made for other data or another instruction set");
+  STD_TORCH_CHECK(distances.is_contiguous() && indices.is_contiguous() &&
+                      distances.scalar_type() == ScalarType::Double &&
+                      indices.scalar_type() == ScalarType::Long && distances.size(0) == x.rows,
+                  "distances, indices: expected contiguous float64 and int64 of (N, k)");
+  const Neighbours result{static_cast<double*>(distances.mutable_data_ptr()),
+                          static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows,
+                          distances.size(1)};
+  const PoolRange range{matrix_of(pool, "pool"), offset, rejection(reject_below)};
+  cpu::search(x, packed.const_data_ptr(), range, result, torch_threads());
+}
+
+}  // namespace
+}  // namespace naign::glue
+
+STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
+  m.def("imle_knn(Tensor data, Tensor pool, int k, float? reject_below) -> (Tensor, Tensor)");
+  m.def("imle_knn_pack(Tensor data, Tensor sample) -> Tensor");
+  m.def("imle_knn_packing_fits(Tensor packed, Tensor sample) -> bool");
+  m.def(
+      "imle_knn_update(Tensor data, Tensor packed, Tensor pool, int offset, float? reject_below, "
+      "Tensor(a!) distances, Tensor(b!) indices) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
+  m.impl("imle_knn", TORCH_BOX(&naign::glue::imle_knn));
+  m.impl("imle_knn_pack", TORCH_BOX(&naign::glue::imle_knn_pack));
+  m.impl("imle_knn_packing_fits", TORCH_BOX(&naign::glue::imle_knn_packing_fits));
+  m.impl("imle_knn_update", TORCH_BOX(&naign::glue::imle_knn_update));
+}

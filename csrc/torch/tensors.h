@@ -1,0 +1,59 @@
+// From torch's stable ABI to the plain structs of the kernels.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "naign/matrix.h"
+#include "naign/parallel.h"
+
+namespace naign::glue {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline Dtype dtype_of(const Tensor& tensor, const char* name) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return Dtype::float32;
+    case ScalarType::Half:
+      return Dtype::float16;
+    case ScalarType::BFloat16:
+      return Dtype::bfloat16;
+    default:
+      STD_TORCH_CHECK(false, name, ": expected float32, float16 or bfloat16");
+  }
+}
+
+// The matrix of a 2-D tensor, or of one batch of a 3-D tensor.
+inline Matrix matrix_of(const Tensor& tensor, const char* name, int64_t batch = 0) {
+  const int64_t dims = tensor.dim();
+  STD_TORCH_CHECK(dims == 2 || dims == 3, name, ": expected 2 or 3 dimensions, got ", dims);
+  Matrix matrix{tensor.const_data_ptr(),      dtype_of(tensor, name),
+                tensor.size(dims - 2),        tensor.size(dims - 1),
+                tensor.stride(dims - 2),      tensor.stride(dims - 1)};
+  if (dims == 3) {
+    matrix.values = static_cast<const char*>(matrix.values) +
+                    batch * tensor.stride(0) * bytes_of(matrix.dtype);
+  }
+  return matrix;
+}
+
+// torch's own threads: torch.set_num_threads is obeyed.
+inline Parallel torch_threads() {
+  return {static_cast<int64_t>(torch::stable::get_num_threads()),
+          [](int64_t tasks, const std::function<void(int64_t)>& task) {
+            torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+              for (int64_t i = begin; i < end; ++i) task(i);
+            });
+          }};
+}
+
+inline Parallel this_thread() {
+  return {1, [](int64_t tasks, const std::function<void(int64_t)>& task) {
+            for (int64_t i = 0; i < tasks; ++i) task(i);
+          }};
+}
+
+}  // namespace naign::glue
