@@ -1,0 +1,225 @@
+"""Checkpoints: complete or absent, checked byte for byte, the last two and the best kept."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from naign_ext.models import build_model
+from naign_ext.training.checkpoint import (
+    TENSOR_FILES,
+    CheckpointError,
+    checkpoint_paths,
+    load_checkpoint,
+    remove_later_checkpoints,
+    remove_old_checkpoints,
+    save_checkpoint,
+)
+
+OPTIONS = {"widths": [8], "activation": "relu", "normalisation": "batch", "input_gain": 2.0}
+
+
+def save(run, step, score=None):
+    torch.manual_seed(step)
+    weights = build_model("mlp", (2,), **OPTIONS).state_dict()
+    tensors = {
+        "model": weights,
+        "ema": {name: value * 2 for name, value in weights.items()},
+        "optimizer": {"body.0.weight/exp_avg": torch.randn(3, 3)},
+        "state": {"random/cpu": torch.get_rng_state(), "objective/match.indices": torch.arange(4)},
+    }
+    info = {
+        "score": score,
+        "config": {"seed": step},
+        "model": {"architecture": "mlp", "options": OPTIONS},
+        "sample_shape": [2],
+        "latent_scale": 1.5,
+        "seconds": 0.1 + step,
+    }
+    return save_checkpoint(run, step, tensors, info), tensors, info
+
+
+def steps(run):
+    return [int(p.name.removeprefix("step_")) for p in checkpoint_paths(run)]
+
+
+def test_everything_reads_back_bit_for_bit(tmp_path):
+    path, tensors, info = save(tmp_path, 7)
+    checkpoint = load_checkpoint(tmp_path, "last")
+    assert (checkpoint.path, checkpoint.step) == (path, 7)
+    for name in TENSOR_FILES:
+        assert checkpoint.tensors[name].keys() == tensors[name].keys()
+        assert all(torch.equal(checkpoint.tensors[name][k], v) for k, v in tensors[name].items())
+    assert {key: checkpoint.info[key] for key in info} == info
+    assert checkpoint.sample_shape == (2,) and checkpoint.latent_scale == 1.5
+    assert checkpoint.config == {"seed": 7}
+
+
+def test_network_is_built_from_the_checkpoint_alone(tmp_path):
+    save(tmp_path, 1)
+    checkpoint = load_checkpoint(tmp_path)
+    before = torch.get_rng_state()
+    f, average = checkpoint.build("model"), checkpoint.build("ema")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not f.training and not average.training
+    assert all(torch.equal(f.state_dict()[k], v) for k, v in checkpoint.model.items())
+    assert all(torch.equal(average.state_dict()[k], v) for k, v in checkpoint.ema.items())
+    checkpoint.info["model"]["options"] = OPTIONS | {"widths": [9]}
+    with pytest.raises(CheckpointError, match="does not fit its model"):
+        checkpoint.build()
+
+
+def test_last_two_and_best_are_kept(tmp_path):
+    for step, score in ((1, 5.0), (2, 3.0), (3, 4.0), (4, None), (5, 6.0), (6, 3.5)):
+        save(tmp_path, step, score)
+        remove_old_checkpoints(tmp_path)
+    assert steps(tmp_path) == [2, 5, 6]
+    assert load_checkpoint(tmp_path).step == 2
+    assert load_checkpoint(tmp_path, "last").step == 6
+    assert load_checkpoint(tmp_path, 5).step == 5
+    with pytest.raises(CheckpointError, match="no checkpoint of step 4; there are 2, 5, 6"):
+        load_checkpoint(tmp_path, 4)
+    with pytest.raises(CheckpointError, match="which: expected"):
+        load_checkpoint(tmp_path, "newest")
+    remove_later_checkpoints(tmp_path, 2)
+    assert steps(tmp_path) == [2]
+
+
+def test_without_a_score_the_last_is_the_best(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    assert load_checkpoint(tmp_path).step == 2
+
+
+def test_a_checkpoint_may_be_named_by_its_folder(tmp_path):
+    path, _, _ = save(tmp_path, 1)
+    save(tmp_path, 2)
+    assert load_checkpoint(path).step == 1
+
+
+def test_a_step_saved_again_replaces_the_first(tmp_path):
+    save(tmp_path, 1, 5.0)
+    save(tmp_path, 1, 4.0)
+    assert load_checkpoint(tmp_path).info["score"] == 4.0
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_00000001"]
+
+
+def damage(path, how):
+    weights = path / "ema.safetensors"
+    contents = bytearray(weights.read_bytes())
+    state = json.loads((path / "state.json").read_text())
+    if how == "flipped bit":
+        contents[-3] ^= 1
+    elif how == "cut off":
+        contents = contents[:-10]
+    elif how == "empty":
+        contents = b""
+    elif how == "pickle":
+        contents = b"\x80\x04" + bytes(contents[2:])
+    elif how == "no tensors":
+        weights.unlink()
+        return
+    elif how == "no state":
+        (path / "state.json").unlink()
+        return
+    elif how == "state not JSON":
+        (path / "state.json").write_text('{"step": 1')
+        return
+    else:
+        state[{"other program": "format", "other version": "version", "lacking": "files"}[how]] = "x"
+        (path / "state.json").write_text(json.dumps(state))
+        return
+    weights.write_bytes(bytes(contents))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("flipped bit", "damaged: ema.safetensors does not have the hash"),
+        ("cut off", r"damaged: ema.safetensors has \d+ bytes, expected \d+"),
+        ("empty", "damaged: ema.safetensors has 0 bytes"),
+        ("pickle", "damaged: ema.safetensors does not have the hash"),
+        ("no tensors", "damaged: ema.safetensors cannot be read"),
+        ("no state", "damaged: state.json cannot be read"),
+        ("state not JSON", "damaged: state.json is not JSON"),
+        ("other program", "foreign: state.json is not of a naign-checkpoint"),
+        ("other version", "foreign: format version x, expected 1"),
+        ("lacking", "damaged: state.json lacks files"),
+    ],
+)
+def test_damage_is_said_and_the_previous_good_one_offered(tmp_path, how, message):
+    good, _, _ = save(tmp_path, 1)
+    middle, _, _ = save(tmp_path, 2)
+    last, _, _ = save(tmp_path, 3)
+    damage(middle, "cut off")
+    damage(last, how)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(tmp_path, "last")
+    assert caught.value.previous == good
+    assert str(last) in str(caught.value) and f"--resume {good}" in str(caught.value)
+    assert load_checkpoint(caught.value.previous).step == 1
+
+
+def test_the_only_one_damaged_offers_nothing(tmp_path):
+    path, _, _ = save(tmp_path, 1)
+    damage(path, "cut off")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path)
+    assert caught.value.previous is None and "--resume" not in str(caught.value)
+
+
+def test_a_damaged_one_is_never_the_best(tmp_path):
+    path, _, _ = save(tmp_path, 1, 1.0)
+    save(tmp_path, 2, 2.0)
+    damage(path, "state not JSON")
+    assert load_checkpoint(tmp_path, "best").step == 2
+
+
+def test_no_checkpoint_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint there"):
+        load_checkpoint(tmp_path)
+
+
+def test_no_pickle_is_written(tmp_path):
+    path, _, _ = save(tmp_path, 1)
+    assert {p.name for p in path.iterdir()} == {*(f"{n}.safetensors" for n in TENSOR_FILES), "state.json"}
+    for name in TENSOR_FILES:
+        contents = (path / f"{name}.safetensors").read_bytes()
+        length = int.from_bytes(contents[:8], "little")
+        json.loads(contents[8 : 8 + length])
+
+
+class PowerCutError(BaseException):
+    """Nothing in the program handles it, so it ends a save as a crash would."""
+
+
+@pytest.mark.parametrize("moment", range(1, 17))
+def test_a_crash_at_any_moment_leaves_whole_checkpoints_only(tmp_path, monkeypatch, moment):
+    """Dies at one flush, rename or removal of saving step 2 twice; step 1 and any step 2 must be whole."""
+    save(tmp_path, 1, 2.0)
+    calls = 0
+
+    def die_in_time(original):
+        def wrapped(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == moment:
+                raise PowerCutError
+            return original(*args, **kwargs)
+
+        return wrapped
+
+    with monkeypatch.context() as patched:
+        for module, name in ((os, "fsync"), (os, "rename"), (shutil, "rmtree")):
+            patched.setattr(module, name, die_in_time(getattr(module, name)))
+        with pytest.raises(PowerCutError):
+            save(tmp_path, 2, 1.0)
+            save(tmp_path, 2, 1.0)
+    for path in checkpoint_paths(tmp_path):
+        load_checkpoint(path)
+    assert 1 in steps(tmp_path)
+    save(tmp_path, 3, 0.5)
+    assert {1, 3} <= set(steps(tmp_path))
+    assert not list((tmp_path / "checkpoints").glob(".*"))
