@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 SCHEMA = 1
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Row = dict[str, Any]
 Check = Callable[[Any], Mapping[str, Any]]
 
@@ -50,6 +51,7 @@ COLUMNS: dict[str, str] = {
     "seconds": "seconds of a call in each round, in order",
     "peak_memory_bytes": "peak of memory beyond the inputs in one call, workspace and result included",
     "versions": "versions of naign, python, torch and the peers' packages",
+    "isa": "instruction set that naign's kernels chose, or 'torch reference'",
     "date": "start of the run, UTC, ISO 8601",
     "commit": "git commit of the source tree, '+' appended when it had changes; null outside a checkout",
 }
@@ -226,6 +228,19 @@ def _check(peer: Peer, result: Measurement, answer: Any) -> None:
         result.checked[name] = value if known is None or value is None else max(known, value)
 
 
+def check_choices(*, device: str, dtype: str, **counts: int) -> None:
+    """ValueError for a device or dtype that cannot be measured here, or a count below 1."""
+    if device_kind(device) not in {"cpu", "cuda"}:
+        raise ValueError(f"device: expected cpu or cuda, got {device!r}")
+    if device_kind(device) == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: expected cpu, since torch sees no CUDA device here, got {device!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}")
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+
+
 def set_threads(threads: int | None) -> int:
     """Give every arithmetic library of this process the same number of threads; returns that number.
 
@@ -258,6 +273,7 @@ def environment(device: str, threads: int, kind: str) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": threads,
+        "load": _load(),
         "memory_bytes": _memory_bytes(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": versions(),
@@ -290,14 +306,12 @@ def _source_version() -> str | None:
 
 
 def _extension() -> Any:
-    """What the compiled extension says about itself; null where it is not built."""
+    """What naign says of its kernels: whether they are compiled, and for which instruction set."""
     try:
-        from importlib import import_module
-
-        info = import_module("naign_ext._C").build_info()
-        return json.loads(json.dumps(dict(info), default=str))
-    except (ImportError, AttributeError, TypeError, ValueError):
+        from naign_ext import _native
+    except ImportError:
         return None
+    return json.loads(json.dumps(_native.status(), default=str))
 
 
 def commit() -> str | None:
@@ -353,6 +367,11 @@ def _memory_bytes() -> int | None:
         return None
 
 
+def _load() -> float | None:
+    """Threads that were busy in the last minute, before anything is measured."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def available_bytes(device: str = "cpu") -> int:
     """Memory that can still be taken on the device."""
     if device.startswith("cuda"):
@@ -364,11 +383,30 @@ def available_bytes(device: str = "cpu") -> int:
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
+def rows(
+    header: Mapping[str, Any],
+    columns: Mapping[str, Any],
+    built: Sequence[Peer | Absent],
+    measured: Mapping[str, Measurement],
+    peaks: Mapping[str, int | None],
+) -> list[Row]:
+    """One row for each peer of a workload, in the order of `built`; peaks: bytes of peak memory by peer."""
+    return [
+        row(
+            header,
+            {**columns, "peer": peer.name, "peak_memory_bytes": peaks.get(peer.name)},
+            peer if isinstance(peer, Absent) else measured[peer.name],
+        )
+        for peer in built
+    ]
+
+
 def row(header: Mapping[str, Any], columns: Mapping[str, Any], outcome: Measurement | Absent) -> Row:
     """One row: what the header says of the machine, `columns` of the workload, and the outcome."""
     names = ("device", "device_name", "threads", "versions", "date", "commit")
     shared = {name: header[name] for name in names}
-    base: Row = {**dict.fromkeys(COLUMNS), **shared, "seconds": [], "repeats": 0, **columns}
+    base: Row = {**dict.fromkeys(COLUMNS), **columns, **shared, "seconds": [], "repeats": 0}
+    base["isa"] = (header["extension"] or {}).get("isa")
     if isinstance(outcome, Absent):
         return {**base, "status": "absent", "reason": outcome.reason}
     if outcome.error is not None:

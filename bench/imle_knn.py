@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from naign_bench import harness
-from naign_bench.harness import Absent, Effort, Measurement, Peer, Results, Row, device_kind
+from naign_bench.harness import DTYPES, Absent, Effort, Peer, Results, Row, device_kind
 from naign_bench.knn_peers import OURS, PREPARED, Problem, build_peer, peer_names
-from naign_bench.knn_workloads import DTYPES, Workload, grid, make, resolve
+from naign_bench.knn_workloads import Workload, grid, make, resolve
 from naign_bench.memory import Job, MemoryProbe, cuda_peak_bytes
 from naign_bench.oracle import truth
 from naign_bench.peaks import measure_peaks
@@ -68,7 +68,8 @@ def run_knn(
     """
     chosen = _chosen(workloads, grid_shapes, seed, k)
     names = list(peer_names(device_kind(device)) if peers is None else peers)
-    _validate(device, dtype, names, repeats, queries)
+    harness.check_choices(device=device, dtype=dtype, repeats=repeats, queries=queries)
+    _check_peers(names)
     before = torch.get_num_threads()
     threads = harness.set_threads(threads)
     say = progress or (lambda _: None)
@@ -77,8 +78,8 @@ def run_knn(
         if peaks:
             say("peaks of the machine")
             results.header["peaks"] = measure_peaks(device)
-        with MemoryProbe(_PRELOAD if memory and device == "cpu" else ()) as probe:
-            results.header["memory_method"] = _memory_method(device, probe, memory)
+        with MemoryProbe(_PRELOAD, wanted=memory, device=device) as probe:
+            results.header["memory_method"] = probe.method
             for number, workload in enumerate(chosen):
                 say(f"{workload.name} {tuple(workload.shape)} ({number + 1} of {len(chosen)})")
                 effort = GRID_EFFORT if workload.name.startswith("grid_") else Effort(repeats=repeats)
@@ -90,7 +91,7 @@ def run_knn(
                     seed=seed,
                     queries=queries,
                     effort=effort,
-                    probe=probe if memory else None,
+                    probe=probe,
                 )
                 results.rows += _run_workload(workload, setting, results.header)
                 if json_path is not None:
@@ -111,7 +112,7 @@ class _Setting:
     seed: int
     queries: int
     effort: Effort
-    probe: MemoryProbe | None
+    probe: MemoryProbe
 
 
 def _chosen(workloads: Sequence[str] | None, grid_shapes: int, seed: int, k: int | None) -> list[Workload]:
@@ -125,27 +126,10 @@ def _chosen(workloads: Sequence[str] | None, grid_shapes: int, seed: int, k: int
     return [Workload(w.name, w.n, w.m, w.d, w.kind, k, w.batch) for w in found]
 
 
-def _validate(device: str, dtype: str, peers: Sequence[str], repeats: int, queries: int) -> None:
-    if device_kind(device) not in {"cpu", "cuda"}:
-        raise ValueError(f"device: expected cpu or cuda, got {device!r}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("device: expected cpu, since torch sees no CUDA device here, got " + repr(device))
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}")
+def _check_peers(peers: Sequence[str]) -> None:
     known = {*peer_names("cpu"), *peer_names("cuda")}
     if set(peers) - known:
         raise ValueError(f"peers: expected names among {sorted(known)}, got {sorted(set(peers) - known)}")
-    for name, value in (("repeats", repeats), ("queries", queries)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
-
-
-def _memory_method(device: str, probe: MemoryProbe, wanted: bool) -> str:
-    if not wanted:
-        return "not measured"
-    if device.startswith("cuda"):
-        return "torch.cuda.max_memory_allocated beyond what was allocated before the call"
-    return probe.reason or "VmHWM less VmRSS of one call in a process of its own, preparation included"
 
 
 def _run_workload(workload: Workload, setting: _Setting, header: Mapping[str, Any]) -> list[Row]:
@@ -154,8 +138,7 @@ def _run_workload(workload: Workload, setting: _Setting, header: Mapping[str, An
         data, pool = make(workload, setting.seed)
     except ImportError as error:
         missing = f"its data cannot be made: {error}"
-        absent = [Absent(name, missing) for name in setting.peers]
-        return [harness.row(header, {**columns, "peer": peer.name}, peer) for peer in absent]
+        return harness.rows(header, columns, [Absent(name, missing) for name in setting.peers], {}, {})
     data, pool = (values.to(setting.device, DTYPES[setting.dtype]) for values in (data, pool))
     known = truth(data, pool, workload.k, queries=setting.queries, seed=setting.seed)
     problem = Problem(data, pool, workload.k, setting.threads, known)
@@ -164,29 +147,20 @@ def _run_workload(workload: Workload, setting: _Setting, header: Mapping[str, An
     ready = [peer for peer in built if isinstance(peer, Peer)]
     peaks = _peak_memory(ready, problem, setting)
     measured = harness.measure(ready, setting.effort, device=setting.device, seed=setting.seed)
-    rows = []
-    for peer in built:
-        outcome: Measurement | Absent = peer if isinstance(peer, Absent) else measured[peer.name]
-        own = {**columns, "peer": peer.name, "peak_memory_bytes": peaks.get(peer.name)}
-        rows.append(_with_rate(harness.row(header, own, outcome), workload))
-    return _with_ratios(rows)
+    return _with_rates(harness.rows(header, columns, built, measured, peaks), workload)
 
 
 def _workload_columns(workload: Workload, dtype: str) -> dict[str, Any]:
     sizes = {"n": workload.n, "m": workload.m, "d": workload.d, "k": workload.k, "batch": workload.batch}
     named = {"workload": workload.name, "shape": workload.shape, "data": workload.kind, "dtype": dtype}
-    return {**dict.fromkeys(COLUMNS), "repeats": 0, "seconds": [], **sizes, **named}
+    return {**dict.fromkeys(COLUMNS), **sizes, **named}
 
 
-def _with_rate(row: Row, workload: Workload) -> Row:
-    if row["median_s"] is not None:
-        row["gflops"] = workload.operations / row["median_s"] * 1e-9
-    return row
-
-
-def _with_ratios(rows: list[Row]) -> list[Row]:
+def _with_rates(rows: list[Row], workload: Workload) -> list[Row]:
     by_name = {row["peer"]: row for row in rows}
     for row in rows:
+        if row["median_s"] is not None:
+            row["gflops"] = workload.operations / row["median_s"] * 1e-9
         row["ratio_naign"] = harness.ratio(row, by_name.get(OURS))
         row["ratio_prepared"] = harness.ratio(row, by_name.get(PREPARED))
     return rows
@@ -194,13 +168,10 @@ def _with_ratios(rows: list[Row]) -> list[Row]:
 
 def _peak_memory(peers: Sequence[Peer], problem: Problem, setting: _Setting) -> dict[str, int | None]:
     """Peak memory of each peer, by name; what cannot be measured is missing."""
-    probe = setting.probe
-    if probe is None:
+    if not setting.probe.wanted:
         return {}
-    if setting.device.startswith("cuda"):
+    if device_kind(setting.device) == "cuda":
         return {peer.name: _cuda_peak(peer, setting.device) for peer in peers}
-    if probe.reason is not None:
-        return {}
     found: dict[str, int | None] = {}
     with tempfile.TemporaryDirectory(prefix="naign-bench-") as folder:
         for name, values in (("data", problem.data), ("pool", problem.pool)):
@@ -209,7 +180,7 @@ def _peak_memory(peers: Sequence[Peer], problem: Problem, setting: _Setting) -> 
             arguments = {"folder": folder, "peer": peer.name, "k": problem.k, "dtype": setting.dtype}
             arguments["threads"] = setting.threads
             try:
-                found[peer.name] = probe.measure("naign_bench.imle_knn", "memory_job", arguments)
+                found[peer.name] = setting.probe.measure("naign_bench.imle_knn", "memory_job", arguments)
             except RuntimeError:
                 found[peer.name] = None
     return found
@@ -238,15 +209,3 @@ def memory_job(folder: str, peer: str, k: int, dtype: str, threads: int) -> Job:
 
     few = max(k, _WARM_ROWS)
     return lambda: search(data[..., :2, :], pool[..., :few, :]), lambda: search(data, pool)
-
-
-def worst_ratios(rows: Sequence[Row]) -> dict[str, tuple[float, Row]]:
-    """For each peer the smallest `ratio_naign` and its row: where imle_knn does worst against it."""
-    worst: dict[str, tuple[float, Row]] = {}
-    for row in rows:
-        value = row["ratio_naign"]
-        if value is None or row["peer"] == OURS:
-            continue
-        if row["peer"] not in worst or value < worst[row["peer"]][0]:
-            worst[row["peer"]] = (value, row)
-    return worst

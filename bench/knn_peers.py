@@ -1,7 +1,7 @@
 """The peers of the exact search: ways to find the k nearest of M pool rows for each of N data rows.
 
 Every peer receives the pool as if it had just been generated: what depends on the pool (norms, conversion,
-trees) is done inside its timing. What depends on the data alone may be prepared by the peer called "prepared".
+trees) is done inside its timing. What depends on the data alone is prepared by the peer called "prepared".
 The bare matrix products find nothing: they are the ceilings of every method that needs all N M D products.
 """
 

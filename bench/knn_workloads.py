@@ -21,7 +21,6 @@ from naign_bench.oracle import blocks
 from torch import Tensor
 from torch.nn import functional
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _CHUNK = 4096
 
 

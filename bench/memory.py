@@ -28,6 +28,8 @@ from typing import IO, Any
 import torch
 
 Job = tuple[Callable[[], Any], Callable[[], Any]]
+_LINUX = "VmHWM less VmRSS of one call in a process of its own, preparation included"
+_CUDA = "torch.cuda.max_memory_allocated beyond what was allocated before the call"
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
@@ -84,19 +86,28 @@ def _return_free_pages() -> None:
         trim(0)
 
 
+def _method(wanted: bool, device: str) -> str:
+    if not wanted:
+        return "not measured"
+    return _CUDA if device.startswith("cuda") else supported() or _LINUX
+
+
 class MemoryProbe:
     """Context manager around the server; `measure` asks for one peak.
 
-    preload: modules that the server imports before it forks, those missing are passed over.
+    preload: modules that the server imports before it forks, those missing are passed over. wanted, device:
+    no server is started when memory is not wanted or the device keeps its own account.
     """
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
-        self.reason = supported()
+    def __init__(self, preload: Sequence[str] = (), *, wanted: bool = True, device: str = "cpu") -> None:
+        self.wanted = wanted
+        self.method = _method(wanted, device)
+        self._start = self.method == _LINUX
         self._preload = list(preload)
         self._server: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> MemoryProbe:
-        if self.reason is None:
+        if self._start:
             paths = os.pathsep.join(path for path in sys.path if path)
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "naign_bench.memory"],

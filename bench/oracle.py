@@ -97,8 +97,8 @@ def compare(
 ) -> Mapping[str, Any]:
     """Columns `checked`, `mismatches` and `max_relative_error` of a peer's answer.
 
-    indices (N, k) or (B, N, k), distances alike (squared) or None. A query is a mismatch when the row named at
-    some rank is farther in float64 than the true one, is named twice, or is no row of the pool; which of
+    indices (N, k) or (B, N, k), distances alike (squared) or None. A query is a mismatch when the row named
+    at some rank is farther in float64 than the true one, is named twice, or is no row of the pool; which of
     several equally near rows is named does not matter. The error is |distance - float64| / float64 of the row
     named.
     """

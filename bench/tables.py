@@ -1,0 +1,158 @@
+"""Results on the terminal: a table for each workload, and the worst ratios over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from naign_bench.harness import Results, Row
+from rich.console import Console
+from rich.table import Table
+
+Cell = Callable[[Row], str]
+_OURS = "naign"
+
+
+def seconds(value: float | None) -> str:
+    """A duration with three digits and its unit."""
+    if value is None:
+        return ""
+    for limit, scale, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
+        if value < limit:
+            return f"{value * scale:.3g} {unit}"
+    return f"{value:.3g} s"
+
+
+def size(value: float | None) -> str:
+    """A number of bytes in MB (10^6 bytes)."""
+    return "" if value is None else f"{value / 1e6:.1f}"
+
+
+def times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _number(name: str, pattern: str) -> Cell:
+    return lambda row: "" if row[name] is None else pattern.format(row[name])
+
+
+def _spread(row: Row) -> str:
+    """Half the distance of the quartiles, in percent of the median."""
+    if row["median_s"] is None:
+        return ""
+    return f"{50 * (row['q3_s'] - row['q1_s']) / row['median_s']:.0f}%"
+
+
+def _mismatches(row: Row) -> str:
+    return "" if row["mismatches"] is None else f"{row['mismatches']}/{row['checked']}"
+
+
+_SHARED: dict[str, Cell] = {
+    "peer": lambda row: str(row["peer"]),
+    "median": lambda row: seconds(row["median_s"]),
+    "+-": _spread,
+}
+_OWN: dict[str, dict[str, Cell]] = {
+    "imle_knn": {
+        "GFLOP/s": _number("gflops", "{:.1f}"),
+        "peak MB": lambda row: size(row["peak_memory_bytes"]),
+        "wrong": _mismatches,
+        "error": _number("max_relative_error", "{:.0e}"),
+        "x naign": lambda row: times(row["ratio_naign"]),
+        "x prep.": lambda row: times(row["ratio_prepared"]),
+    },
+    "fused_loss": {
+        "GB/s": _number("gbs", "{:.1f}"),
+        "of copy": _number("share_of_copy", "{:.0%}"),
+        "peak MB": lambda row: size(row["peak_memory_bytes"]),
+        "loss err.": _number("loss_error", "{:.0e}"),
+        "grad. err.": _number("gradient_error", "{:.0e}"),
+        "x naign": lambda row: times(row["ratio_naign"]),
+    },
+}
+
+
+def show(results: Results, console: Console | None = None) -> None:
+    """Print the machine, a table for each workload, and over several workloads the worst ratios."""
+    console = console or Console()
+    console.print(_machine(results.header))
+    groups: dict[str, list[Row]] = {}
+    for row in results.rows:
+        groups.setdefault(row["workload"], []).append(row)
+    for rows in groups.values():
+        console.print(_table(rows, {**_SHARED, **_OWN[results.header["kind"]]}))
+        for row in rows:
+            if row["status"] != "ok":
+                console.print(
+                    f"  {row['peer']} {row['status']}: {row['reason']}", style="dim", highlight=False
+                )
+    if len(groups) > 1:
+        console.print(_worst_table(results.rows))
+
+
+def _machine(header: Mapping[str, Any]) -> str:
+    peaks = {name: value for name, value in header["peaks"].items() if value is not None}
+    rates = ", ".join(
+        f"{name.rpartition('_')[0]} {value:.0f} {_UNITS[name.rpartition('_')[2]]}"
+        for name, value in peaks.items()
+    )
+    text = f"{header['device_name']}, {header['threads']} threads\npeaks through torch: {rates or 'not measured'}"
+    load, cores = header["load"], header["cores"] or 1
+    if load is not None and load > _BUSY * cores:
+        text += f"\n[bold red]the machine was busy before this run (load {load:.1f} on {cores} cores)[/]"
+    return text
+
+
+_BUSY = 0.3
+_UNITS = {"gflops": "GFLOP/s", "gops": "Gop/s", "gbs": "GB/s"}
+
+
+def _table(rows: Sequence[Row], cells: Mapping[str, Cell]) -> Table:
+    first = rows[0]
+    keys = [key for key in ("k", "data", "norm", "terms") if key in first]
+    details = [_shape(first), first["dtype"], *(f"{key} {first[key]}" for key in keys)]
+    names = list(cells)
+    table = _plain_table(f"\n{first['workload']}: {', '.join(details)}", names[:1], names[1:])
+    for row in rows:
+        if row["status"] == "ok":
+            style = "bold" if row["peer"].startswith(_OURS) else None
+            table.add_row(*(cell(row) for cell in cells.values()), style=style)
+    return table
+
+
+def _plain_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """A table without lines; the columns of numbers are set flush right."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), pad_edge=False
+    )
+    for name in left:
+        table.add_column(name, justify="left", no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def worst_ratios(rows: Sequence[Row]) -> dict[str, tuple[float, Row]]:
+    """For each peer the smallest `ratio_naign` and its row: where naign does worst against it."""
+    worst: dict[str, tuple[float, Row]] = {}
+    for row in rows:
+        value = row["ratio_naign"]
+        if value is None or row["peer"] == _OURS:
+            continue
+        if row["peer"] not in worst or value < worst[row["peer"]][0]:
+            worst[row["peer"]] = (value, row)
+    return worst
+
+
+def _worst_table(rows: Sequence[Row]) -> Table:
+    title = "smallest multiple of naign's time (below 1: the peer is faster), wrong answers of all workloads"
+    table = _plain_table(title, ("peer", "workload", "shape"), ("x naign", "wrong"))
+    for peer, (value, row) in worst_ratios(rows).items():
+        own = [entry for entry in rows if entry["peer"] == peer and entry.get("checked") is not None]
+        wrong, judged = (sum(entry[name] for entry in own) for name in ("mismatches", "checked"))
+        table.add_row(peer, row["workload"], _shape(row), times(value), f"{wrong}/{judged}" if judged else "")
+    return table
+
+
+def _shape(row: Row) -> str:
+    return " x ".join(str(length) for length in row["shape"])
