@@ -22,24 +22,28 @@ def _load() -> tuple[ModuleType | None, str]:
 
 
 extension, missing_because = _load()
+_build: dict[str, Any] = {} if extension is None else extension.build_info()
+
+# Known at import, so that torch.compile sees constants.
+DEVICES_WITH_KERNELS = tuple(
+    device for device, there in (("cpu", extension is not None), ("cuda", _build.get("cuda", False))) if there
+)
 
 
 @functools.cache
 def _warn_once(device_type: str) -> None:
-    if extension is None:
-        text = f"naign runs on its torch reference, which is slower: no compiled extension ({missing_because})"
-    else:
-        text = f"naign runs on its torch reference on {device_type}: the extension has no kernels for this device"
+    reason = missing_because or f"the extension has no kernels for {device_type}"
+    text = f"naign uses its torch reference on {device_type}, exact but slower: {reason}"
     warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 def has_kernel(*tensors: torch.Tensor | None) -> bool:
     """True where the extension has a kernel for the device and the dtypes of these tensors."""
     present = [t for t in tensors if t is not None]
-    device_type = present[0].device.type
     if any(t.dtype not in NATIVE_DTYPES for t in present):
         return False
-    if extension is not None and (device_type == "cpu" or (device_type == "cuda" and extension.build_info()["cuda"])):
+    device_type = present[0].device.type
+    if device_type in DEVICES_WITH_KERNELS:
         return True
     if not torch.compiler.is_compiling():
         _warn_once(device_type)
@@ -47,14 +51,15 @@ def has_kernel(*tensors: torch.Tensor | None) -> bool:
 
 
 def status() -> dict[str, Any]:
-    """What `naign doctor` shows: extension, reason, isa, cpu_features, cuda_built, cuda_reason, threads."""
-    if extension is None:
-        found: dict[str, Any] = {"isa": "torch reference", "cpu_features": {}, "cuda_built": False}
-        found["cuda_reason"] = "no compiled extension"
-        found["build"] = {}
-    else:
-        build = extension.build_info()
-        found = {"isa": extension.isa(), "cpu_features": extension.cpu_features(), "cuda_built": build["cuda"]}
-        found["cuda_reason"] = build["cuda_reason"]
-        found["build"] = build
-    return {"extension": extension is not None, "reason": missing_because, "threads": torch.get_num_threads(), **found}
+    """What `naign doctor` shows about the extension: plain values, JSON-able."""
+    there = extension is not None
+    return {
+        "extension": there,
+        "reason": missing_because,
+        "isa": extension.isa() if extension is not None else "torch reference",
+        "cpu_features": extension.cpu_features() if extension is not None else {},
+        "cuda_built": _build.get("cuda", False),
+        "cuda_reason": _build.get("cuda_reason", "no compiled extension"),
+        "build": _build,
+        "threads": torch.get_num_threads(),
+    }

@@ -63,7 +63,9 @@ class ImleSearch:
             return
         operators = torch.ops.naign
         # The packing has a centre near the pool; a pool that moved far away, as at a restart, gets a new one.
-        if self._packed is None or (self.count == 0 and not operators.imle_knn_packing_fits(self._packed, pool)):
+        if self._packed is None or (
+            self.count == 0 and not operators.imle_knn_packing_fits(self._packed, pool)
+        ):
             self._packed = operators.imle_knn_pack(self.data, pool)
         operators.imle_knn_update(
             self.data, self._packed, pool, first, self.reject_below, self._distances, self._indices
@@ -91,7 +93,9 @@ class ImleSearch:
         dist.all_gather(counts, torch.full_like(counts[0], self.count), group=group)
         self._distances, self._indices = reference.empty_neighbours(len(self.data), self.k, self.data.device)
         for other_distances, other_indices in zip(distances, indices, strict=True):
-            merged = reference.merge_neighbours(self._distances, self._indices, other_distances, other_indices)
+            merged = reference.merge_neighbours(
+                self._distances, self._indices, other_distances, other_indices
+            )
             self._distances, self._indices = merged
         self.count = int(sum(int(c) for c in counts))
         return self

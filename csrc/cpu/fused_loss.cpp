@@ -55,7 +55,8 @@ const float* widen(const LossTensor& tensor, int64_t first, int64_t count, float
   if (tensor.dtype == Dtype::float16) {
     for (int64_t i = 0; i < count; ++i) scratch[i] = widen_half(values[i]);
   } else {
-    for (int64_t i = 0; i < count; ++i) scratch[i] = std::bit_cast<float>(uint32_t{values[i]} << 16);
+    for (int64_t i = 0; i < count; ++i)
+      scratch[i] = std::bit_cast<float>(uint32_t{values[i]} << 16);
   }
   return scratch;
 }

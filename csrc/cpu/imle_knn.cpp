@@ -112,7 +112,7 @@ struct Problem {
   double reject_below;
   Neighbours result;
   Bounds bounds;
-  double unit;  // scaled squared distance = unit * squared distance
+  double unit;                    // scaled squared distance = unit * squared distance
   std::vector<std::mutex> locks;  // one a panel, for its rows of the result
 
   Problem(const Matrix& matrix, const PackedData& prepared, const PoolRange& range,
@@ -199,9 +199,9 @@ class Worker {
     if (r < block_.count) {
       const float* values = problem_.pool.get(block_.first + r, row_.data());
       if (kernels_.all_finite(values, columns_) && !repeats(values, block_.first + r)) {
-        const PackedRow row = kernels_.float32.pack(values, problem_.packed.centre(),
-                                                    problem_.packed.scale, columns_, columns_,
-                                                    false, out);
+        const PackedRow row =
+            kernels_.float32.pack(values, problem_.packed.centre(), problem_.packed.scale, columns_,
+                                  columns_, false, out);
         if (row.reach <= largest_reach) {
           block_.kind[r] = RowKind::usual;
           block_.norm[r] = row.norm;
@@ -359,8 +359,7 @@ class Worker {
       const double distance = kernels_.distance(x, y, columns_);
       if (distance < problem_.reject_below || distance > problem_.worst(row)) continue;
       const std::lock_guard guard(problem_.locks[panel]);
-      insert(problem_.result, row, distance,
-             problem_.first_index + block_.first + candidate->row);
+      insert(problem_.result, row, distance, problem_.first_index + block_.first + candidate->row);
     }
   }
 
@@ -411,7 +410,8 @@ Plan plan_for(const Problem& problem, const Parallel& parallel) {
   const int64_t panels = problem.packed.panels;
   const int64_t tile_rows = problem.kernels.tile_rows;
   Plan plan{};
-  const int64_t tiles = std::clamp<int64_t>(block_bytes / (columns * 4 * tile_rows), 4, tiles_per_block);
+  const int64_t tiles =
+      std::clamp<int64_t>(block_bytes / (columns * 4 * tile_rows), 4, tiles_per_block);
   plan.block_rows = tiles * tile_rows;
   plan.blocks = (problem.pool.count() + plan.block_rows - 1) / plan.block_rows;
   const int64_t wanted = std::max<int64_t>(1, 4 * parallel.threads / plan.blocks);
@@ -424,8 +424,8 @@ Plan plan_for(const Problem& problem, const Parallel& parallel) {
 
 }  // namespace
 
-void search(const Matrix& data, const void* packed, const PoolRange& pool,
-            const Neighbours& result, const Parallel& parallel) {
+void search(const Matrix& data, const void* packed, const PoolRange& pool, const Neighbours& result,
+            const Parallel& parallel) {
   if (data.rows == 0 || pool.rows.rows == 0) return;
   Problem problem(data, *static_cast<const PackedData*>(packed), pool, result);
   const Plan plan = plan_for(problem, parallel);

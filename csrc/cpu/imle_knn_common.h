@@ -90,8 +90,8 @@ inline double sum_roundings(int64_t columns) {
   return static_cast<double>(columns / norm_lanes) + 10;
 }
 
-// Centred values as they are. error: the subtraction rounds each value once, |fl(v) - v| <= u |fl(v)|
-// or, below the normal range, the scaling rounds it to a multiple of 2^-149 (lemma 3).
+// Centred values as they are. error: the subtraction rounds each value once, |fl(v) - v| <= u
+// |fl(v)| or, below the normal range, the scaling rounds it to a multiple of 2^-149 (lemma 3).
 PackedRow pack_float32(const float* values, const float* centre, float scale, int64_t columns,
                        int64_t units, bool, void* packed) {
   auto* out = static_cast<float*>(packed);

@@ -11,14 +11,14 @@ namespace naign::cpu {
 // Scores of a few pool rows against the queries of one panel. A score approximates
 // |y|^2 - 2 <x, y>; rows and queries are packed and scaled.
 struct Tile {
-  const void* panel;      // packed queries, [unit][lane]
-  const void* rows;       // packed pool rows; row r starts r * row_stride units on
-  int64_t row_stride;     // in units of four bytes
-  int64_t units;          // length of this chunk of the rows
-  bool first;             // start the sums, or go on from `sums`
-  bool last;              // finish the scores, or leave the sums in `sums`
-  void* sums;             // [row][lane], between the chunks of long rows
-  const float* row_norm;  // |y|^2; +inf excludes the row
+  const void* panel;         // packed queries, [unit][lane]
+  const void* rows;          // packed pool rows; row r starts r * row_stride units on
+  int64_t row_stride;        // in units of four bytes
+  int64_t units;             // length of this chunk of the rows
+  bool first;                // start the sums, or go on from `sums`
+  bool last;                 // finish the scores, or leave the sums in `sums`
+  void* sums;                // [row][lane], between the chunks of long rows
+  const float* row_norm;     // |y|^2; +inf excludes the row
   const int32_t* row_start;  // where the integer sums start: undoes the bias of unsigned queries
   const float* row_scale;    // integer filters: units of y
   const float* lane_scale;   // integer filters: twice the units of x

@@ -46,7 +46,8 @@ inline __attribute__((always_inline)) bool tile_of(const Tile& tile, std::index_
   const Scores scores_high[]{Filter::score(tile, R, width, high[R])...};
   Scores least_low = scores_low[0];
   Scores least_high = scores_high[0];
-  ((least_low = least(least_low, scores_low[R]), least_high = least(least_high, scores_high[R])), ...);
+  ((least_low = least(least_low, scores_low[R]), least_high = least(least_high, scores_high[R])),
+   ...);
   if (!any_at_most(least_low, tile.threshold) && !any_at_most(least_high, tile.threshold + width)) {
     return false;
   }

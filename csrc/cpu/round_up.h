@@ -8,7 +8,8 @@ namespace naign::cpu {
 // The smallest float32 that is not below value.
 inline float round_up(double value) {
   const float nearest = static_cast<float>(value);
-  return nearest < value ? std::nextafterf(nearest, std::numeric_limits<float>::infinity()) : nearest;
+  return nearest < value ? std::nextafterf(nearest, std::numeric_limits<float>::infinity())
+                         : nearest;
 }
 
 }  // namespace naign::cpu

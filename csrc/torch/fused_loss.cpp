@@ -40,13 +40,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fused_loss(
   const Input m = input_of(matched, data, "matched");
   const Input q = input_of(projected, data, "projected");
   STD_TORCH_CHECK(!projected.has_value() || matched.has_value(), "matched: expected f(z)");
-  const FusedLoss loss{{x.const_data_ptr(), nullptr, dtype_of(x, "data")},
-                       r.view,
-                       m.view,
-                       q.view,
-                       x.numel(),
-                       {reconstruction_weight, imle_weight, idempotence_weight},
-                       l1};
+  const FusedLoss loss{
+      {x.const_data_ptr(), nullptr, dtype_of(x, "data")},       r.view, m.view, q.view, x.numel(),
+      {reconstruction_weight, imle_weight, idempotence_weight}, l1};
   double terms[3];
   cpu::fused_loss(loss, terms, torch_threads());
   Tensor total = torch::stable::new_empty(data, {}, ScalarType::Float);
@@ -70,4 +66,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
       "(Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) { m.impl("fused_loss", TORCH_BOX(&naign::glue::fused_loss)); }
+STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
+  m.impl("fused_loss", TORCH_BOX(&naign::glue::fused_loss));
+}

@@ -21,10 +21,11 @@ double rejection(const std::optional<double>& reject_below) {
 void check_pair(const Tensor& data, const Tensor& pool, int64_t k) {
   STD_TORCH_CHECK(data.dim() == pool.dim(), "pool: expected ", data.dim(), " dimensions, got ",
                   pool.dim());
-  STD_TORCH_CHECK(data.size(data.dim() - 1) == pool.size(pool.dim() - 1), "pool: expected D = ",
-                  data.size(data.dim() - 1), ", got D = ", pool.size(pool.dim() - 1));
-  STD_TORCH_CHECK(data.dim() == 2 || data.size(0) == pool.size(0), "pool: expected B = ",
-                  data.size(0), ", got B = ", pool.size(0));
+  STD_TORCH_CHECK(data.size(data.dim() - 1) == pool.size(pool.dim() - 1),
+                  "pool: expected D = ", data.size(data.dim() - 1),
+                  ", got D = ", pool.size(pool.dim() - 1));
+  STD_TORCH_CHECK(data.dim() == 2 || data.size(0) == pool.size(0),
+                  "pool: expected B = ", data.size(0), ", got B = ", pool.size(0));
   STD_TORCH_CHECK(data.size(data.dim() - 1) > 0, "data: expected D >= 1");
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
 }

@@ -33,9 +33,12 @@ py::dict cpu_features() {
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled operators of naign.";
   module.def("build_info", &build_info, "Compiler, torch version and CUDA state of this build.");
-  module.def("cpu_features", &cpu_features, "Instruction sets of this processor that have kernels.");
-  module.def("isa", [] { return naign::cpu::isa_name(naign::cpu::isa()); },
-             "The instruction set in use: avx512, avx2 or portable.");
-  module.def("force_isa", &naign::cpu::force_isa, py::arg("name"),
-             "Use this instruction set from now on; '' for the best. ValueError if it is not there.");
+  module.def("cpu_features", &cpu_features,
+             "Instruction sets of this processor that have kernels.");
+  module.def(
+      "isa", [] { return naign::cpu::isa_name(naign::cpu::isa()); },
+      "The instruction set in use: avx512, avx2 or portable.");
+  module.def(
+      "force_isa", &naign::cpu::force_isa, py::arg("name"),
+      "Use this instruction set from now on; '' for the best. ValueError if it is not there.");
 }

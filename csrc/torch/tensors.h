@@ -30,12 +30,11 @@ inline Dtype dtype_of(const Tensor& tensor, const char* name) {
 inline Matrix matrix_of(const Tensor& tensor, const char* name, int64_t batch = 0) {
   const int64_t dims = tensor.dim();
   STD_TORCH_CHECK(dims == 2 || dims == 3, name, ": expected 2 or 3 dimensions, got ", dims);
-  Matrix matrix{tensor.const_data_ptr(),      dtype_of(tensor, name),
-                tensor.size(dims - 2),        tensor.size(dims - 1),
-                tensor.stride(dims - 2),      tensor.stride(dims - 1)};
+  Matrix matrix{tensor.const_data_ptr(), dtype_of(tensor, name),  tensor.size(dims - 2),
+                tensor.size(dims - 1),   tensor.stride(dims - 2), tensor.stride(dims - 1)};
   if (dims == 3) {
-    matrix.values = static_cast<const char*>(matrix.values) +
-                    batch * tensor.stride(0) * bytes_of(matrix.dtype);
+    matrix.values =
+        static_cast<const char*>(matrix.values) + batch * tensor.stride(0) * bytes_of(matrix.dtype);
   }
   return matrix;
 }

@@ -53,14 +53,21 @@ def fused_loss(
     """
     _check(data, reconstruction, matched, projected, weights, norm)
     tensors = (data, reconstruction, matched, projected)
-    operator = torch.ops.naign.fused_loss if _native.has_kernel(*tensors) else torch.ops.naign.fused_loss_reference
+    operator = (
+        torch.ops.naign.fused_loss if _native.has_kernel(*tensors) else torch.ops.naign.fused_loss_reference
+    )
     first, second, third = (float(w) for w in weights)
     total, terms, *_ = operator(*tensors, first, second, third, norm == "l1")
     return FusedLoss(total, terms[0], terms[1], terms[2])
 
 
 def _check(
-    data: Any, reconstruction: Any, matched: Any, projected: Any, weights: tuple[float, float, float], norm: str
+    data: Any,
+    reconstruction: Any,
+    matched: Any,
+    projected: Any,
+    weights: tuple[float, float, float],
+    norm: str,
 ) -> None:
     names = ("data", "reconstruction", "matched", "projected")
     for name, value in zip(names, (data, reconstruction, matched, projected), strict=True):
@@ -71,7 +78,9 @@ def _check(
         if value.dtype not in FLOATING:
             raise TypeError(f"{name}: expected a floating dtype, got {value.dtype}; use {name}.float()")
         if value.shape != data.shape:
-            raise ValueError(f"{name}: expected shape {tuple(data.shape)} as data has, got {tuple(value.shape)}")
+            raise ValueError(
+                f"{name}: expected shape {tuple(data.shape)} as data has, got {tuple(value.shape)}"
+            )
         if value.device != data.device:
             raise ValueError(f"{name}: expected device {data.device} as data has, got {value.device}")
     if projected is not None and matched is None:
@@ -102,7 +111,9 @@ def _reference_operator(
 
 
 def _loss_dtype(*tensors: Tensor | None) -> torch.dtype:
-    return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
+    return (
+        torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
+    )
 
 
 def _fake(

@@ -1,5 +1,6 @@
 """Exact nearest neighbours of data in a pool of samples, the costly step of implicit maximum likelihood."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +51,9 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
 def check_tensor(name: str, value: Any, dims: tuple[int, ...]) -> None:
     """Raise unless value is a floating tensor with one of these numbers of dimensions and D >= 1."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}; use torch.as_tensor({name})")
+        raise TypeError(
+            f"{name}: expected a torch.Tensor, got {type(value).__name__}; use torch.as_tensor({name})"
+        )
     if value.dtype not in FLOATING:
         expected = ", ".join(str(d).removeprefix("torch.") for d in FLOATING)
         got = str(value.dtype).removeprefix("torch.")
@@ -78,7 +81,7 @@ def check_reject_below(value: Any) -> None:
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"reject_below: expected a float or None, got {type(value).__name__}")
-    if value != value:
+    if math.isnan(value):
         raise ValueError("reject_below: expected a squared distance, got nan; use None to reject nothing")
 
 
@@ -90,7 +93,9 @@ def check_pool_matches(data: Tensor, pool: Tensor) -> None:
     if data.dim() == 3 and pool.shape[0] != data.shape[0]:
         raise ValueError(f"pool: expected B = {data.shape[0]} batches as data has, got B = {pool.shape[0]}")
     if pool.device != data.device:
-        raise ValueError(f"pool: expected device {data.device} as data has, got {pool.device}; use pool.to(data.device)")
+        raise ValueError(
+            f"pool: expected device {data.device} as data has, got {pool.device}; use pool.to(data.device)"
+        )
 
 
 def check_arguments(data: Any, pool: Any, k: Any, reject_below: Any) -> None:
@@ -106,7 +111,9 @@ def check_arguments(data: Any, pool: Any, k: Any, reject_below: Any) -> None:
 
 
 @torch.library.custom_op("naign::imle_knn_reference", mutates_args=())
-def _reference_operator(data: Tensor, pool: Tensor, k: int, reject_below: float | None) -> tuple[Tensor, Tensor]:
+def _reference_operator(
+    data: Tensor, pool: Tensor, k: int, reject_below: float | None
+) -> tuple[Tensor, Tensor]:
     return reference.imle_knn(data, pool, k, reject_below)
 
 

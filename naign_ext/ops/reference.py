@@ -25,6 +25,15 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return torch.cat(blocks) if blocks else x.new_zeros(0, dtype=torch.float64)
 
 
+def squared_distances_of_pairs(data: Tensor, pool: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Squared distances of data[row] to pool[column], float64 (P,), without gathering all pairs at once."""
+    step = max(1, _ELEMENTS_PER_BLOCK // max(1, data.shape[1]))
+    found = torch.empty(len(row), dtype=torch.float64, device=data.device)
+    for i in range(0, len(row), step):
+        found[i : i + step] = squared_distances(data[row[i : i + step]], pool[column[i : i + step]])
+    return found
+
+
 def _squared_distances_block(x: Tensor, y: Tensor) -> Tensor:
     difference = x.double() - y.double()
     padding = -difference.shape[1] % LANES
@@ -94,13 +103,7 @@ def _block_neighbours(
     valid = finite_rows(data)[:, None] & finite_rows(pool)[None, :]
     candidates = _candidates(data.double(), pool.double(), valid, best[0][:, -1:], k, reject_below)
     row, column = candidates.nonzero(as_tuple=True)
-    distance = torch.cat(
-        [
-            squared_distances(data[r], pool[c])
-            for r, c in zip(row.split(_PAIRS_PER_BLOCK // 32), column.split(_PAIRS_PER_BLOCK // 32), strict=True)
-        ]
-        or [best[0].new_zeros(0)]
-    )
+    distance = squared_distances_of_pairs(data, pool, row, column)
     if reject_below is not None:
         admissible = distance >= reject_below
         row, column, distance = row[admissible], column[admissible], distance[admissible]
@@ -179,11 +182,16 @@ def fused_loss(
             continue
         difference = a.double() - b.double()
         count = max(1, difference.numel())
-        penalty, slope = (difference.square(), 2 * difference) if norm == "l2" else (difference.abs(), difference.sign())
+        penalty, slope = (
+            (difference.square(), 2 * difference) if norm == "l2" else (difference.abs(), difference.sign())
+        )
         terms[term] = penalty.sum() / count
         gradients[term] = slope * (weights[term] / count)
     if gradients[1] is not None and gradients[2] is not None:
         gradients[1] = gradients[1] - gradients[2]
     inputs = (reconstruction, matched, projected)
-    g = [data.new_empty(0) if a is None or d is None else d.to(a.dtype) for a, d in zip(inputs, gradients, strict=True)]
+    g = [
+        data.new_empty(0) if a is None or d is None else d.to(a.dtype)
+        for a, d in zip(inputs, gradients, strict=True)
+    ]
     return terms, g[0], g[1], g[2]

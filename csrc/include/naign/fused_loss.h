@@ -1,6 +1,7 @@
 // Reconstruction, IMLE and idempotence losses in one pass over memory, gradients included:
 //
-//   terms = { mean |r - x|^p, mean |m - x|^p, mean |q - m|^p },  p = 2 or 1, means over all elements
+//   terms = { mean |r - x|^p, mean |m - x|^p, mean |q - m|^p },  p = 2 or 1, means over all
+//   elements
 //
 // and the gradient of the weighted sum with respect to r, m and q. Sums are float64 over fixed
 // pieces of 2^16 elements, added in order: the result depends neither on threads nor on the

@@ -1,0 +1,50 @@
+# make demo | test | install | lint | cuda-compile | bench | clean
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*.cu csrc/*/*.h csrc/*/*/*.h)
+PYTEST_WORKERS ?= 2
+RUN ?= runs/demo
+NVCC ?= $(shell command -v nvcc)
+CUDA_SOURCES := $(wildcard csrc/cuda/*.cu)
+
+.PHONY: demo install test lint format cuda-compile bench gpu-check clean
+
+demo: install
+	$(BIN)/naign train --dataset lfw100 --preset default --out $(RUN)
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.txt pyproject.toml setup.py $(NATIVE)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	NAIGN_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --no-build-isolation --no-deps --editable .
+	@touch $@
+
+test: install
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
+
+bench: install
+	$(BIN)/naign bench knn
+	$(BIN)/naign bench loss
+
+cuda-compile:
+	@sh .ci/cuda-compile "$(NVCC)" $(CUDA_SOURCES)
+
+clean:
+	rm -rf build dist *.egg-info naign_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)
