@@ -32,6 +32,7 @@ _BROKEN = (
     EOFError,
     RuntimeError,
     NotImplementedError,
+    UnicodeError,
     struct.error,
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -105,8 +106,8 @@ def _naming(label: str) -> Iterator[None]:
         yield
     except _BROKEN as error:
         raise DataUnavailableError(
-            f"{label}: cannot be read ({type(error).__name__}: {error}); it is damaged, encrypted or "
-            "incomplete: fetch it again, or pass a folder of images"
+            f"{label}: cannot be read ({type(error).__name__}: {error}); it is no zip or tar, "
+            "or damaged, encrypted or incomplete: fetch it again, or pass a folder of images"
         ) from error
 
 

@@ -38,7 +38,7 @@ def random_augment(
 ) -> Tensor:
     """Each image of a batch (N, C, H, W) mirrored with probability 1/2 and shifted by up to ``pixels``.
 
-    Edges are repeated; shifts are uniform over the (2 pixels + 1)^2 possible ones. The random numbers come from
+    Edges are repeated; shifts are uniform over the (2 pixels + 1)^2 possible ones. Random numbers come from
     ``generator`` (on the CPU; torch's global one if None), so the result is the same on every device.
     """
     _check(images, pixels)
