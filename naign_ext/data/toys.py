@@ -21,7 +21,7 @@ swissroll     r (cos a, sin a), a in [1.5 pi, 4.5 pi], r = 2 a / (4.5 pi), a uni
 All two-dimensional sets lie within about [-2, 2]^2: a prior N(0, 2^2 I) is wider than the data, and one set
 of training settings serves all. Neighbouring modes are at least 15 noise standard deviations apart (1.53 / .1
 on the circle, 1 / .05 on the grid, 4 / .2 in one dimension), so 'within 3 (or 4) sigma of a mode' counts
-every point for one mode at most. A curve's high-quality points are within 4 noise standard deviations of it.
+every point for one mode at most.
 """
 
 import functools
