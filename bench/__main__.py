@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,12 @@ from naign_bench.plot import draw
 from naign_bench.tables import show
 from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Benchmarks of naign beside their peers.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Benchmarks of naign beside their peers.",
+)
 _errors = Console(stderr=True)
 Names = Annotated[list[str] | None, typer.Argument(help="workloads or sets: quick, full, cuda")]
 Json = Annotated[Path | None, typer.Option("--json", help="write the results to this file")]
@@ -101,5 +107,14 @@ def plot(
     draw(load(results), picture)
 
 
+def main() -> None:
+    """Run the command; a wrong argument or file is told in one line, exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        _errors.print(str(error), style="red", highlight=False)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -251,8 +251,9 @@ def set_threads(threads: int | None) -> int:
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
     torch.set_num_threads(threads)
-    if "faiss" in sys.modules:
-        sys.modules["faiss"].omp_set_num_threads(threads)
+    faiss = sys.modules.get("faiss")
+    if faiss is not None:
+        faiss.omp_set_num_threads(threads)
     try:
         import threadpoolctl  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
