@@ -1,0 +1,138 @@
+"""Streaming search: any cut of the pool, many pools, many ranks."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from naign_ext import ImleSearch, Neighbours, imle_knn
+
+
+def normal(rows: int, columns: int, seed: int) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_same(actual: Neighbours, expected: Neighbours) -> None:
+    torch.testing.assert_close(actual.indices, expected.indices, rtol=0, atol=0)
+    torch.testing.assert_close(actual.distances, expected.distances, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("chunk", [1, 7, 300, 1000])
+def test_equal_to_one_call_however_the_pool_is_cut(chunk: int, k: int, dtype: torch.dtype) -> None:
+    data, pool = normal(60, 40, 1).to(dtype), normal(1000, 40, 2).to(dtype)
+    search = ImleSearch(data, k)
+    for part in pool[: 200 if chunk == 1 else None].split(chunk):
+        search.update(part)
+    assert_same(search.neighbours(), imle_knn(data, pool[: search.count], k))
+
+
+def test_reset_keeps_the_preparation_and_forgets_the_pool() -> None:
+    data = normal(60, 40, 3)
+    search = ImleSearch(data, 2, reject_below=30.0)
+    for seed in range(4):
+        pool = normal(500, 40, 10 + seed)
+        search.reset()
+        assert search.count == 0
+        for part in pool.split(123):
+            search.update(part)
+        assert_same(search.neighbours(), imle_knn(data, pool, 2, reject_below=30.0))
+
+
+def test_a_pool_that_moves_away_between_resets() -> None:
+    data = normal(50, 64, 4)
+    search = ImleSearch(data)
+    for shift, scale in ((0, 1), (1e4, 1e-3), (0, 1e-30), (0, 1e25), (-5, 1), (math.nan, 1), (0, 1)):
+        pool = (normal(400, 64, 5) + shift) * scale
+        search.reset()
+        search.update(pool[:100]).update(pool[100:])
+        assert_same(search.neighbours(), imle_knn(data, pool))
+
+
+def test_mixed_dtypes_across_chunks() -> None:
+    data = normal(50, 20, 6)
+    parts = [
+        normal(90, 20, 7),
+        normal(90, 20, 8).half(),
+        normal(90, 20, 9).bfloat16(),
+        normal(90, 20, 10).double(),
+    ]
+    search = ImleSearch(data, 3)
+    for part in parts:
+        search.update(part)
+    assert_same(search.neighbours(), imle_knn(data, torch.cat([p.float() for p in parts]), 3))
+
+
+def test_empty_chunks_and_empty_data() -> None:
+    data, pool = normal(9, 4, 11), normal(30, 4, 12)
+    search = ImleSearch(data).update(pool[:0]).update(pool).update(pool[:0])
+    assert_same(search.neighbours(), imle_knn(data, pool))
+    assert ImleSearch(data[:0]).update(pool).neighbours().indices.shape == (0, 1)
+
+
+def test_offsets_name_the_rows() -> None:
+    data, pool = normal(30, 16, 13), normal(400, 16, 14)
+    search = ImleSearch(data, 2)
+    search.update(pool[200:], offset=200).update(pool[:200], offset=0)
+    assert_same(search.neighbours(), imle_knn(data, pool, 2))
+    far = ImleSearch(data).update(pool, offset=2**40).neighbours()
+    assert (far.indices - 2**40 == imle_knn(data, pool).indices).all()
+
+
+def test_nothing_is_recorded_for_autograd() -> None:
+    data, pool = normal(5, 4, 15).requires_grad_(), normal(9, 4, 16).requires_grad_()
+    assert not ImleSearch(data).update(pool).neighbours().distances.requires_grad
+
+
+def test_a_forced_instruction_set_repacks() -> None:
+    from naign_ext import _native
+
+    assert _native.extension is not None
+    data, pool = normal(40, 30, 17), normal(300, 30, 18)
+    search = ImleSearch(data)
+    expected = search.update(pool).neighbours()
+    before = _native.extension.isa()
+    try:
+        _native.extension.force_isa("portable")
+        search.reset()
+        assert_same(search.update(pool).neighbours(), expected)
+        with pytest.raises(ValueError, match="expected avx512, avx2 or portable, got 'sse9'"):
+            _native.extension.force_isa("sse9")
+    finally:
+        _native.extension.force_isa(before)
+
+
+def test_mistakes_are_named() -> None:
+    search = ImleSearch(torch.zeros(4, 3), 2)
+    with pytest.raises(ValueError, match="pool: expected D = 3 as data has, got D = 2"):
+        search.update(torch.zeros(5, 2))
+    with pytest.raises(ValueError, match="k: expected at most the 1 pool rows seen since reset, got 2"):
+        search.update(torch.zeros(1, 3)).neighbours()
+    with pytest.raises(ValueError, match="data: expected 2 dimensions"):
+        ImleSearch(torch.zeros(2, 4, 3))
+    with pytest.raises(ValueError, match="k: expected at least 1, got 0"):
+        ImleSearch(torch.zeros(4, 3), 0)
+
+
+def _search_a_shard(rank: int, ranks: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    data, pool = normal(40, 12, 19), normal(301, 12, 20).round()
+    start, stop = 301 * rank // ranks, 301 * (rank + 1) // ranks
+    search = ImleSearch(data.round(), 3).update(pool[start:stop], offset=start).merge()
+    assert search.count == 301
+    torch.save(search.neighbours()._asdict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_merge_across_ranks(tmp_path: Path) -> None:
+    mp.spawn(_search_a_shard, args=(3, str(tmp_path)), nprocs=3)
+    expected = imle_knn(normal(40, 12, 19).round(), normal(301, 12, 20).round(), 3)
+    for rank in range(3):
+        assert_same(Neighbours(**torch.load(tmp_path / f"{rank}.pt")), expected)
