@@ -2,8 +2,10 @@
 
 Peers of one workload run in the same process with the same number of threads, one after the other in
 rounds whose order is shuffled anew each round. A drift of the machine (clock, neighbours, heat) then meets
-all of them alike, and none profits from always following the same one. A row is a plain dict of the columns
-in `COLUMNS` plus those of its kind, so that results are JSON as they stand.
+all of them alike, and none profits from always following the same one. What this cannot even out is a
+machine that is busy otherwise: threads that wait for each other in short parallel sections lose whole time
+slices, some peers far more than others, so the load before the run is kept in the header. A row is a plain
+dict of the columns in `COLUMNS` plus those of its kind, so that results are JSON as they stand.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ _COLOURS = {
     "copy": "#E69F00",
 }
 _MARKERS = {"naign": "o", "naign prepared": "D", "faiss": "s", "torch fp32": "^", "gemm fp32": "v"}
+# With more workloads than this, dots of all workloads take the place of bars.
+_MOST_BARS = 14
 _STYLE: Any = {
     "font.size": 8.5,
     "axes.titlesize": 10,
@@ -77,13 +79,17 @@ def draw(results: Results, path: Path | str) -> Path:
 def _draw_search(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
     compared = [row for row in rows if row["peer"] != _OURS and row["ratio_naign"] is not None]
     workloads = _by_workload(compared)
+    many = len(workloads) > _MOST_BARS
     height = 1.6 + sum(0.13 * len(group) + 0.15 for group in workloads.values())
-    figure.set_size_inches(11.5, max(4.6, height))
+    figure.set_size_inches(11.5, 5.0 if many else max(4.6, height))
     if not compared:
         _roofline(figure.add_subplot(), header, rows)
         return
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
-    _ratio_bars(left, workloads)
+    if many:
+        _ratio_dots(left, compared)
+    else:
+        _ratio_bars(left, workloads)
     _roofline(right, header, rows)
     figure.supxlabel(_machine(header), fontsize=7.5, color="#555555")
 
@@ -138,6 +144,29 @@ def _ratio_bars(axes: Axes, workloads: Mapping[str, Sequence[Row]]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.09), ncols=5, fontsize=7.5)
 
 
+def _ratio_dots(axes: Axes, rows: Sequence[Row]) -> None:
+    """One line of dots for each peer, a dot for each workload; the smallest ratio is written beside it."""
+    groups = _by_peer(rows)
+    for position, (peer, group) in enumerate(groups.items()):
+        ratios = sorted(row["ratio_naign"] for row in group)
+        xs = [math.log10(ratio) for ratio in ratios]
+        shifts = [0.18 * (number % 5 - 2) / 2 for number in range(len(xs))]
+        ys = [position + shift for shift in shifts]
+        axes.scatter(
+            xs, ys, s=16, color=_COLOURS.get(peer, "#999999"), edgecolor="white", linewidth=0.4, zorder=3
+        )
+        worst = f"worst {_digits(ratios[0])}"
+        axes.annotate(worst, (xs[0], position - 0.3), ha="center", va="bottom", fontsize=6.5)
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.set_ylim(len(groups) - 0.4, -0.8)
+    axes.axvline(0, color="black", linewidth=0.8)
+    _logarithmic_ticks(axes, [row["ratio_naign"] for row in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_title(f"Time of each peer over the time of imle_knn, {len(_by_workload(rows))} shapes")
+    axes.set_xlabel("right of 1: imle_knn is faster")
+
+
 def _logarithmic_ticks(axes: Axes, ratios: Sequence[float]) -> None:
     """Ticks at 1, 2, 5 in every decade that the ratios reach, with room for the labels of the bars."""
     low, high = math.log10(min(*ratios, 1.0)), math.log10(max(*ratios, 1.0))
@@ -155,7 +184,7 @@ def _digits(value: float) -> str:
 
 
 def _label(row: Row) -> str:
-    shape = " x ".join(f"{length:,}".replace(",", " ") for length in row["shape"])
+    shape = " x ".join(str(length) for length in row["shape"])
     details = f"{row['data']}, k = {row['k']}" if row["k"] > 1 else row["data"]
     return f"{shape}\n{details}"
 

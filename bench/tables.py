@@ -47,6 +47,12 @@ def _mismatches(row: Row) -> str:
     return "" if row["mismatches"] is None else f"{row['mismatches']}/{row['checked']}"
 
 
+def _loss_error(row: Row) -> str:
+    """The larger of the relative errors of the loss and of its gradients."""
+    errors = [row[name] for name in ("loss_error", "gradient_error") if row[name] is not None]
+    return f"{max(errors):.0e}" if errors else ""
+
+
 _SHARED: dict[str, Cell] = {
     "peer": lambda row: str(row["peer"]),
     "median": lambda row: seconds(row["median_s"]),
@@ -65,8 +71,7 @@ _OWN: dict[str, dict[str, Cell]] = {
         "GB/s": _number("gbs", "{:.1f}"),
         "of copy": _number("share_of_copy", "{:.0%}"),
         "peak MB": lambda row: size(row["peak_memory_bytes"]),
-        "loss err.": _number("loss_error", "{:.0e}"),
-        "grad. err.": _number("gradient_error", "{:.0e}"),
+        "error": _loss_error,
         "x naign": lambda row: times(row["ratio_naign"]),
     },
 }
@@ -145,12 +150,14 @@ def worst_ratios(rows: Sequence[Row]) -> dict[str, tuple[float, Row]]:
 
 
 def _worst_table(rows: Sequence[Row]) -> Table:
-    title = "smallest multiple of naign's time (below 1: the peer is faster), wrong answers of all workloads"
-    table = _plain_table(title, ("peer", "workload", "shape"), ("x naign", "wrong"))
+    title = "\nsmallest multiple of naign's time; below 1 the peer is faster"
+    judged = any(row.get("checked") is not None for row in rows)
+    table = _plain_table(title, ("peer", "workload", "shape"), ("x naign", "wrong in all")[: 1 + judged])
     for peer, (value, row) in worst_ratios(rows).items():
         own = [entry for entry in rows if entry["peer"] == peer and entry.get("checked") is not None]
-        wrong, judged = (sum(entry[name] for entry in own) for name in ("mismatches", "checked"))
-        table.add_row(peer, row["workload"], _shape(row), times(value), f"{wrong}/{judged}" if judged else "")
+        wrong, checked = (sum(entry[name] for entry in own) for name in ("mismatches", "checked"))
+        counted = [f"{wrong}/{checked}" if checked else ""] if judged else []
+        table.add_row(peer, row["workload"], _shape(row), times(value), *counted)
     return table
 
 

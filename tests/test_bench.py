@@ -421,9 +421,10 @@ def results_of(kind: str) -> Results:
             "torch fp32": Measurement([4e-4, 5e-4, 9e-3], checked={"mismatches": 3, "checked": 4}),
         }
         rows += harness.rows(header, shared, built, measured, {"naign": 5 * MB})
+    rates = ("gflops", "max_relative_error") if kind == "imle_knn" else ("gbs", "share_of_copy", "loss_error")
     for row in rows:
         row["ratio_naign"] = None if row["median_s"] is None else row["median_s"] / 2e-4
-        row["gflops" if kind == "imle_knn" else "gbs"] = None if row["median_s"] is None else 3.0
+        row.update(dict.fromkeys(rates, None if row["median_s"] is None else 0.123))
     return Results(header, rows)
 
 
