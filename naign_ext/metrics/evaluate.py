@@ -192,9 +192,7 @@ class Judge:
 
     def judge_samples(self, y: Tensor) -> Figures:
         """All figures of one set of samples, on the scale of a vector or of an image data set."""
-        found = self._judge_images(y) if self.dataset.kind == "image" else self._judge_vectors(y)
-        found["train_coverage"] = coverage.train_coverage(self.train, y)
-        return found
+        return self._judge_images(y) if self.dataset.kind == "image" else self._judge_vectors(y)
 
     def _judge_vectors(self, y: Tensor) -> Figures:
         found: Figures = {}
@@ -211,6 +209,7 @@ class Judge:
             found["energy_distance"] = distances.energy_distance(y, truth, seed=self.seed)
             found["w2"] = distances.wasserstein2(y, truth, seed=self.seed)
             found["sliced_w2"] = distances.sliced_wasserstein2(y, truth, seed=self.seed)
+        found["train_coverage"] = coverage.train_coverage(self.train, y)
         return found
 
     def _near(self) -> float:
@@ -231,6 +230,7 @@ class Judge:
             found["confident"] = float((certain.amax(dim=1) > 0.9).float().mean())
         if self.fld is not None:
             found["fld_pixels" if self.classifier is None else "fld_features"] = self.fld(self.features(y))
+        found["train_coverage"] = coverage.train_coverage(self.train, y)
         if len(self.train) > NEIGHBOURS:
             real = self.features(subset(self.train, MOST_COMPARED, self.seed))
             of_balls = coverage.prdc(real, self.features(subset(y, MOST_COMPARED, self.seed)), k=NEIGHBOURS)
@@ -287,9 +287,12 @@ class Judge:
         found: Figures = {}
         clean = subset(self.heldout, MOST_RESTORED, self.seed)
         for name, kind, strength in RESTORATIONS:
-            corrupted = corrupt(clean, kind, seed=self.seed, strength=strength)[0]
-            prefix = f"restore_{name}"
-            found |= {f"{prefix}_{k}": v for k, v in compare(clean, corrupted, self.apply(corrupted)).items()}
+            corrupted, mask = corrupt(clean, kind, seed=self.seed, strength=strength)
+            restored = self.apply(corrupted)
+            found |= _prefixed(f"restore_{name}", compare(clean, corrupted, restored))
+            if mask is not None:
+                kept = torch.where(mask, restored, corrupted)
+                found |= _prefixed("restore_inpaint", compare(clean, corrupted, kept))
         return found | self._recognition()
 
     def _recognition(self) -> Figures:
@@ -353,6 +356,10 @@ class Judge:
             accuracy = self.classifier.accuracy(self.heldout, self.dataset.heldout_labels)
             found["anchor_accuracy_classifier"] = accuracy
         return found
+
+
+def _prefixed(prefix: str, figures: Figures) -> Figures:
+    return {f"{prefix}_{key}": value for key, value in figures.items()}
 
 
 def compare(clean: Tensor, corrupted: Tensor, restored: Tensor) -> dict[str, float]:

@@ -43,7 +43,7 @@ samples
   recall               | recall                      | higher | share of data in the samples' 5-NN balls
   density              | density                     | higher | samples per 5-NN ball of the data, over 5
   coverage             | coverage                    | higher | share of the data's 5-NN balls with a sample
-  authenticity         | authenticity                | higher | share of samples that are not near copies
+  authenticity         | authenticity                | higher | AuthPct; low for copies, and for blur
   variance_ratio       | variance ratio              | closer | variance over the data's; blur is < 1
 out of distribution
   ood_auroc            | OOD AUROC                   | higher | chance that |f(x) - x| is larger off data
@@ -64,15 +64,15 @@ _RESTORED = {
 }
 _RESTORED_KEY = re.compile(r"restore_([a-z]+(?:_[0-9.]+)?)_(" + "|".join(_RESTORED) + ")")
 _BASELINES = {
-    "prior": "the latents themselves",
-    "gaussian": "a Gaussian fitted to the data",
-    "pca": "a Gaussian of 8 principal components",
-    "mean": "the mean image",
-    "heldout": "the held-out data",
-    "truth": "a fresh true draw",
-    "nearest": "the nearest training distance",
-    "variance": "small image variance alone",
-    "classifier": "the classifier on clean images",
+    "prior": "latents themselves",
+    "gaussian": "fitted Gaussian",
+    "pca": "8-component PCA Gaussian",
+    "mean": "mean image",
+    "heldout": "held-out data",
+    "truth": "fresh true draw",
+    "nearest": "nearest training distance",
+    "variance": "small image variance",
+    "classifier": "clean images",
 }
 
 
