@@ -12,15 +12,15 @@ from typing import Any
 import torch
 import yaml
 
-import naign_ext
-from naign_ext import plots
+from naign_ext import __version__
 from naign_ext.data import Dataset, load_dataset
-from naign_ext.metrics import describe, evaluate
+from naign_ext.metrics import describe, evaluate, plots
 from naign_ext.projector import Projector
 from naign_ext.training.checkpoint import Which
 from naign_ext.training.config import TrainConfig, load_config
 from naign_ext.training.log import MetricsLog, read_metrics
 
+_PICTURED = 2000
 HIDDEN = ("modes_total", "classes_total", "samples")
 _BETTER = {"lower": "lower is better", "higher": "higher is better", "closer": "1 is best", "-": ""}
 
@@ -126,21 +126,21 @@ def draw_pictures(
     run: Path, projector: Projector, dataset: Dataset, figures: Mapping[str, float], *, seed: int = 0
 ) -> list[tuple[str, Path]]:
     """Write the pictures that fit the data set to RUN/report/; (caption, path) of each."""
-    folder = run / "report"
-    drawn = [(_CAPTIONS["samples"], plots.draw_samples(projector, dataset, folder / "samples.png", seed))]
+    folder, f = run / "report", projector.project
+    latents = projector.sample(_PICTURED, seed, steps=0)
+    drawn = [("samples", plots.draw_samples(f, latents, dataset, folder / "samples.png"))]
     if dataset.kind == "image":
         if len(dataset.heldout) > 0:
-            path = plots.draw_restored(projector, dataset, folder / "restored.png", seed, figures)
-            drawn.append((_CAPTIONS["restored"], path))
-        path = plots.draw_neighbours(projector, dataset, folder / "neighbours.png", seed)
-        drawn.append((_CAPTIONS["neighbours"], path))
+            path = plots.draw_restored(f, dataset, folder / "restored.png", seed, figures)
+            drawn.append(("restored", path))
+        path = plots.draw_neighbours(f(latents[:12]), dataset, folder / "neighbours.png")
+        drawn.append(("neighbours", path))
     elif math.prod(dataset.sample_shape) <= 2:
-        path = plots.draw_landscape(projector, dataset, folder / "landscape.png")
-        drawn.append((_CAPTIONS["landscape"], path))
+        drawn.append(("landscape", plots.draw_landscape(f, dataset, folder / "landscape.png")))
     if dataset.ood is not None and len(dataset.heldout) > 0:
-        drawn.append((_CAPTIONS["ood"], plots.draw_ood(projector, dataset, folder / "ood.png", figures)))
+        drawn.append(("ood", plots.draw_ood(f, dataset, folder / "ood.png", figures)))
     curves = plots.draw_training(read_metrics(run), folder / "training.png")
-    return drawn + ([(_CAPTIONS["training"], curves)] if curves else [])
+    return [(_CAPTIONS[name], path) for name, path in drawn + ([("training", curves)] if curves else [])]
 
 
 _CAPTIONS = {
@@ -261,7 +261,7 @@ def render_page(
         "training time": "" if seconds is None else f"{seconds:.0f} s",
         "network": f"{config.model.architecture}, {parameters:,} parameters",
         "weights": str(projector.about.get("weights")),
-        "versions": f"naign {naign_ext.__version__}, torch {torch.__version__}",
+        "versions": f"naign {__version__}, torch {torch.__version__}",
     }
     sections = [
         _facts(facts),

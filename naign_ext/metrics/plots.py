@@ -1,7 +1,7 @@
 """Pictures of what a trained f does, as PNG files: matplotlib figures, images in [-1, 1] shown pixel by
 pixel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,12 @@ from naign_ext.data import Dataset, corrupt
 from naign_ext.metrics.evaluate import RESTORATIONS
 from naign_ext.metrics.projection import normalised_residual, residual
 from naign_ext.ops import imle_knn
-from naign_ext.projector import Projector
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Map = Callable[[Tensor], Tensor]
 Array = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 DATA, ONCE, TWICE, OUTSIDE = "#495867", "#2b6cb0", "#dd7a2b", "#b83b5e"
@@ -44,11 +44,15 @@ WIDTH = 8.4
 _SHOWN = 2000
 
 
-def draw_samples(projector: Projector, dataset: Dataset, path: Path, seed: int, *, steps: int = 2) -> Path:
+def draw_samples(f: Map, latents: Tensor, dataset: Dataset, path: Path, *, steps: int = 2) -> Path:
     """Training data beside f(z) and, for steps = 2, f(f(z)): mosaics, histograms (1-D) or scatter plots."""
     count = 36 if dataset.kind == "image" else _SHOWN
     kinds = ["data", "once", "twice"][: 1 + steps]
-    sets = [dataset.train[:count]] + [projector.sample(count, seed, steps=k) for k in range(1, steps + 1)]
+    sets = [dataset.train[:count]]
+    y = latents[:count]
+    for _ in range(steps):
+        y = f(y)
+        sets.append(y)
     if dataset.kind == "image":
         return _draw_mosaics(dict(zip(kinds, sets, strict=True)), path)
     if dataset.sample_shape == (1,):
@@ -56,18 +60,16 @@ def draw_samples(projector: Projector, dataset: Dataset, path: Path, seed: int, 
     return _draw_scatter(dict(zip(kinds, sets, strict=True)), dataset, path)
 
 
-def draw_neighbours(
-    projector: Projector, dataset: Dataset, path: Path, seed: int, *, columns: int = 12
-) -> Path:
+def draw_neighbours(samples: Tensor, dataset: Dataset, path: Path) -> Path:
     """Samples above their nearest training images: how much is memorised."""
-    samples = projector.sample(columns, seed)
+    samples = samples[:12]
     nearest = imle_knn(samples.flatten(1), dataset.train.flatten(1)).indices[:, 0]
     strips = [("f(z)", samples, ""), ("nearest in\ntraining set", dataset.train[nearest], "")]
     return _draw_strips([strips], path)
 
 
 def draw_restored(
-    projector: Projector,
+    f: Map,
     dataset: Dataset,
     path: Path,
     seed: int,
@@ -83,9 +85,10 @@ def draw_restored(
         corrupted, lost = corrupt(clean, kind, seed=seed, strength=strength)
         title = name.replace("noise_", "noise\n$\\sigma$ = ")
         group = [(title, corrupted, _decibel(figures, name, "before"))]
-        group.append(("restored", projector.restore(corrupted), _decibel(figures, name, "after")))
+        restored = f(corrupted)
+        group.append(("restored", restored, _decibel(figures, name, "after")))
         if lost is not None:
-            inpainted = projector.restore(corrupted, lost=lost)
+            inpainted = torch.where(lost, restored, corrupted)
             group.append(("known pixels\nkept", inpainted, _decibel(figures, "inpaint", "after")))
         groups.append(group)
     return _draw_strips(groups, path)
@@ -100,7 +103,7 @@ def _decibel(figures: Mapping[str, float], name: str, when: str) -> str:
     return f"{figures[key]:.1f} dB{gain}"
 
 
-def draw_ood(projector: Projector, dataset: Dataset, path: Path, figures: Mapping[str, float]) -> Path:
+def draw_ood(f: Map, dataset: Dataset, path: Path, figures: Mapping[str, float]) -> Path:
     """Histograms of the residual on held-out data and off the data, with the AUROC."""
     assert dataset.ood is not None
     sets = {"held out": (dataset.heldout, DATA), "out of distribution": (dataset.ood, OUTSIDE)}
@@ -110,7 +113,7 @@ def draw_ood(projector: Projector, dataset: Dataset, path: Path, figures: Mappin
     with _styled():
         figure, axes = _figure(4.2 * len(measures), 2.8, 1, len(measures))
         for axis, (key, label, measure) in zip(axes, measures, strict=True):
-            values = {name: measure(x, projector.project(x)).numpy() for name, (x, _) in sets.items()}
+            values = {name: measure(x, f(x)).numpy() for name, (x, _) in sets.items()}
             edges = _bins(np.concatenate(list(values.values())), logarithmic=key.endswith("normalised"))
             for name, (_, colour) in sets.items():
                 kept = np.clip(values[name], edges[0], edges[-1])
@@ -136,11 +139,11 @@ def _bins(values: Array, *, logarithmic: bool) -> Array:
     return np.linspace(0.0, max(high, 1e-9), 41)
 
 
-def draw_landscape(projector: Projector, dataset: Dataset, path: Path) -> Path:
+def draw_landscape(f: Map, dataset: Dataset, path: Path) -> Path:
     """1-D: f and its energy over the line. 2-D: the residual over the plane, and where f sends a grid."""
     if dataset.sample_shape == (1,):
-        return _draw_line(projector, dataset, path)
-    return _draw_plane(projector, dataset, path)
+        return _draw_line(f, dataset, path)
+    return _draw_plane(f, dataset, path)
 
 
 def draw_training(records: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
@@ -301,16 +304,16 @@ def _draw_scatter(sets: Mapping[str, Tensor], dataset: Dataset, path: Path) -> P
         return _save(figure, path)
 
 
-def _draw_line(projector: Projector, dataset: Dataset, path: Path) -> Path:
+def _draw_line(f: Map, dataset: Dataset, path: Path) -> Path:
     low, high = (float(edge[0]) for edge in _range(dataset.train))
     x = torch.linspace(low, high, 1201)[:, None]
-    y = projector.project(x)[:, 0].numpy()
-    energy = projector.score(x).energy.numpy()
+    y = f(x)
+    energy = residual(x, y).square().numpy()
     line = x[:, 0].numpy()
     with _styled():
         figure, axes = _figure(8.4, 3.0, 1, 2)
         axes[0].plot(line, line, color=FAINT, linewidth=0.8, linestyle="--", label="identity")
-        axes[0].plot(line, y, color=ONCE, linewidth=1.4, label="f")
+        axes[0].plot(line, y[:, 0].numpy(), color=ONCE, linewidth=1.4, label="f")
         axes[0].set_xlabel("x")
         axes[0].set_ylabel("f(x)")
         axes[0].set_title("the map f")
@@ -325,7 +328,7 @@ def _draw_line(projector: Projector, dataset: Dataset, path: Path) -> Path:
         return _save(figure, path)
 
 
-def _draw_plane(projector: Projector, dataset: Dataset, path: Path) -> Path:
+def _draw_plane(f: Map, dataset: Dataset, path: Path) -> Path:
     low, high = _range(dataset.train)
     some = dataset.train[:600].numpy()
     with _styled():
@@ -334,7 +337,7 @@ def _draw_plane(projector: Projector, dataset: Dataset, path: Path) -> Path:
             torch.linspace(float(a), float(b), 241) for a, b in zip(low, high, strict=True)
         )
         grid = torch.stack(torch.meshgrid(horizontal, vertical, indexing="xy"), dim=-1).flatten(0, 1)
-        distance = projector.score(grid).residual.view(241, 241).numpy()
+        distance = residual(grid, f(grid)).view(241, 241).numpy()
         shown = axes[0].pcolormesh(
             horizontal.numpy(), vertical.numpy(), distance, cmap="magma", shading="gouraud", rasterized=True
         )
@@ -344,7 +347,7 @@ def _draw_plane(projector: Projector, dataset: Dataset, path: Path) -> Path:
         figure.colorbar(shown, ax=axes[0], fraction=0.046, pad=0.03)
         coarse = [torch.linspace(float(a), float(b), 26) for a, b in zip(low, high, strict=True)]
         start = torch.stack(torch.meshgrid(*coarse, indexing="xy"), dim=-1).flatten(0, 1)
-        move = projector.project(start) - start
+        move = f(start) - start
         axes[1].quiver(
             *start.T.numpy(),
             *move.T.numpy(),
