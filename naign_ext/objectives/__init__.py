@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Options
+from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Options, Vary
 from naign_ext.objectives.imle import Imle, ImleOptions
 from naign_ext.objectives.naign import Naign, NaignOptions
 
@@ -24,4 +24,5 @@ __all__ = [
     "Objective",
     "ObjectiveOptions",
     "Options",
+    "Vary",
 ]

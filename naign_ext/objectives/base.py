@@ -12,6 +12,9 @@ from torch import Tensor, nn
 Corrupt = Callable[[Tensor, str, int], Tensor]
 """(batch, kind, seed) -> corrupted batch. Handed in by the trainer: objectives know no data sets."""
 
+Vary = Callable[[Tensor, int], Tensor]
+"""(batch, seed) -> the batch with random changes under which data stay data, such as small shifts."""
+
 
 def option(default: Any, description: str, group: str, **limits: Any) -> Any:
     """A configuration field with a description and the group it is shown under in the help."""
@@ -72,11 +75,20 @@ class Objective(ABC):
 
     Options: ClassVar[type[Options]]
 
-    def __init__(self, options: Any, data: Tensor, *, seed: int, corrupt: Corrupt | None = None) -> None:
+    def __init__(
+        self,
+        options: Any,
+        data: Tensor,
+        *,
+        seed: int,
+        corrupt: Corrupt | None = None,
+        vary: Vary | None = None,
+    ) -> None:
         self.options = options
         self.data = data
         self.seed = seed
         self.corrupt = corrupt
+        self.vary = vary
 
     def prepare(self, f: nn.Module, step: int) -> None:  # noqa: B027 - most objectives have nothing to prepare
         """What is due before the step's batch, such as a match of the whole data set. Without gradients."""

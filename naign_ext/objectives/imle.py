@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, option
+from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, option
 from naign_ext.objectives.matching import Matcher
 from naign_ext.ops import fused_loss
 
@@ -26,9 +26,15 @@ class Imle(Objective):
     Options = ImleOptions
 
     def __init__(
-        self, options: ImleOptions, data: Tensor, *, seed: int, corrupt: Corrupt | None = None
+        self,
+        options: ImleOptions,
+        data: Tensor,
+        *,
+        seed: int,
+        corrupt: Corrupt | None = None,
+        vary: Vary | None = None,
     ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary)
         self.matcher = Matcher(options, data, seed)
 
     def prepare(self, f: nn.Module, step: int) -> None:

@@ -7,7 +7,7 @@ from pydantic import FiniteFloat, model_validator
 from torch import Tensor, nn
 
 from naign_ext.latents import derive_seed, generator
-from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, apply_together, option
+from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, apply_together, option
 from naign_ext.objectives.imle import non_identity, only_admissible
 from naign_ext.objectives.matching import Matcher
 from naign_ext.ops import fused_loss, imle_knn
@@ -74,6 +74,9 @@ class NaignOptions(MatchOptions):
 class Naign(Objective):
     """mean |f(x) - x|^2 + mean |x - f(z*(x))|^2 + optional terms, z*(x) the latent of x's nearest sample.
 
+    With ``vary``, reconstruction, denoise and restore see changed data points, a new change at every step, while
+    the match stays with the data as they are: f learns to keep more than it is asked to generate.
+
     All inputs pass f in one call (see :func:`apply_together`); only the second pass of the idempotence term
     is a call of its own. Terms: reconstruction, imle, and those of projection, denoise, restore, idempotence
     whose weight is not 0. Reported unweighted: means over all elements of |.|^2 (norm l2) or |.| (norm l1).
@@ -82,9 +85,15 @@ class Naign(Objective):
     Options = NaignOptions
 
     def __init__(
-        self, options: NaignOptions, data: Tensor, *, seed: int, corrupt: Corrupt | None = None
+        self,
+        options: NaignOptions,
+        data: Tensor,
+        *,
+        seed: int,
+        corrupt: Corrupt | None = None,
+        vary: Vary | None = None,
     ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary)
         if options.restore_weight and corrupt is None:
             raise ValueError("corrupt: expected a function because restore_weight > 0, got None")
         self.matcher = Matcher(options, data, seed)
@@ -98,22 +107,23 @@ class Naign(Objective):
         o = self.options
         x = self.data[rows]
         latents, admissible = self.matcher.latents(f, rows)
-        outputs = apply_together(f, self._inputs(x, latents, step))
+        varied = x if self.vary is None else self.vary(x, derive_seed(self.seed, "vary", step))
+        outputs = apply_together(f, self._inputs(varied, latents, step))
         matched = only_admissible(outputs["latents"], x, admissible)
-        idempotence = self._idempotence_weight(step)
         main = fused_loss(
             x,
-            outputs["data"],
+            # The kernel compares with x; reconstruction - (varied - x) has the same difference from it.
+            outputs["data"] if self.vary is None else outputs["data"] - (varied - x),
             matched,
             f(matched).float() if o.idempotence_weight else None,
-            weights=(o.reconstruction_weight, o.imle_weight, idempotence),
+            weights=(o.reconstruction_weight, o.imle_weight, self._idempotence_weight(step)),
             norm=o.norm,
         )
         total = main.total
         terms = {"reconstruction": main.reconstruction, "imle": main.imle}
         if o.idempotence_weight:
             terms["idempotence"] = main.idempotence
-        for name, target in self._targets(x, outputs).items():
+        for name, target in self._targets(varied, outputs).items():
             term = fused_loss(target, outputs[name], norm=o.norm).total
             total = total + getattr(o, f"{name}_weight") * term
             terms[name] = term.detach()

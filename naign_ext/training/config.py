@@ -89,6 +89,14 @@ class AugmentOptions(Options):
         ge=0,
         le=8,
     )
+    jitter: int = option(
+        0,
+        "Shift what the reconstruction terms see by up to this many pixels, anew in each batch; the match "
+        "stays with the images as they are.",
+        "Data",
+        ge=0,
+        le=8,
+    )
 
 
 class LogOptions(Options):

@@ -103,7 +103,7 @@ DATASETS: Mapping[str, Mapping[str, Any]] = {
 
 _PAPER: Tree = {
     "objective": {"projection_weight": 0.0, "denoise_weight": 0.0, "restore_weight": 0.0},
-    "augment": {"flip": False, "shift": 0},
+    "augment": {"flip": False, "shift": 0, "jitter": 0},
 }
 _PLANE_PAPER: Tree = {"objective": {"pool_size": 256, "latent_scale": 1.0}}
 

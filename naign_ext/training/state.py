@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from naign_ext.data.augment import random_augment
 from naign_ext.data.corruptions import corrupt
 from naign_ext.latents import derive_seed
 from naign_ext.models import build_model
-from naign_ext.objectives import OBJECTIVES, Objective
+from naign_ext.objectives import OBJECTIVES, Objective, Vary
 from naign_ext.training.average import averaged_copy
 from naign_ext.training.checkpoint import Checkpoint, CheckpointError, Tensors
 from naign_ext.training.config import TrainConfig
@@ -73,6 +74,7 @@ def build_state(config: TrainConfig, data: Tensor) -> TrainingState:
         data.to(device),
         seed=config.seed,
         corrupt=lambda x, kind, seed: corrupt(x, kind, seed=seed)[0],
+        vary=_jitter(config.augment.jitter),
     )
     return TrainingState(
         model=model,
@@ -83,6 +85,14 @@ def build_state(config: TrainConfig, data: Tensor) -> TrainingState:
         objective=objective,
         device=device,
         precision=precision,
+    )
+
+
+def _jitter(pixels: int) -> Vary | None:
+    if not pixels:
+        return None
+    return lambda x, seed: random_augment(
+        x, flip=False, pixels=pixels, generator=torch.Generator().manual_seed(seed)
     )
 
 

@@ -106,10 +106,8 @@ def augmented(images: Tensor, config: TrainConfig) -> Tensor:
     """The training images and their configured copies, the originals first; vectors have none."""
     wanted = config.augment
     if images.dim() != 4:
-        if wanted.flip or wanted.shift:
-            raise ConfigError(
-                f"augment: {config.dataset} has vectors, not images; set flip=false and shift=0"
-            )
+        if wanted.flip or wanted.shift or wanted.jitter:
+            raise ConfigError(f"augment: {config.dataset} has vectors, not images; switch it off")
         return images
     images = expand_with_flips(images) if wanted.flip else images
     return expand_with_shifts(images, wanted.shift) if wanted.shift else images
