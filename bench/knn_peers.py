@@ -19,9 +19,10 @@ from torch import Tensor
 
 OURS = "naign"
 PREPARED = "naign prepared"
-# Elements of a block of scores: the fastest power of two for torch on the CPU, where it stays in the cache,
-# and one that fills a GPU.
-_BLOCK = {"cpu": 1 << 21, "cuda": 1 << 26}
+# Elements of a block of scores and rows of data in it: for torch on the CPU, where blocks stay in the cache, the
+# fastest powers of two over shapes from (100, 10000, 3072) to (20000, 4000, 64); on a GPU enough to fill it.
+_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
+_ROWS = {"cpu": 1024, "cuda": 8192}
 _CDIST_BYTES = 2 << 30
 Answer = tuple[Tensor, Tensor | None]
 
@@ -140,8 +141,15 @@ def _torch_chunked(convert: Callable[[Tensor], Tensor]) -> Build:
     return build
 
 
-def _block_rows(data: Tensor) -> int:
-    return max(1, _BLOCK[data.device.type] // math.prod(data.shape[:-1]))
+def _tile(data: Tensor) -> tuple[int, int]:
+    """Rows of data and rows of the pool in one block of scores."""
+    batch, rows, size = math.prod(data.shape[:-2]), _ROWS[data.device.type], _BLOCK[data.device.type]
+    return rows, max(1, size // max(1, batch * min(rows, data.shape[-2])))
+
+
+def _blocks(values: Tensor, rows: int) -> list[tuple[int, Tensor]]:
+    """Views of at most `rows` rows, each with the number of its first."""
+    return [(start, values[..., start : start + rows, :]) for start in range(0, values.shape[-2], rows)]
 
 
 def search_chunked(
@@ -149,43 +157,46 @@ def search_chunked(
 ) -> tuple[Tensor, Tensor]:
     """Squared distances and indices of the k nearest in plain torch; inputs (N, D) or (B, N, D)."""
     scores = scores or block_scores
-    queries = convert(data)
-    best = torch.empty(*data.shape[:-1], 0, device=data.device)
-    indices = torch.empty(*data.shape[:-1], 0, dtype=torch.int64, device=data.device)
-    for start, part in _blocks(pool, _block_rows(data)):
-        block = scores(queries, convert(part), part)
-        values, found = (
-            block.min(dim=-1, keepdim=True) if k == 1 else block.topk(min(k, block.shape[-1]), largest=False)
-        )
-        best, indices = _merge(best, indices, values, found + start, k)
-    return best + data.float().square().sum(-1, keepdim=True), indices
+    rows, pool_rows = _tile(data)
+    queries = [convert(part) for _, part in _blocks(data, rows)]
+    best: list[tuple[Tensor, Tensor] | None] = [None] * len(queries)
+    for start, part in _blocks(pool, pool_rows):
+        norms = torch.linalg.vector_norm(part, dim=-1, dtype=torch.float32).square().unsqueeze(-2)
+        converted = convert(part)
+        for number, query in enumerate(queries):
+            values, found = _smallest(scores(query, converted, norms), k)
+            best[number] = _merge(best[number], values, found + start, k)
+    distances, indices = (torch.cat(parts, dim=-2) for parts in zip(*filter(None, best), strict=True))
+    return distances + data.float().square().sum(-1, keepdim=True), indices
 
 
-def _blocks(pool: Tensor, rows: int) -> list[tuple[int, Tensor]]:
-    return [(start, pool[..., start : start + rows, :]) for start in range(0, pool.shape[-2], rows)]
-
-
-def block_scores(queries: Tensor, part: Tensor, original: Tensor) -> Tensor:
+def block_scores(queries: Tensor, part: Tensor, norms: Tensor) -> Tensor:
     """|y|^2 - 2 x.y in float32 for a block of the pool, products in the type of `queries`."""
-    norms = torch.linalg.vector_norm(original, dim=-1, dtype=torch.float32).square().unsqueeze(-2)
     if queries.dtype != torch.float32:
         return torch.add(norms, queries @ part.mT, alpha=-2)
-    return (
-        torch.addmm(norms, queries, part.mT, alpha=-2)
-        if queries.dim() == 2
-        else torch.baddbmm(norms, queries, part.mT, alpha=-2)
-    )
+    product = torch.addmm if queries.dim() == 2 else torch.baddbmm
+    return product(norms, queries, part.mT, alpha=-2)
 
 
-def _merge(best: Tensor, indices: Tensor, values: Tensor, found: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    if best.shape[-1] == 0:
+def _smallest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The at most k smallest of each row and their columns."""
+    if k == 1:
+        values, found = scores.min(dim=-1, keepdim=True)
+    else:
+        values, found = scores.topk(min(k, scores.shape[-1]), largest=False)
+    return values, found
+
+
+def _merge(
+    best: tuple[Tensor, Tensor] | None, values: Tensor, found: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    if best is None:
         return values, found
     if k == 1:
-        nearer = values < best
-        return torch.where(nearer, values, best), torch.where(nearer, found, indices)
-    both = torch.cat([best, values], dim=-1)
-    kept, order = both.topk(min(k, both.shape[-1]), largest=False)
-    return kept, torch.cat([indices, found], dim=-1).gather(-1, order)
+        nearer = values < best[0]
+        return torch.where(nearer, values, best[0]), torch.where(nearer, found, best[1])
+    kept, order = _smallest(torch.cat([best[0], values], dim=-1), k)
+    return kept, torch.cat([best[1], found], dim=-1).gather(-1, order)
 
 
 def _torch_compiled(problem: Problem) -> Callable[[], Any]:
@@ -268,12 +279,14 @@ def _gemm(dtype: torch.dtype) -> Build:
 
     def build(problem: Problem) -> Callable[[], Any]:
         data, pool = problem.data.to(dtype), problem.pool.to(dtype)
-        rows = min(pool.shape[-2], _block_rows(data))
-        buffer = torch.empty(*data.shape[:-1], rows, dtype=dtype, device=data.device)
+        rows, pool_rows = _tile(data)
+        buffer = torch.empty(*data.shape[:-2], rows, pool_rows, dtype=dtype, device=data.device)
 
         def call() -> None:
-            for _, part in _blocks(pool, rows):
-                torch.matmul(data, part.mT, out=buffer if part.shape[-2] == rows else None)
+            for _, part in _blocks(pool, pool_rows):
+                for _, queries in _blocks(data, rows):
+                    out = buffer[..., : queries.shape[-2], : part.shape[-2]]
+                    torch.matmul(queries, part.mT, out=out if out.is_contiguous() else None)
 
         return call
 

@@ -64,7 +64,7 @@ QUICK = (
     Workload("quick_mnist", 256, 8192, 784, "mnist"),
     Workload("quick_mnist_k10", 256, 8192, 784, "mnist", k=10),
     Workload("quick_gaussian", 512, 32_768, 64),
-    Workload("quick_plane", 2000, 20_000, 2),
+    Workload("quick_plane", 1000, 20_000, 2),
     Workload("quick_robotics", 1, 20, 32, batch=128),
 )
 CUDA = (

@@ -16,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -27,6 +28,8 @@ from typing import IO, Any
 
 import torch
 
+# A child that takes longer is ended by the system, so that a library that hangs after a fork cannot stop a run.
+_LIMIT_S = 900
 Job = tuple[Callable[[], Any], Callable[[], Any]]
 _LINUX = "VmHWM less VmRSS of one call in a process of its own, preparation included"
 _CUDA = "torch.cuda.max_memory_allocated beyond what was allocated before the call"
@@ -182,6 +185,7 @@ def _in_child(question: Mapping[str, Any]) -> dict[str, Any]:
         child = os.fork()
     if child == 0:
         os.close(reader)
+        signal.alarm(_LIMIT_S)
         os.write(writer, json.dumps(_answer(question)).encode())
         os._exit(0)
     os.close(writer)

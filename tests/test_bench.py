@@ -167,7 +167,8 @@ def test_a_wrong_peer_shows_in_the_rows(tiny: None, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("shape", [(7, 50, 5), (2, 7, 50, 5)])
 @pytest.mark.parametrize("k", [1, 4])
 def test_torch_peer_searches_across_blocks(shape: tuple[int, ...], k: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(knn_peers._BLOCK, "cpu", 7 * 16 * (2 if len(shape) == 4 else 1))
+    monkeypatch.setitem(knn_peers._ROWS, "cpu", 3)
+    monkeypatch.setitem(knn_peers._BLOCK, "cpu", 3 * 16 * (2 if len(shape) == 4 else 1))
     *batch, n, m, d = shape
     data, pool = gaussian(*batch, n, d), gaussian(*batch, m, d, seed=1)
     distances, indices = knn_peers.search_chunked(data, pool, k, torch.Tensor.float)
