@@ -48,7 +48,7 @@ def extension() -> tuple[list, dict]:
 
     cuda, reason = cuda_state()
     host_flags = ["-std=c++20", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
-    host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi"]
+    host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-unused-function"]
     device_flags = ["-std=c++20", "-O3", "--fmad=false"]
     device_flags += ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90a,code=sm_90a"]
     device_flags += ["-gencode=arch=compute_120,code=compute_120"]

@@ -38,6 +38,7 @@ class ImleSearch:
         self.k = k
         self.reject_below = None if reject_below is None else float(reject_below)
         self._packed: Tensor | None = None
+        self._filter = 0
         self.reset()
 
     def reset(self) -> None:
@@ -63,13 +64,25 @@ class ImleSearch:
             return
         operators = torch.ops.naign
         # The packing has a centre near the pool; a pool that moved far away, as at a restart, gets a new one.
-        if self._packed is None or (
-            self.count == 0 and not operators.imle_knn_packing_fits(self._packed, pool)
-        ):
-            self._packed = operators.imle_knn_pack(self.data, pool)
-        operators.imle_knn_update(
-            self.data, self._packed, pool, first, self.reject_below, self._distances, self._indices
+        moved = self.count == 0 and self._packed is not None
+        if moved and not operators.imle_knn_packing_fits(self._packed, pool):
+            self._packed = None
+        if self._packed is None:
+            self._filter = operators.imle_knn_first_filter(self.data)
+            self._packed = operators.imle_knn_pack(self.data, pool, self._filter)
+        ended_with = operators.imle_knn_update(
+            self.data,
+            self._packed,
+            pool,
+            self._filter,
+            first,
+            self.reject_below,
+            self._distances,
+            self._indices,
         )
+        if ended_with != self._filter:
+            self._filter = ended_with
+            self._packed = operators.imle_knn_pack(self.data, pool, self._filter)
 
     def neighbours(self) -> Neighbours:
         """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""

@@ -1,5 +1,5 @@
-// Exact search: a float32 filter with a rigorous bound discards nearly all pairs, the distances of
-// the rest are computed as the contract defines them. docs/exactness.md proves the bound.
+// Exact search: a low-precision filter with a rigorous bound discards nearly all pairs, the
+// distances of the rest are computed as the contract defines them. docs/exactness.md proves it.
 #include "naign/imle_knn.h"
 
 #include <algorithm>
@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "aligned.h"
@@ -59,10 +61,11 @@ struct Bounds {
   double underflow;      // absolute error
   double slack;          // relative error of float64 arithmetic, here and in the exact distance
 
-  explicit Bounds(int64_t columns)
-      : product_gamma(gamma(static_cast<double>(columns) + 2)),
-        norm_gamma(gamma(static_cast<double>(columns) / 64 + 14)),
-        underflow(4 * underflow_unit * static_cast<double>(columns)),
+  // Integer sums are exact: only their conversion, their scale and the last subtraction round.
+  Bounds(int64_t columns, Filter filter)
+      : product_gamma(gamma(filter == Filter::float32 ? static_cast<double>(columns) + 2 : 5)),
+        norm_gamma(gamma(filter == Filter::float32 ? static_cast<double>(columns) / 64 + 14 : 4)),
+        underflow(0x1p-115 + 4 * underflow_unit * static_cast<double>(columns)),
         slack((static_cast<double>(columns) / 32 + 64) * 0x1p-52) {}
 
   // At least |score - (|y~|^2 - 2 <x~, y~>)|.
@@ -103,44 +106,81 @@ struct Candidate {
   float score;
 };
 
+// What the filter needs of the data: the caller's packing, or a tighter one made on the way.
+struct Stage {
+  const PackedData& packed;
+  const FilterKernel& filter;
+  Bounds bounds;
+
+  explicit Stage(const PackedData& prepared)
+      : packed(prepared),
+        filter(kernels(prepared.isa).filter(prepared.filter)),
+        bounds(prepared.columns, prepared.filter) {}
+};
+
 struct Problem {
   const Kernels& kernels;
-  const PackedData& packed;
+  Matrix matrix;
   Rows data;
   Rows pool;
   int64_t first_index;
   double reject_below;
   Neighbours result;
-  Bounds bounds;
   double unit;                    // scaled squared distance = unit * squared distance
   std::vector<std::mutex> locks;  // one a panel, for its rows of the result
 
-  Problem(const Matrix& matrix, const PackedData& prepared, const PoolRange& range,
+  Problem(const Matrix& values, const PackedData& prepared, const PoolRange& range,
           const Neighbours& neighbours)
       : kernels(cpu::kernels(prepared.isa)),
-        packed(prepared),
-        data(matrix, kernels),
+        matrix(values),
+        data(values, kernels),
         pool(range.rows, kernels),
         first_index(range.first_index),
         reject_below(range.reject_below),
         result(neighbours),
-        bounds(matrix.columns),
         unit(static_cast<double>(prepared.scale) * prepared.scale),
-        locks(prepared.panels) {}
+        locks(prepared.panels),
+        first_(prepared),
+        current_(&first_) {}
+
+  const Stage& stage() const { return *current_.load(std::memory_order_acquire); }
+
+  // Goes on with the next tighter filter, unless another thread has already left `from`.
+  void tighten(const Stage& from) {
+    const std::lock_guard guard(tightening_);
+    if (&stage() != &from) return;
+    const PackedData& old = from.packed;
+    const PackedData layout = packed_layout(old.rows, old.columns, tighter_filter(old.filter));
+    memory_.push_back(aligned_array<char>(layout.bytes()));
+    auto& packed = *new (memory_.back().get()) PackedData(layout);
+    pack_again(matrix, old, packed);
+    stages_.push_back(std::make_unique<Stage>(packed));
+    current_.store(stages_.back().get(), std::memory_order_release);
+  }
 
   double worst(int64_t row) const {
     double& last = result.distances[row * result.k + result.k - 1];
     return std::atomic_ref(last).load(std::memory_order_relaxed);
   }
+
+ private:
+  Stage first_;
+  std::atomic<const Stage*> current_;
+  std::mutex tightening_;
+  std::vector<AlignedArray<char>> memory_;
+  std::vector<std::unique_ptr<Stage>> stages_;
 };
 
 // A few pool rows, packed for the filter.
 struct Block {
   int64_t first = 0;
   int64_t count = 0;
-  int64_t row_stride;
-  AlignedArray<float> packed;
+  int64_t units;
+  int64_t row_stride;  // in units; not a multiple of a page, so that rows do not share cache sets
+  AlignedArray<char> packed;
   AlignedArray<float> norm;
+  AlignedArray<float> scale;
+  AlignedArray<int32_t> start;
   std::vector<float> error;
   std::vector<float> reach;
   std::vector<RowKind> kind;
@@ -148,74 +188,123 @@ struct Block {
   double largest_reach = 0;
   bool any_wild = false;
 
-  Block(int64_t rows, int64_t columns)
-      : row_stride((columns + 15) / 16 * 16 + 16),
-        packed(aligned_array<float>(rows * row_stride)),
+  Block(int64_t rows, int64_t row_units)
+      : units(row_units),
+        row_stride((row_units + 15) / 16 * 16 + 16),
+        packed(aligned_array<char>(rows * row_stride * PackedData::unit_bytes)),
         norm(aligned_array<float>(rows)),
+        scale(aligned_array<float>(rows)),
+        start(aligned_array<int32_t>(rows)),
         error(rows),
         reach(rows),
         kind(rows) {}
+
+  char* row(int64_t r) const { return packed.get() + r * row_stride * PackedData::unit_bytes; }
+
+  void clear(int64_t new_first, int64_t new_count) {
+    first = new_first;
+    count = new_count;
+    largest_error = largest_reach = 0;
+    any_wild = false;
+  }
+
+  void exclude(int64_t r, RowKind why) {
+    kind[r] = why;
+    any_wild |= why == RowKind::wild;
+    norm[r] = std::numeric_limits<float>::infinity();
+    scale[r] = 0;
+    start[r] = 0;
+    std::fill_n(row(r), row_stride * PackedData::unit_bytes, char{0});
+  }
+
+  void include(int64_t r, const PackedRow& info) {
+    kind[r] = RowKind::usual;
+    norm[r] = static_cast<float>(info.norm);
+    scale[r] = info.scale;
+    start[r] = info.start;
+    error[r] = info.error;
+    reach[r] = info.reach;
+    largest_error = std::max<double>(largest_error, info.error);
+    largest_reach = std::max<double>(largest_reach, info.reach);
+  }
 };
+
+// How the panels x blocks grid is cut: blocks as long as the caches hold, groups of panels so small
+// that the sums of long rows stay bounded and every thread gets several pieces.
+struct Plan {
+  int64_t block_rows;
+  int64_t blocks;
+  int64_t group_panels;
+  int64_t groups;
+  int64_t threads;
+};
+
+Plan plan_for(const Problem& problem, const Parallel& parallel) {
+  const PackedData& packed = problem.stage().packed;
+  const int64_t tile_rows = problem.kernels.tile_rows;
+  const int64_t tile_bytes = packed.units * PackedData::unit_bytes * tile_rows;
+  Plan plan{};
+  plan.block_rows = std::clamp<int64_t>(block_bytes / tile_bytes, 4, tiles_per_block) * tile_rows;
+  plan.blocks = (problem.pool.count() + plan.block_rows - 1) / plan.block_rows;
+  const int64_t wanted = std::max<int64_t>(1, 4 * parallel.threads / plan.blocks);
+  const int64_t bounded = sums_bytes / (plan.block_rows * packed.lanes * 4);
+  plan.group_panels = std::clamp<int64_t>((packed.panels + wanted - 1) / wanted, 1, bounded);
+  plan.groups = (packed.panels + plan.group_panels - 1) / plan.group_panels;
+  plan.threads = std::min(parallel.threads, plan.blocks * plan.groups);
+  return plan;
+}
 
 // One thread's share: packs blocks of the pool and runs them past panels of the data.
 class Worker {
  public:
-  Worker(Problem& problem, int64_t block_rows, int64_t group_panels)
+  Worker(Problem& problem, const Stage& stage, const Plan& plan)
       : problem_(problem),
+        stage_(stage),
         kernels_(problem.kernels),
         columns_(problem.pool.columns()),
         lanes_(kernels_.lanes),
-        block_(block_rows, columns_),
-        chunks_((columns_ + units_per_chunk - 1) / units_per_chunk),
+        block_(plan.block_rows, stage.packed.units),
+        chunks_((block_.units + units_per_chunk - 1) / units_per_chunk),
         scores_(aligned_array<float>(kernels_.tile_rows * lanes_)),
         thresholds_(aligned_array<float>(lanes_)),
         row_(columns_),
         query_(columns_) {
-    if (chunks_ > 1) sums_ = aligned_array<float>(group_panels * block_rows * lanes_);
+    if (chunks_ > 1) {
+      sums_ = aligned_array<char>(plan.group_panels * plan.block_rows * lanes_ * 4);
+    }
   }
 
   void load(int64_t first, int64_t count) {
-    block_.first = first;
-    block_.count = count;
-    block_.largest_error = block_.largest_reach = 0;
-    block_.any_wild = false;
+    block_.clear(first, count);
     const int64_t tile_rows = kernels_.tile_rows;
     for (int64_t r = 0; r < (count + tile_rows - 1) / tile_rows * tile_rows; ++r) load_row(r);
   }
 
-  void search(int64_t first_panel, int64_t last_panel) {
+  // Returns the number of distances computed exactly.
+  int64_t search(int64_t first_panel, int64_t last_panel) {
+    evaluations_ = 0;
     for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
       for (int64_t panel = first_panel; panel < last_panel; ++panel) {
         run_panel(panel, panel - first_panel, chunk);
       }
     }
+    return evaluations_;
   }
+
+  const Stage& stage() const { return stage_; }
 
  private:
   void load_row(int64_t r) {
-    float* out = block_.packed.get() + r * block_.row_stride;
-    block_.kind[r] = RowKind::excluded;
-    block_.norm[r] = std::numeric_limits<float>::infinity();
-    if (r < block_.count) {
-      const float* values = problem_.pool.get(block_.first + r, row_.data());
-      if (kernels_.all_finite(values, columns_) && !repeats(values, block_.first + r)) {
-        const PackedRow row =
-            kernels_.float32.pack(values, problem_.packed.centre(), problem_.packed.scale, columns_,
-                                  columns_, false, out);
-        if (row.reach <= largest_reach) {
-          block_.kind[r] = RowKind::usual;
-          block_.norm[r] = row.norm;
-          block_.error[r] = row.error;
-          block_.reach[r] = row.reach;
-          block_.largest_error = std::max<double>(block_.largest_error, row.error);
-          block_.largest_reach = std::max<double>(block_.largest_reach, row.reach);
-          return;
-        }
-        block_.kind[r] = RowKind::wild;
-        block_.any_wild = true;
-      }
+    if (r >= block_.count) return block_.exclude(r, RowKind::excluded);
+    const float* values = problem_.pool.get(block_.first + r, row_.data());
+    if (!kernels_.all_finite(values, columns_) || repeats(values, block_.first + r)) {
+      return block_.exclude(r, RowKind::excluded);
     }
-    std::fill_n(out, block_.row_stride, 0.0f);
+    const PackedData& packed = stage_.packed;
+    const PackedRow info = stage_.filter.pack_row(values, packed.centre(), packed.scale, columns_,
+                                                  block_.units, block_.row(r));
+    if (!(info.reach <= largest_reach)) return block_.exclude(r, RowKind::wild);
+    block_.include(r, info);
   }
 
   // A row equal to the one before it cannot be the single nearest: the tie goes to the other.
@@ -226,35 +315,38 @@ class Worker {
   }
 
   void run_panel(int64_t panel, int64_t slot, int64_t chunk) {
-    const int64_t first_unit = columns_ * chunk / chunks_;
-    const bool last = chunk + 1 == chunks_;
+    constexpr int64_t bytes = PackedData::unit_bytes;
+    const int64_t first_unit = block_.units * chunk / chunks_;
     Tile tile{};
-    tile.panel = problem_.packed.panel(panel) + first_unit * lanes_;
+    tile.panel = stage_.packed.panel(panel) + first_unit * lanes_ * bytes;
     tile.row_stride = block_.row_stride;
-    tile.units = columns_ * (chunk + 1) / chunks_ - first_unit;
+    tile.units = block_.units * (chunk + 1) / chunks_ - first_unit;
     tile.first = chunk == 0;
-    tile.last = last;
+    tile.last = chunk + 1 == chunks_;
+    tile.lane_scale = stage_.packed.lane_scales() + panel * lanes_;
     tile.threshold = thresholds_.get();
     tile.scores = scores_.get();
-    if (last) set_thresholds(panel);
+    if (tile.last) set_thresholds(panel);
     const int64_t tile_rows = kernels_.tile_rows;
     const int64_t block_rows = static_cast<int64_t>(block_.kind.size());
     for (int64_t r = 0; r < block_.count; r += tile_rows) {
-      tile.rows = block_.packed.get() + r * block_.row_stride + first_unit;
+      tile.rows = block_.row(r) + first_unit * bytes;
       tile.row_norm = block_.norm.get() + r;
-      if (sums_) tile.sums = sums_.get() + (slot * block_rows + r) * lanes_;
-      if (kernels_.float32.tile(tile)) collect(panel, r);
+      tile.row_scale = block_.scale.get() + r;
+      tile.row_start = block_.start.get() + r;
+      if (sums_) tile.sums = sums_.get() + (slot * block_rows + r) * lanes_ * bytes;
+      if (stage_.filter.tile(tile)) collect(panel, r);
     }
-    if (last) evaluate(panel);
+    if (tile.last) evaluate(panel);
   }
 
   const Query& query(int64_t panel, int64_t lane) const {
-    return problem_.packed.queries()[panel * lanes_ + lane];
+    return stage_.packed.queries()[panel * lanes_ + lane];
   }
 
   float threshold(const Query& query, double squared) const {
-    return round_up(problem_.bounds.score_beyond(query, squared * problem_.unit,
-                                                 block_.largest_error, block_.largest_reach));
+    return round_up(stage_.bounds.score_beyond(query, squared * problem_.unit, block_.largest_error,
+                                               block_.largest_reach));
   }
 
   void set_thresholds(int64_t panel) {
@@ -304,7 +396,7 @@ class Worker {
   }
 
   double upper(const Query& q, float score) const {
-    return problem_.bounds.upper(q, score, block_.largest_error, block_.largest_reach);
+    return stage_.bounds.upper(q, score, block_.largest_error, block_.largest_reach);
   }
 
   // Pairs with a score above this are certainly not rejected.
@@ -316,8 +408,8 @@ class Worker {
   // Pairs with a score below this are certainly rejected.
   double rejected_score(const Query& q) const {
     if (problem_.reject_below <= 0 || q.kind != RowKind::usual) return -infinity;
-    return problem_.bounds.score_within(q, problem_.reject_below * problem_.unit,
-                                        block_.largest_error, block_.largest_reach);
+    return stage_.bounds.score_within(q, problem_.reject_below * problem_.unit,
+                                      block_.largest_error, block_.largest_reach);
   }
 
   void evaluate(int64_t panel) {
@@ -357,6 +449,7 @@ class Worker {
       if (certainly_farther(q, *candidate, bound)) continue;
       const float* y = problem_.pool.get(block_.first + candidate->row, row_.data());
       const double distance = kernels_.distance(x, y, columns_);
+      ++evaluations_;
       if (distance < problem_.reject_below || distance > problem_.worst(row)) continue;
       const std::lock_guard guard(problem_.locks[panel]);
       insert(problem_.result, row, distance, problem_.first_index + block_.first + candidate->row);
@@ -376,73 +469,69 @@ class Worker {
 
   bool certainly_farther(const Query& q, const Candidate& candidate, double bound) const {
     if (q.kind != RowKind::usual || block_.kind[candidate.row] != RowKind::usual) return false;
-    const double lower = problem_.bounds.lower(q, candidate.score, block_.error[candidate.row],
-                                               block_.reach[candidate.row]);
-    return lower > bound * problem_.unit * (1 + 2 * problem_.bounds.slack);
+    const double lower = stage_.bounds.lower(q, candidate.score, block_.error[candidate.row],
+                                             block_.reach[candidate.row]);
+    return lower > bound * problem_.unit * (1 + 2 * stage_.bounds.slack);
   }
 
   Problem& problem_;
+  const Stage& stage_;
   const Kernels& kernels_;
   int64_t columns_;
   int64_t lanes_;
   Block block_;
   int64_t chunks_;
-  AlignedArray<float> sums_;
+  AlignedArray<char> sums_;
   AlignedArray<float> scores_;
   AlignedArray<float> thresholds_;
   std::vector<float> row_;
   std::vector<float> query_;
   std::vector<Candidate> candidates_;
+  int64_t evaluations_ = 0;
 };
 
-// How the panels x blocks grid is cut: blocks as long as the caches hold, groups of panels so small
-// that the sums of long rows stay bounded and every thread gets several pieces.
-struct Plan {
-  int64_t block_rows;
-  int64_t blocks;
-  int64_t group_panels;
-  int64_t groups;
-  int64_t threads;
-};
-
-Plan plan_for(const Problem& problem, const Parallel& parallel) {
-  const int64_t columns = problem.pool.columns();
-  const int64_t panels = problem.packed.panels;
-  const int64_t tile_rows = problem.kernels.tile_rows;
-  Plan plan{};
-  const int64_t tiles =
-      std::clamp<int64_t>(block_bytes / (columns * 4 * tile_rows), 4, tiles_per_block);
-  plan.block_rows = tiles * tile_rows;
-  plan.blocks = (problem.pool.count() + plan.block_rows - 1) / plan.block_rows;
-  const int64_t wanted = std::max<int64_t>(1, 4 * parallel.threads / plan.blocks);
-  const int64_t bounded = sums_bytes / (plan.block_rows * problem.packed.lanes * 4);
-  plan.group_panels = std::clamp<int64_t>((panels + wanted - 1) / wanted, 1, bounded);
-  plan.groups = (panels + plan.group_panels - 1) / plan.group_panels;
-  plan.threads = std::min(parallel.threads, plan.blocks * plan.groups);
-  return plan;
+// True where a filter kept so many of the pairs of a block that the next one is cheaper: an exact
+// distance costs about as much as 45 pairs in the cheapest filter.
+bool keeps_too_many(int64_t evaluations, int64_t pairs) {
+  constexpr int64_t pairs_worth_one_distance = 40;
+  return evaluations * pairs_worth_one_distance > pairs;
 }
 
 }  // namespace
 
-void search(const Matrix& data, const void* packed, const PoolRange& pool, const Neighbours& result,
-            const Parallel& parallel) {
-  if (data.rows == 0 || pool.rows.rows == 0) return;
-  Problem problem(data, *static_cast<const PackedData*>(packed), pool, result);
+Filter search(const Matrix& data, const void* packed, const PoolRange& pool,
+              const Neighbours& result, const Parallel& parallel) {
+  const auto& prepared = *static_cast<const PackedData*>(packed);
+  if (data.rows == 0 || pool.rows.rows == 0) return prepared.filter;
+  Problem problem(data, prepared, pool, result);
   const Plan plan = plan_for(problem, parallel);
+  const int64_t items = plan.blocks * plan.groups;
   std::atomic<int64_t> next{0};
   parallel.run(plan.threads, [&](int64_t) {
-    Worker worker(problem, plan.block_rows, plan.group_panels);
+    std::optional<Worker> worker;
     int64_t loaded = -1;
-    for (int64_t item = next++; item < plan.blocks * plan.groups; item = next++) {
+    for (int64_t item = next++; item < items; item = next++) {
+      const Stage& stage = problem.stage();
+      if (!worker || &worker->stage() != &stage) {
+        worker.emplace(problem, stage, plan);
+        loaded = -1;
+      }
       const int64_t block = item / plan.groups;
-      const int64_t group = item % plan.groups;
       const int64_t first = block * plan.block_rows;
-      if (block != loaded) worker.load(first, std::min(plan.block_rows, pool.rows.rows - first));
+      const int64_t count = std::min(plan.block_rows, pool.rows.rows - first);
+      if (block != loaded) worker->load(first, count);
       loaded = block;
-      const int64_t first_panel = group * plan.group_panels;
-      worker.search(first_panel, std::min(first_panel + plan.group_panels, problem.packed.panels));
+      const int64_t first_panel = item % plan.groups * plan.group_panels;
+      const int64_t last_panel = std::min(first_panel + plan.group_panels, prepared.panels);
+      const int64_t evaluations = worker->search(first_panel, last_panel);
+      const int64_t pairs = count * (last_panel - first_panel) * prepared.lanes;
+      if (stage.packed.filter != Filter::float32 && items - item > 2 * plan.threads &&
+          keeps_too_many(evaluations, pairs)) {
+        problem.tighten(stage);
+      }
     }
   });
+  return problem.stage().packed.filter;
 }
 
 bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns) {

@@ -2,10 +2,12 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "imle_knn_kernels.h"
@@ -44,25 +46,54 @@ struct Float32 {
   }
 };
 
+// Sums of products of integers, and the score that such a sum stands for.
+struct Integers {
+  using Sum = __m256i;
+  using Scores = __m256;
+  static Sum start(const Tile& tile, int64_t row) { return _mm256_set1_epi32(tile.row_start[row]); }
+  static Sum load(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
+  static void store(void* p, Sum sum) { _mm256_store_si256(static_cast<__m256i*>(p), sum); }
+  static Sum broadcast(const void* p) { return _mm256_set1_epi32(*static_cast<const int32_t*>(p)); }
+  static Scores score(const Tile& tile, int64_t row, int64_t lane, Sum sum) {
+    const __m256 scale =
+        _mm256_mul_ps(_mm256_load_ps(tile.lane_scale + lane), _mm256_set1_ps(tile.row_scale[row]));
+    return _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sum), scale, _mm256_set1_ps(tile.row_norm[row]));
+  }
+};
+
+// Pairs of products are summed in 16 bits: 7-bit queries keep them below 2 * 127 * 127 < 2^15.
+struct Int8 : Integers {
+  static Sum add_product(Sum sum, Sum queries, Sum row) {
+    const __m256i pairs = _mm256_maddubs_epi16(queries, row);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+};
+
+struct Int16 : Integers {
+  static Sum add_product(Sum sum, Sum queries, Sum row) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(queries, row));
+  }
+};
+
 #include "imle_knn_tile.h"
 
 bool tile_float32(const Tile& tile) {
   return tile_of<Float32>(tile, std::make_index_sequence<tile_rows>());
 }
 
+bool tile_int16(const Tile& tile) {
+  return tile_of<Int16>(tile, std::make_index_sequence<tile_rows>());
+}
+
+bool tile_int8(const Tile& tile) {
+  return tile_of<Int8>(tile, std::make_index_sequence<tile_rows>());
+}
+
 }  // namespace
 
 const Kernels& kernels_avx2() {
-  static const Kernels table{
-      .tile_rows = tile_rows,
-      .lanes = lanes,
-      .float32 = {.elements_per_unit = 1, .tile = tile_float32, .pack = pack_float32},
-      .int8 = {},
-      .distance = distance,
-      .widen = widen,
-      .all_finite = all_finite,
-      .largest_magnitude = largest_magnitude,
-  };
+  static const Kernels table = table_of(tile_rows, lanes, int8_filter<64>(tile_int8),
+                                        int16_filter(tile_int16), float32_filter(tile_float32));
   return table;
 }
 

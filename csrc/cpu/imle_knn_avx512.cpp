@@ -2,10 +2,12 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "imle_knn_kernels.h"
@@ -44,25 +46,44 @@ struct Float32 {
   }
 };
 
+// Sums of products of integers, and the score that such a sum stands for.
+struct Integers {
+  using Sum = __m512i;
+  using Scores = __m512;
+  static Sum start(const Tile& tile, int64_t row) { return _mm512_set1_epi32(tile.row_start[row]); }
+  static Sum load(const void* p) { return _mm512_load_si512(p); }
+  static void store(void* p, Sum sum) { _mm512_store_si512(p, sum); }
+  static Sum broadcast(const void* p) { return _mm512_set1_epi32(*static_cast<const int32_t*>(p)); }
+  static Scores score(const Tile& tile, int64_t row, int64_t lane, Sum sum) {
+    const __m512 scale =
+        _mm512_mul_ps(_mm512_load_ps(tile.lane_scale + lane), _mm512_set1_ps(tile.row_scale[row]));
+    return _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sum), scale, _mm512_set1_ps(tile.row_norm[row]));
+  }
+};
+
+struct Int16 : Integers {
+  static Sum add_product(Sum sum, Sum queries, Sum row) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(queries, row));
+  }
+};
+
 #include "imle_knn_tile.h"
 
 bool tile_float32(const Tile& tile) {
   return tile_of<Float32>(tile, std::make_index_sequence<tile_rows>());
 }
 
+bool tile_int16(const Tile& tile) {
+  return tile_of<Int16>(tile, std::make_index_sequence<tile_rows>());
+}
+
 }  // namespace
 
 const Kernels& kernels_avx512() {
-  static const Kernels table{
-      .tile_rows = tile_rows,
-      .lanes = lanes,
-      .float32 = {.elements_per_unit = 1, .tile = tile_float32, .pack = pack_float32},
-      .int8 = {},
-      .distance = distance,
-      .widen = widen,
-      .all_finite = all_finite,
-      .largest_magnitude = largest_magnitude,
-  };
+  static const bool vnni = features().avx512_vnni;
+  static const Kernels table =
+      table_of(tile_rows, lanes, int8_filter<128>(vnni ? tile_int8_vnni : nullptr),
+               int16_filter(vnni ? tile_int16_vnni : tile_int16), float32_filter(tile_float32));
   return table;
 }
 

@@ -54,69 +54,282 @@ float largest_magnitude(const float* values, const float* centre, int64_t column
   return std::bit_cast<float>(largest);
 }
 
-constexpr int64_t distance_lanes = 32;
+// Vectors of 64 bytes in the compiler's own notation; it splits them where registers are shorter.
+using Floats = float __attribute__((vector_size(64)));
+using Ints = int32_t __attribute__((vector_size(64)));
+using Doubles = double __attribute__((vector_size(64)));
+using EightFloats = float __attribute__((vector_size(32)));
 
-double distance(const float* x, const float* y, int64_t columns) {
-  alignas(64) double sums[distance_lanes] = {};
-  const int64_t whole = columns / distance_lanes * distance_lanes;
-  for (int64_t k = 0; k < whole; k += distance_lanes) {
-#pragma GCC unroll 32
-    for (int64_t l = 0; l < distance_lanes; ++l) {
-      const double difference = static_cast<double>(x[k + l]) - static_cast<double>(y[k + l]);
-      sums[l] += difference * difference;
-    }
-  }
-  for (int64_t k = whole; k < columns; ++k) {
-    const double difference = static_cast<double>(x[k]) - static_cast<double>(y[k]);
-    sums[k - whole] += difference * difference;
-  }
-  for (int64_t width = distance_lanes / 2; width > 0; width /= 2) {
-    for (int64_t l = 0; l < width; ++l) sums[l] += sums[l + width];
-  }
-  return sums[0];
+template <class Vector, class Number>
+inline __attribute__((always_inline)) Vector load(const Number* from) {
+  Vector vector;
+  std::memcpy(&vector, from, sizeof(vector));
+  return vector;
 }
 
-constexpr int64_t norm_lanes = 64;
-
-inline __attribute__((always_inline)) float reduce(float (&lanes)[norm_lanes]) {
-  for (int64_t width = norm_lanes / 2; width > 0; width /= 2) {
+template <class Vector>
+inline __attribute__((always_inline)) auto sum_of(Vector vector) {
+  constexpr int64_t count = sizeof(vector) / sizeof(vector[0]);
+  std::remove_reference_t<decltype(vector[0])> lanes[count];
+  std::memcpy(lanes, &vector, sizeof(vector));
+  for (int64_t width = count / 2; width > 0; width /= 2) {
     for (int64_t l = 0; l < width; ++l) lanes[l] += lanes[l + width];
   }
   return lanes[0];
 }
 
-// Roundings in a sum of squares over norm_lanes strided partial sums: lemma 2 of docs/exactness.md.
-inline double sum_roundings(int64_t columns) {
-  return static_cast<double>(columns / norm_lanes) + 10;
+constexpr int64_t distance_lanes = 32;
+
+inline __attribute__((always_inline)) Doubles squared_difference(const float* x, const float* y) {
+  const Doubles difference = __builtin_convertvector(load<EightFloats>(x), Doubles) -
+                             __builtin_convertvector(load<EightFloats>(y), Doubles);
+  return difference * difference;
 }
 
-// Centred values as they are. error: the subtraction rounds each value once, |fl(v) - v| <= u
-// |fl(v)| or, below the normal range, the scaling rounds it to a multiple of 2^-149 (lemma 3).
+double distance(const float* x, const float* y, int64_t columns) {
+  Doubles a{}, b{}, c{}, d{};
+  const auto add = [&](const float* u, const float* v) __attribute__((always_inline)) {
+    a += squared_difference(u, v);
+    b += squared_difference(u + 8, v + 8);
+    c += squared_difference(u + 16, v + 16);
+    d += squared_difference(u + 24, v + 24);
+  };
+  const int64_t whole = columns / distance_lanes * distance_lanes;
+  for (int64_t k = 0; k < whole; k += distance_lanes) add(x + k, y + k);
+  if (whole < columns) {
+    float u[distance_lanes] = {};
+    float v[distance_lanes] = {};
+    std::memcpy(u, x + whole, (columns - whole) * sizeof(float));
+    std::memcpy(v, y + whole, (columns - whole) * sizeof(float));
+    add(u, v);
+  }
+  return sum_of((a + c) + (b + d));
+}
+
+// Rows are packed in strips of four vectors.
+constexpr int64_t strip = 64;
+
+// Calls body(values, centre, k) for every strip; the last one is padded with zeros.
+template <class Body>
+inline __attribute__((always_inline)) void for_each_strip(const float* values, const float* centre,
+                                                          int64_t columns, const Body& body) {
+  const int64_t whole = columns / strip * strip;
+  for (int64_t k = 0; k < whole; k += strip) body(values + k, centre + k, k);
+  if (whole < columns) {
+    float u[strip] = {};
+    float v[strip] = {};
+    std::memcpy(u, values + whole, (columns - whole) * sizeof(float));
+    std::memcpy(v, centre + whole, (columns - whole) * sizeof(float));
+    body(u, v, whole);
+  }
+}
+
+// Four vectors of partial sums.
+template <class Vector>
+struct Sums {
+  Vector a{}, b{}, c{}, d{};
+  auto total() const { return sum_of((a + b) + (c + d)); }
+};
+
+// At least |v| for the float32 values whose squares were summed as above: lemma 2.
+inline double reach_of(float sum_of_squares, int64_t columns) {
+  const double roundings = static_cast<double>(columns / strip) + 10;
+  const double underflow = underflow_unit * static_cast<double>(columns) * 2;
+  return std::sqrt((sum_of_squares + underflow) * (1 + gamma(roundings)));
+}
+
+// Scaling by a power of two is exact but for underflow, the subtraction rounds once: lemma 3.
+inline double centring_error(double reach, int64_t columns) {
+  return unit_roundoff * reach * 1.0001 +
+         underflow_unit * std::sqrt(static_cast<double>(columns)) * 4;
+}
+
+inline __attribute__((always_inline)) Floats centred(const float* values, const float* centre,
+                                                     float scale) {
+  return load<Floats>(values) * scale - load<Floats>(centre);
+}
+
+// Copies what of a strip lies before `end` bytes of the packed row.
+inline __attribute__((always_inline)) void store_strip(char* row, int64_t at, const void* from,
+                                                       int64_t bytes, int64_t end) {
+  if (at + bytes <= end) {
+    std::memcpy(row + at, from, bytes);
+  } else if (at < end) {
+    std::memcpy(row + at, from, end - at);
+  }
+}
+
 PackedRow pack_float32(const float* values, const float* centre, float scale, int64_t columns,
-                       int64_t units, bool, void* packed) {
-  auto* out = static_cast<float*>(packed);
-  alignas(64) float squares[norm_lanes] = {};
-  const int64_t whole = columns / norm_lanes * norm_lanes;
-  for (int64_t k = 0; k < whole; k += norm_lanes) {
-#pragma GCC unroll 64
-    for (int64_t l = 0; l < norm_lanes; ++l) {
-      const float value = values[k + l] * scale - centre[k + l];
-      out[k + l] = value;
-      squares[l] += value * value;
-    }
-  }
-  for (int64_t k = whole; k < columns; ++k) {
-    const float value = values[k] * scale - centre[k];
-    out[k] = value;
-    squares[k - whole] += value * value;
-  }
-  for (int64_t k = columns; k < units; ++k) out[k] = 0;
+                       int64_t units, char* packed) {
+  Sums<Floats> squares;
+  for_each_strip(values, centre, columns,
+                 [&](const float* v, const float* c, int64_t k) __attribute__((always_inline)) {
+                   const Floats four[4]{centred(v, c, scale), centred(v + 16, c + 16, scale),
+                                        centred(v + 32, c + 32, scale),
+                                        centred(v + 48, c + 48, scale)};
+                   squares.a += four[0] * four[0];
+                   squares.b += four[1] * four[1];
+                   squares.c += four[2] * four[2];
+                   squares.d += four[3] * four[3];
+                   store_strip(packed, k * 4, four, sizeof(four), units * 4);
+                 });
   PackedRow row{};
-  row.norm = reduce(squares);
-  const double reach = std::sqrt(row.norm * (1 + gamma(sum_roundings(columns))));
-  const double underflow = underflow_unit * std::sqrt(static_cast<double>(columns)) * 4;
-  row.reach = round_up(reach + underflow);
-  row.error = round_up(unit_roundoff * reach * 1.0001 + underflow);
+  row.norm = squares.total();
+  const double reach = reach_of(static_cast<float>(row.norm), columns);
+  row.reach = round_up(reach);
+  row.error = round_up(centring_error(reach, columns));
   row.scale = 1;
   return row;
+}
+
+// Queries want |x~|^2 to float64 accuracy: it is subtracted from distances of any size.
+PackedRow pack_float32_query(const float* values, const float* centre, float scale, int64_t columns,
+                             int64_t units, char* packed) {
+  PackedRow row = pack_float32(values, centre, scale, columns, units, packed);
+  const auto* floats = reinterpret_cast<const float*>(packed);
+  row.norm = 0;
+  for (int64_t k = 0; k < columns; ++k) row.norm += double{floats[k]} * double{floats[k]};
+  return row;
+}
+
+// The largest values an integer row may hold: each at most `value`, their root of squares at most
+// `norm`, so that |<q, r>| stays below 2^31 by Cauchy and Schwarz.
+struct Levels {
+  float value;
+  double norm;
+};
+
+constexpr Levels int8_levels{127, 1e9};
+constexpr Levels int7_levels{63, 1e9};
+constexpr Levels int16_levels{32000, 46000};
+constexpr int64_t largest_integer_columns = 60000;
+
+// Rows below this are packed as zeros: the error is all of the row, and nothing underflows.
+constexpr float least_packed = 0x1p-60f;
+
+// The integers of a packed row, and a vector of sixteen of them.
+struct Bytes {
+  using Value = int8_t;
+  using Vector = int8_t __attribute__((vector_size(16)));
+};
+struct UnsignedBytes {
+  using Value = uint8_t;
+  using Vector = uint8_t __attribute__((vector_size(16)));
+};
+struct Shorts {
+  using Value = int16_t;
+  using Vector = int16_t __attribute__((vector_size(32)));
+};
+
+struct Extent {
+  float largest;
+  double reach;
+};
+
+inline __attribute__((always_inline)) Extent extent_of(const float* values, const float* centre,
+                                                       float scale, int64_t columns) {
+  Sums<Floats> squares;
+  Ints largest{};
+  const auto take = [&](Floats value, Floats& sum) __attribute__((always_inline)) {
+    sum += value * value;
+    const Ints magnitude = (Ints)value & 0x7fffffff;
+    largest = magnitude > largest ? magnitude : largest;
+  };
+  for_each_strip(values, centre, columns,
+                 [&](const float* v, const float* c, int64_t) __attribute__((always_inline)) {
+                   take(centred(v, c, scale), squares.a);
+                   take(centred(v + 16, c + 16, scale), squares.b);
+                   take(centred(v + 32, c + 32, scale), squares.c);
+                   take(centred(v + 48, c + 48, scale), squares.d);
+                 });
+  int32_t most = 0;
+  for (int64_t l = 0; l < 16; ++l) most = std::max(most, largest[l]);
+  return {std::bit_cast<float>(most), reach_of(squares.total(), columns)};
+}
+
+// v~ = s q with integers q = round(v / s). The error is measured, not estimated: lemma 4.
+template <class Integer, int bias, bool query>
+inline __attribute__((always_inline)) PackedRow pack_integers(const float* values,
+                                                              const float* centre, float scale,
+                                                              int64_t columns, int64_t units,
+                                                              Levels levels, char* packed) {
+  constexpr float shift = 0x1.8p23f;  // adding it rounds to the nearest integer
+  using Vector = typename Integer::Vector;
+  const Extent extent = extent_of(values, centre, scale, columns);
+  const bool zero = !(extent.largest >= least_packed) || !(extent.reach < 0x1p60);
+  const float unit =
+      zero ? 1
+           : round_up(std::max(extent.largest / double{levels.value}, extent.reach / levels.norm));
+  const float inverse = zero ? 0 : 1 / unit;
+  Sums<Floats> errors;
+  Ints sum{};
+  Ints square{};
+  const auto quantise = [&](const float* v, const float* c, Floats& error_sum)
+                            __attribute__((always_inline)) {
+                              const Floats value = centred(v, c, scale);
+                              const Floats shifted = value * inverse + shift;
+                              const Floats error = value - (shifted - shift) * unit;
+                              const Ints integer = (Ints)shifted - std::bit_cast<int32_t>(shift);
+                              error_sum += error * error;
+                              sum += integer;
+                              square += integer * integer;
+                              return __builtin_convertvector(integer + (query ? bias : 0), Vector);
+                            };
+  for_each_strip(values, centre, columns,
+                 [&](const float* v, const float* c, int64_t k) __attribute__((always_inline)) {
+                   const Vector four[4]{
+                       quantise(v, c, errors.a), quantise(v + 16, c + 16, errors.b),
+                       quantise(v + 32, c + 32, errors.c), quantise(v + 48, c + 48, errors.d)};
+                   store_strip(packed, k * static_cast<int64_t>(sizeof(typename Integer::Value)),
+                               four, sizeof(four), units * 4);
+                 });
+  const auto squared = static_cast<double>(sum_of(square));
+  PackedRow row{};
+  row.norm = squared * unit * unit;
+  row.reach = round_up(std::sqrt(squared) * unit * (1 + 0x1p-50));
+  row.error = round_up(reach_of(errors.total(), columns) * (1 + 4 * unit_roundoff) +
+                       4 * unit_roundoff * extent.reach + centring_error(extent.reach, columns));
+  if (!(extent.reach < 0x1p60)) row.reach = std::numeric_limits<float>::infinity();
+  row.scale = unit;
+  row.start = query ? 0 : -bias * sum_of(sum);
+  return row;
+}
+
+template <int bias>
+PackedRow pack_int8_query(const float* values, const float* centre, float scale, int64_t columns,
+                          int64_t units, char* packed) {
+  constexpr Levels levels = bias == 128 ? int8_levels : int7_levels;
+  return pack_integers<UnsignedBytes, bias, true>(values, centre, scale, columns, units, levels,
+                                                  packed);
+}
+
+template <int bias>
+PackedRow pack_int8_row(const float* values, const float* centre, float scale, int64_t columns,
+                        int64_t units, char* packed) {
+  return pack_integers<Bytes, bias, false>(values, centre, scale, columns, units, int8_levels,
+                                           packed);
+}
+
+PackedRow pack_int16(const float* values, const float* centre, float scale, int64_t columns,
+                     int64_t units, char* packed) {
+  return pack_integers<Shorts, 0, true>(values, centre, scale, columns, units, int16_levels,
+                                        packed);
+}
+
+constexpr int64_t any_columns = std::numeric_limits<int64_t>::max();
+constexpr FilterKernel float32_filter(bool (*tile)(const Tile&)) {
+  return {1, any_columns, tile, pack_float32_query, pack_float32};
+}
+constexpr FilterKernel int16_filter(bool (*tile)(const Tile&)) {
+  return {2, largest_integer_columns, tile, pack_int16, pack_int16};
+}
+// The bias makes the queries unsigned, as the 8-bit products want them.
+template <int bias>
+constexpr FilterKernel int8_filter(bool (*tile)(const Tile&)) {
+  return {4, largest_integer_columns, tile, pack_int8_query<bias>, pack_int8_row<bias>};
+}
+
+Kernels table_of(int64_t tile_rows, int64_t lanes, const FilterKernel& int8,
+                 const FilterKernel& int16, const FilterKernel& float32) {
+  return {tile_rows, lanes, {int8, int16, float32}, distance, widen, all_finite, largest_magnitude};
 }

@@ -1,8 +1,10 @@
 // The search's inner loops in plain C++: every processor, and the model for the others.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "imle_knn_kernels.h"
 #include "naign/rounding.h"
@@ -17,9 +19,9 @@ constexpr int64_t tile_rows = 4;
 constexpr int64_t lanes = 8;
 
 bool tile_float32(const Tile& tile) {
-  const auto* panel = static_cast<const float*>(tile.panel);
-  const auto* rows = static_cast<const float*>(tile.rows);
-  auto* carried = static_cast<float*>(tile.sums);
+  const auto* panel = reinterpret_cast<const float*>(tile.panel);
+  const auto* rows = reinterpret_cast<const float*>(tile.rows);
+  auto* carried = reinterpret_cast<float*>(tile.sums);
   float sums[tile_rows][lanes] = {};
   if (!tile.first) std::memcpy(sums, carried, sizeof(sums));
   for (int64_t unit = 0; unit < tile.units; ++unit) {
@@ -48,16 +50,7 @@ bool tile_float32(const Tile& tile) {
 }  // namespace
 
 const Kernels& kernels_portable() {
-  static const Kernels table{
-      .tile_rows = tile_rows,
-      .lanes = lanes,
-      .float32 = {.elements_per_unit = 1, .tile = tile_float32, .pack = pack_float32},
-      .int8 = {},
-      .distance = distance,
-      .widen = widen,
-      .all_finite = all_finite,
-      .largest_magnitude = largest_magnitude,
-  };
+  static const Kernels table = table_of(tile_rows, lanes, {}, {}, float32_filter(tile_float32));
   return table;
 }
 

@@ -10,10 +10,10 @@ inline __attribute__((always_inline)) bool tile_of(const Tile& tile, std::index_
   using Scores = typename Filter::Scores;
   constexpr int64_t bytes = sizeof(Sum);
   constexpr int64_t width = bytes / 4;
-  const char* panel = static_cast<const char*>(tile.panel);
-  const char* rows = static_cast<const char*>(tile.rows);
+  const char* panel = tile.panel;
+  const char* rows = tile.rows;
   const int64_t stride = tile.row_stride * 4;
-  char* carried = static_cast<char*>(tile.sums);
+  char* carried = tile.sums;
   Sum low[sizeof...(R)];
   Sum high[sizeof...(R)];
   if (tile.first) {

@@ -5,13 +5,14 @@
 #include <vector>
 
 #include "aligned.h"
-#include "naign/rounding.h"
 #include "rows.h"
 
 namespace naign::cpu {
 namespace {
 
 constexpr int64_t sample_rows = 64;
+// Below, the distances between neighbours are too small a part of the norms for 8 bits.
+constexpr int64_t least_integer_columns = 24;
 constexpr float largest_scaled_spread = 1024;
 
 struct Sample {
@@ -75,47 +76,71 @@ float scale_for(float magnitude) {
   return std::ldexp(1.0f, std::clamp(-std::ilogb(magnitude), -126, 126));
 }
 
-Query query_of(const PackedRow& row, const float* packed, const std::vector<float>& zeros,
-               bool finite, const Kernels& kernels) {
+Query query_of(const PackedRow& row, bool finite) {
   if (!finite) return {0, 0, 0, RowKind::excluded};
   if (!(row.reach <= largest_reach)) return {0, 0, 0, RowKind::wild};
-  const double norm = kernels.distance(packed, zeros.data(), static_cast<int64_t>(zeros.size()));
-  return {norm, row.error, row.reach, RowKind::usual};
+  return {row.norm, row.error, row.reach, RowKind::usual};
 }
 
 void pack_panel(const Rows& data, int64_t panel, const Kernels& kernels, PackedData& packed) {
-  const int64_t columns = packed.columns;
-  const std::vector<float> zeros(columns, 0.0f);
-  std::vector<float> scratch(columns);
-  std::vector<float> row(columns);
-  float* out = packed.panel(panel);
-  std::fill_n(out, columns * packed.lanes, 0.0f);
+  const FilterKernel& filter = kernels.filter(packed.filter);
+  std::vector<float> scratch(packed.columns);
+  std::vector<uint32_t> row(packed.units);
+  auto* out = reinterpret_cast<uint32_t*>(packed.panel(panel));
+  std::fill_n(out, packed.units * packed.lanes, 0u);
   for (int64_t lane = 0; lane < packed.lanes; ++lane) {
     const int64_t index = panel * packed.lanes + lane;
-    Query& query = packed.queries()[index];
-    query = {0, 0, 0, RowKind::excluded};
+    packed.queries()[index] = {0, 0, 0, RowKind::excluded};
+    packed.lane_scales()[index] = 0;
     if (index >= data.count()) continue;
     const float* values = data.get(index, scratch.data());
-    const bool finite = kernels.all_finite(values, columns);
-    const PackedRow info = kernels.float32.pack(values, packed.centre(), packed.scale, columns,
-                                                columns, true, row.data());
-    query = query_of(info, row.data(), zeros, finite, kernels);
-    if (query.kind != RowKind::usual) continue;
-    for (int64_t k = 0; k < columns; ++k) out[k * packed.lanes + lane] = row[k];
+    const bool finite = kernels.all_finite(values, packed.columns);
+    const PackedRow info = filter.pack_query(values, packed.centre(), packed.scale, packed.columns,
+                                             packed.units, reinterpret_cast<char*>(row.data()));
+    packed.queries()[index] = query_of(info, finite);
+    if (packed.queries()[index].kind != RowKind::usual) continue;
+    packed.lane_scales()[index] = 2 * info.scale;
+    for (int64_t k = 0; k < packed.units; ++k) out[k * packed.lanes + lane] = row[k];
   }
+}
+
+void pack_panels(const Matrix& data, PackedData& packed, const Parallel& parallel) {
+  const Kernels& table = kernels(packed.isa);
+  const Rows rows(data, table);
+  parallel.run(packed.panels, [&](int64_t panel) { pack_panel(rows, panel, table, packed); });
 }
 
 }  // namespace
 
-PackedData packed_layout(int64_t rows, int64_t columns) {
-  const int64_t lanes = kernels(isa()).lanes;
-  return {rows, columns, (rows + lanes - 1) / lanes, lanes, isa(), 1.0f};
+PackedData packed_layout(int64_t rows, int64_t columns, Filter filter) {
+  const Kernels& table = kernels(isa());
+  const int64_t per_unit = table.filter(filter).elements_per_unit;
+  const int64_t panels = (rows + table.lanes - 1) / table.lanes;
+  return {rows,   columns, (columns + per_unit - 1) / per_unit, panels, table.lanes, isa(),
+          filter, 1};
 }
 
-size_t packed_bytes(int64_t rows, int64_t columns) { return packed_layout(rows, columns).bytes(); }
+Filter first_filter(int64_t columns) {
+  if (columns < least_integer_columns) return Filter::float32;
+  const Kernels& table = kernels(isa());
+  for (const Filter filter : {Filter::int8, Filter::int16}) {
+    const FilterKernel& kernel = table.filter(filter);
+    if (kernel.tile != nullptr && columns <= kernel.largest_columns) return filter;
+  }
+  return Filter::float32;
+}
 
-void pack_data(const Matrix& data, const Matrix& sample, void* buffer, const Parallel& parallel) {
-  auto& packed = *new (buffer) PackedData(packed_layout(data.rows, data.columns));
+Filter tighter_filter(Filter filter) {
+  return filter == Filter::int8 ? Filter::int16 : Filter::float32;
+}
+
+size_t packed_bytes(int64_t rows, int64_t columns, Filter filter) {
+  return packed_layout(rows, columns, filter).bytes();
+}
+
+void pack_data(const Matrix& data, const Matrix& sample, Filter filter, void* buffer,
+               const Parallel& parallel) {
+  auto& packed = *new (buffer) PackedData(packed_layout(data.rows, data.columns, filter));
   const Kernels& table = kernels(packed.isa);
   const Sample pool_sample = draw(sample, table);
   const std::vector<float> centre = robust_mean(pool_sample, data.columns, table);
@@ -123,8 +148,16 @@ void pack_data(const Matrix& data, const Matrix& sample, void* buffer, const Par
   const float data_size = median(magnitudes(draw(data, table), centre, table));
   packed.scale = scale_for(std::max(pool_size, data_size));
   for (int64_t k = 0; k < data.columns; ++k) packed.centre()[k] = centre[k] * packed.scale;
-  const Rows rows(data, table);
-  parallel.run(packed.panels, [&](int64_t panel) { pack_panel(rows, panel, table, packed); });
+  pack_panels(data, packed, parallel);
+}
+
+void pack_again(const Matrix& data, const PackedData& like, PackedData& packed) {
+  packed.scale = like.scale;
+  std::copy_n(like.centre(), like.columns, packed.centre());
+  const Parallel here{1, [](int64_t tasks, const std::function<void(int64_t)>& task) {
+                        for (int64_t i = 0; i < tasks; ++i) task(i);
+                      }};
+  pack_panels(data, packed, here);
 }
 
 bool packing_fits(const void* buffer, const Matrix& sample) {

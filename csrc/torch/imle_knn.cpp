@@ -43,8 +43,9 @@ void search_one(const Tensor& data, const Tensor& pool, int64_t batch, double re
     cpu::search_direct(x, range, result);
     return;
   }
-  const Tensor packed = empty_bytes(data, cpu::packed_bytes(x.rows, x.columns));
-  cpu::pack_data(x, range.rows, packed.mutable_data_ptr(), parallel);
+  const cpu::Filter filter = cpu::first_filter(x.columns);
+  const Tensor packed = empty_bytes(data, cpu::packed_bytes(x.rows, x.columns, filter));
+  cpu::pack_data(x, range.rows, filter, packed.mutable_data_ptr(), parallel);
   cpu::search(x, packed.const_data_ptr(), range, result, parallel);
 }
 
@@ -78,11 +79,22 @@ std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int6
   return {distances, indices};
 }
 
-Tensor imle_knn_pack(const Tensor& data, const Tensor& sample) {
+cpu::Filter filter_of(int64_t number) {
+  STD_TORCH_CHECK(number >= 0 && number <= static_cast<int64_t>(cpu::Filter::float32),
+                  "filter: expected 0, 1 or 2, got ", number);
+  return static_cast<cpu::Filter>(number);
+}
+
+int64_t imle_knn_first_filter(const Tensor& data) {
+  return static_cast<int64_t>(cpu::first_filter(data.size(data.dim() - 1)));
+}
+
+Tensor imle_knn_pack(const Tensor& data, const Tensor& sample, int64_t filter) {
   check_pair(data, sample, 1);
   const Matrix x = matrix_of(data, "data");
-  Tensor packed = empty_bytes(data, cpu::packed_bytes(x.rows, x.columns));
-  cpu::pack_data(x, matrix_of(sample, "sample"), packed.mutable_data_ptr(), torch_threads());
+  Tensor packed = empty_bytes(data, cpu::packed_bytes(x.rows, x.columns, filter_of(filter)));
+  cpu::pack_data(x, matrix_of(sample, "sample"), filter_of(filter), packed.mutable_data_ptr(),
+                 torch_threads());
   return packed;
 }
 
@@ -90,11 +102,13 @@ bool imle_knn_packing_fits(const Tensor& packed, const Tensor& sample) {
   return cpu::packing_fits(packed.const_data_ptr(), matrix_of(sample, "sample"));
 }
 
-void imle_knn_update(const Tensor& data, const Tensor& packed, const Tensor& pool, int64_t offset,
-                     std::optional<double> reject_below, Tensor distances, Tensor indices) {
+int64_t imle_knn_update(const Tensor& data, const Tensor& packed, const Tensor& pool,
+                        int64_t filter, int64_t offset, std::optional<double> reject_below,
+                        Tensor distances, Tensor indices) {
   check_pair(data, pool, 1);
   const Matrix x = matrix_of(data, "data");
-  STD_TORCH_CHECK(packed.numel() == static_cast<int64_t>(cpu::packed_bytes(x.rows, x.columns)),
+  STD_TORCH_CHECK(packed.numel() ==
+                      static_cast<int64_t>(cpu::packed_bytes(x.rows, x.columns, filter_of(filter))),
                   "packed: made for other data or another instruction set");
   STD_TORCH_CHECK(distances.is_contiguous() && indices.is_contiguous() &&
                       distances.scalar_type() == ScalarType::Double &&
@@ -104,7 +118,8 @@ void imle_knn_update(const Tensor& data, const Tensor& packed, const Tensor& poo
                           static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows,
                           distances.size(1)};
   const PoolRange range{matrix_of(pool, "pool"), offset, rejection(reject_below)};
-  cpu::search(x, packed.const_data_ptr(), range, result, torch_threads());
+  return static_cast<int64_t>(
+      cpu::search(x, packed.const_data_ptr(), range, result, torch_threads()));
 }
 
 }  // namespace
@@ -112,15 +127,17 @@ void imle_knn_update(const Tensor& data, const Tensor& packed, const Tensor& poo
 
 STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
   m.def("imle_knn(Tensor data, Tensor pool, int k, float? reject_below) -> (Tensor, Tensor)");
-  m.def("imle_knn_pack(Tensor data, Tensor sample) -> Tensor");
+  m.def("imle_knn_first_filter(Tensor data) -> int");
+  m.def("imle_knn_pack(Tensor data, Tensor sample, int filter) -> Tensor");
   m.def("imle_knn_packing_fits(Tensor packed, Tensor sample) -> bool");
   m.def(
-      "imle_knn_update(Tensor data, Tensor packed, Tensor pool, int offset, float? reject_below, "
-      "Tensor(a!) distances, Tensor(b!) indices) -> ()");
+      "imle_knn_update(Tensor data, Tensor packed, Tensor pool, int filter, int offset, "
+      "float? reject_below, Tensor(a!) distances, Tensor(b!) indices) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
   m.impl("imle_knn", TORCH_BOX(&naign::glue::imle_knn));
+  m.impl("imle_knn_first_filter", TORCH_BOX(&naign::glue::imle_knn_first_filter));
   m.impl("imle_knn_pack", TORCH_BOX(&naign::glue::imle_knn_pack));
   m.impl("imle_knn_packing_fits", TORCH_BOX(&naign::glue::imle_knn_packing_fits));
   m.impl("imle_knn_update", TORCH_BOX(&naign::glue::imle_knn_update));

@@ -32,20 +32,31 @@ struct PoolRange {
 
 namespace cpu {
 
+// How a search stores values while it discards pairs, from the cheapest to the tightest. They
+// differ in speed only: every pair that any of them keeps is compared exactly.
+enum class Filter : int32_t { int8, int16, float32 };
+
+// The cheapest filter that this processor has for rows of this length, and the next one.
+Filter first_filter(int64_t columns);
+Filter tighter_filter(Filter filter);
+
 // Bytes of a buffer that pack_data fills; 64-byte alignment is the caller's duty.
-size_t packed_bytes(int64_t rows, int64_t columns);
+size_t packed_bytes(int64_t rows, int64_t columns, Filter filter);
 
 // Prepares data for any number of searches. `sample` is a pool from which centre and scale are
 // taken; they decide speed, never the answer.
-void pack_data(const Matrix& data, const Matrix& sample, void* packed, const Parallel& parallel);
+void pack_data(const Matrix& data, const Matrix& sample, Filter filter, void* packed,
+               const Parallel& parallel);
 
 // False where a pool lies so far from the centre chosen by pack_data, measured in its own spread,
 // that packing again would pay, or where another instruction set was forced since.
 bool packing_fits(const void* packed, const Matrix& sample);
 
 // Takes more pool rows into the running result. `packed` is pack_data's for the same data.
-void search(const Matrix& data, const void* packed, const PoolRange& pool, const Neighbours& result,
-            const Parallel& parallel);
+// Returns the filter that it ended with: a tighter one than `packed` has where that kept too many
+// pairs; packing the data for it would serve the next search.
+Filter search(const Matrix& data, const void* packed, const PoolRange& pool,
+              const Neighbours& result, const Parallel& parallel);
 
 // True for problems so small that comparing every pair exactly is faster than preparing.
 bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns);
