@@ -1,0 +1,1 @@
+"""The command `naign`: options in, calls of naign_ext and naign_bench, tables and JSON out."""

@@ -1,0 +1,78 @@
+"""Options that several commands share, and how images come in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+from naign_cli.guard import Mistake
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from naign_ext.data import Dataset
+    from naign_ext.projector import Projector
+
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run folder, a checkpoint's folder, or one of save_pretrained.")
+]
+Inputs = Annotated[
+    list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Image files, or folders of them.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Weights = Annotated[str, typer.Option(help="ema: their running average; model: the last weights.")]
+Checkpoint = Annotated[str, typer.Option(help="best, last, or a step.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything drawn.")]
+Steps = Annotated[int, typer.Option(min=1, help="How often f is applied.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+def load(run: Path, device: str, weights: str, checkpoint: str) -> "Projector":
+    """The projector that the options name."""
+    from naign_ext.projector import Projector
+
+    return Projector.load(run, device, cast(Literal["ema", "model"], weights), which(checkpoint))
+
+
+def which(checkpoint: str) -> Literal["best", "last"] | int:
+    """best, last or a step, as load_checkpoint takes it."""
+    if checkpoint in ("best", "last"):
+        return cast(Literal["best", "last"], checkpoint)
+    try:
+        return int(checkpoint)
+    except ValueError:
+        raise Mistake(f"--checkpoint: expected best, last or a step, got {checkpoint!r}") from None
+
+
+def read_images(paths: Sequence[Path], projector: "Projector") -> tuple["Tensor", list[str]]:
+    """Image files and folders at the projector's size and number of channels, with their names."""
+    import torch
+
+    from naign_ext.data import read_image, read_image_folder
+
+    if projector.kind != "image":
+        raise Mistake(f"images: this run's f maps vectors of shape {projector.sample_shape}, not images")
+    channels, height, width = projector.sample_shape
+    found, names = [], []
+    for path in paths:
+        if path.is_dir():
+            images, inside = read_image_folder(path, image_size=(height, width), channels=channels)
+            found.append(images)
+            names += inside
+        else:
+            found.append(read_image(path, image_size=(height, width), channels=channels)[None])
+            names.append(path.name)
+    return torch.cat(found), names
+
+
+def run_dataset(run: Path) -> "Dataset":
+    """The data set that the run was trained on."""
+    from naign_ext.report import load_run_dataset
+    from naign_ext.training.config import load_config
+
+    folder = run.parent.parent if run.parent.name == "checkpoints" else run
+    if not (folder / "config.yaml").is_file():
+        raise Mistake(
+            f"{run}: no config.yaml there, so its data set is unknown; give images, or a run folder"
+        )
+    return load_run_dataset(load_config(folder / "config.yaml"))

@@ -1,0 +1,115 @@
+"""`naign bench`: the exact search and the fused loss beside their peers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from naign_cli.guard import guarded
+from naign_cli.output import results, say
+
+Workloads = Annotated[
+    list[str] | None, typer.Argument(metavar="[WORKLOAD]...", help="Names, or sets: quick, full, cuda.")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write all rows to this file as JSON.")
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of every peer; default: torch's.")]
+Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+Peers = Annotated[list[str] | None, typer.Option("--peer", help="Only this peer; may be repeated.")]
+Seed = Annotated[int, typer.Option(help="Seed of data and order.")]
+Memory = Annotated[
+    bool, typer.Option("--memory/--no-memory", help="Measure peak memory, each peer in its own process.")
+]
+Plot = Annotated[Path | None, typer.Option(metavar="PICTURE", help="Also draw the rows: PNG, SVG or PDF.")]
+
+
+def _remark(line: str) -> None:
+    say(line, markup=False)
+
+
+@guarded
+def knn(
+    workloads: Workloads = None,
+    *,
+    json: JsonFile = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="Neighbours, instead of the workloads' own.")
+    ] = None,
+    peer: Peers = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 7,
+    seed: Seed = 0,
+    grid: Annotated[int, typer.Option(min=0, help="That many random shapes.")] = 0,
+    memory: Memory = True,
+    plot: Plot = None,
+) -> None:
+    """Exact nearest neighbours: time, rate, peak memory and wrong answers of every peer."""
+    from naign_bench.imle_knn import run_knn
+
+    found = run_knn(
+        workloads or None,
+        device=device,
+        threads=threads,
+        dtype=dtype,
+        k=k,
+        peers=peer or None,
+        repeats=repeats,
+        seed=seed,
+        grid_shapes=grid,
+        memory=memory,
+        json_path=json,
+        progress=_remark,
+    )
+    _show(found, json, plot)
+
+
+@guarded
+def loss(
+    workloads: Workloads = None,
+    *,
+    json: JsonFile = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    peer: Peers = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 11,
+    seed: Seed = 0,
+    memory: Memory = True,
+    plot: Plot = None,
+) -> None:
+    """The fused loss, forward and backward, beside torch's own expression of it."""
+    from naign_bench.fused_loss import run_loss
+
+    found = run_loss(
+        workloads or None,
+        device=device,
+        threads=threads,
+        dtype=dtype,
+        peers=peer or None,
+        repeats=repeats,
+        seed=seed,
+        memory=memory,
+        json_path=json,
+        progress=_remark,
+    )
+    _show(found, json, plot)
+
+
+def _show(found: object, json: Path | None, plot: Path | None) -> None:
+    from typing import cast
+
+    from naign_bench.harness import Results
+    from naign_bench.tables import show
+
+    rows = cast(Results, found)
+    show(rows, results())
+    if json is not None:
+        say(f"wrote {json}", markup=False)
+    if plot is not None:
+        from naign_bench.plot import draw
+
+        draw(rows, plot)
+        say(f"wrote {plot}", markup=False)

@@ -1,0 +1,65 @@
+"""From exceptions to exit codes: 2 for a user's mistake, 1 for a failure, and no traceback for either."""
+
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+from naign_cli.output import say
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FAILED, MISTAKE = 1, 2
+_WRONG_PATHS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, FileExistsError)
+
+
+class Mistake(ValueError):
+    """What was asked cannot be done; the text says why and what to do."""
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """A command whose mistakes and foreseen failures end in one message and an exit code.
+
+    The library raises ValueError for arguments that cannot be used, and its texts name the argument. What is
+    not foreseen keeps its traceback.
+    """
+
+    @functools.wraps(command)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except BrokenPipeError:
+            raise
+        except KeyboardInterrupt as error:
+            raise _stop(error, "interrupted", FAILED) from None
+        except _WRONG_PATHS as error:
+            raise _stop(error, f"{error.filename}: {error.strerror}", MISTAKE) from None
+        except OSError as error:
+            raise _stop(error, str(error), FAILED) from None
+        except ValueError as error:
+            raise _stop(error, str(error), MISTAKE) from None
+        except RuntimeError as error:
+            if not _foreseen(error):
+                raise
+            raise _stop(error, str(error), FAILED) from None
+
+    return call
+
+
+def _foreseen(error: RuntimeError) -> bool:
+    import torch
+
+    from naign_ext.training.trainer import NonFiniteLossError
+
+    return isinstance(error, NonFiniteLossError | torch.OutOfMemoryError)
+
+
+def _stop(error: BaseException, text: str, code: int) -> typer.Exit:
+    if os.environ.get("NAIGN_DEBUG") == "1":
+        traceback.print_exception(error)
+    say("[bold red]error:[/] ", end="")
+    say(text, markup=False)
+    return typer.Exit(code)

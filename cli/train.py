@@ -1,0 +1,194 @@
+"""`naign train`: configure, train, judge, report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from naign_cli.guard import FAILED, Mistake, guarded
+from naign_cli.output import notes, print_figures, print_files, print_json, results, say
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from naign_ext.report import Report
+    from naign_ext.training.progress import TrainResult
+
+
+class TrainCommand(TyperCommand):
+    """Adds every field of the configuration to the help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Options first, then the fields in groups."""
+        super().format_help(ctx, formatter)
+        from naign_cli.fields import print_fields
+
+        print_fields(results())
+
+
+def _datasets(incomplete: str) -> list[str]:
+    from naign_ext.data import dataset_names
+
+    return [name for name in [*dataset_names(), "folder:"] if name.startswith(incomplete)]
+
+
+def _presets(incomplete: str) -> list[str]:
+    from naign_ext.training.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+def _objectives(incomplete: str) -> list[str]:
+    from naign_ext.objectives import OBJECTIVES
+
+    return [name for name in OBJECTIVES if name.startswith(incomplete)]
+
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="Data set by name, or folder:PATH; see naign data list.", autocompletion=_datasets),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="quick, default or paper; chosen for the data set.", autocompletion=_presets),
+]
+ObjectiveName = Annotated[
+    str | None, typer.Option(help="What is minimised: naign, imle.", autocompletion=_objectives)
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights, latents, noise and the order of the data.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="RUN", help="Run folder to write; default runs/DATASET-PRESET.")
+]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder or archive that holds the data, where needed.")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN", help="Continue this run, or RUN/checkpoints/step_..., as if it had never stopped."
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML with the fields below.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field below; may be repeated.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+Pictures = Annotated[
+    bool, typer.Option("--report/--no-report", help="Measure, draw and write RUN/report/ at the end.")
+]
+
+
+@guarded
+def train(
+    *,
+    dataset: Dataset = None,
+    preset: Preset = None,
+    objective: ObjectiveName = None,
+    seed: Seed = None,
+    out: Out = None,
+    data_root: DataRoot = None,
+    resume: Resume = None,
+    device: Device = None,
+    steps: Steps = None,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    json: Json = False,
+    report: Pictures = True,
+) -> None:
+    """Train f on a data set, then judge it and draw what it does.
+
+    Later wins: defaults, the preset for the data set, --config, flags, --set.
+
+    Ctrl-C or SIGTERM saves and stops (exit code 1); --resume continues.
+    """
+    from naign_cli.progress import watch
+
+    from naign_ext.training import trainer
+    from naign_ext.training.config import resolve_config
+
+    flags = {"device": device, "steps": steps, "data_root": None if data_root is None else str(data_root)}
+    if resume is not None:
+        given = {"dataset": dataset, "preset": preset, "objective": objective, "seed": seed, "out": out}
+        refused = [name for name, value in {**given, "config": config}.items() if value is not None]
+        if refused:
+            raise Mistake(
+                f"--{refused[0]}: cannot be given with --resume; a resumed run keeps its configuration"
+            )
+        with watch(notes()) as progress:
+            result = trainer.resume(resume, changes=_changes(flags, set_ or []), progress=progress)
+    else:
+        chosen = resolve_config(
+            dataset,
+            preset,
+            file=config,
+            flags={**flags, "objective": objective, "seed": seed},
+            settings=set_ or (),
+        )
+        folder = out or _free_folder(chosen.dataset, chosen.preset)
+        with watch(notes()) as progress:
+            result = trainer.train(chosen, folder, progress=progress)
+    _finish(result, json=json, report=report)
+
+
+def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:
+    """Judge a completed run; an interrupted one is named with the way to continue it."""
+    written = _write_report(result) if report and result.status == "completed" else None
+    if json:
+        print_json(
+            {
+                "run": result.run,
+                "status": result.status,
+                "step": result.step,
+                "steps": result.steps,
+                "seconds": result.seconds,
+                "signal": result.signal,
+                "checkpoint": result.checkpoint,
+                "best": result.best,
+                "figures": written.figures if written else None,
+                "files": written.files if written else [],
+            }
+        )
+    elif written is not None:
+        results().print()
+        print_figures(written.figures)
+        print_files(written.files, "pictures and figures")
+        print_files([result.run / "metrics.jsonl", result.best], "all numbers, and the weights")
+    if result.status == "interrupted":
+        say(f"stopped by {result.signal} after {result.step} of {result.steps} updates; everything is saved")
+        say(f"continue with: naign train --resume {result.run}", markup=False)
+        raise typer.Exit(FAILED)
+
+
+def _write_report(result: "TrainResult") -> "Report":
+    from naign_ext.report import write_report
+    from naign_ext.training.config import load_config
+
+    device = load_config(result.run / "config.yaml").device
+    with notes().status("measuring") as status:
+        return write_report(result.run, device=device, say=status.update)
+
+
+def _free_folder(dataset: str, preset: str) -> Path:
+    """runs/DATASET-PRESET, with a number where that is taken."""
+    safe = "".join(c if c.isalnum() else "-" for c in dataset.rpartition("/")[2] or dataset).strip("-")
+    base = Path("runs") / f"{safe}-{preset}"
+    candidates = (base if i == 1 else base.with_name(f"{base.name}-{i}") for i in range(1, 10_000))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def _changes(flags: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Flags and key=value settings as nested values."""
+    import yaml
+
+    changes: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    for text in settings:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise Mistake(f"--set: expected key=value, got {text!r}")
+        *sections, name = key.strip().split(".")
+        place = changes
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = yaml.safe_load(value)
+    return changes
