@@ -51,7 +51,7 @@ class Bar(RunProgress):
 
     def started(self, run: Started) -> None:
         """Name the run and set up the bar."""
-        self._bar.console.print(describe_run(run), soft_wrap=True)
+        self._bar.console.print(describe_run(run), soft_wrap=True, markup=False, highlight=False)
         self._task = self._bar.add_task(
             "training", total=run.steps, completed=run.step, terms="", speed="", left=""
         )
@@ -69,7 +69,7 @@ class Bar(RunProgress):
 
     def finished(self, result: TrainResult) -> None:
         """Say how long it took."""
-        self._bar.console.print(describe_end(result), soft_wrap=True)
+        self._bar.console.print(describe_end(result), soft_wrap=True, markup=False, highlight=False)
 
 
 class Lines(RunProgress):
