@@ -535,7 +535,8 @@ Filter search(const Matrix& data, const void* packed, const PoolRange& pool,
 }
 
 bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns) {
-  return rows * pool_rows * columns <= (1 << 15) || pool_rows < 8;
+  // A distance costs as much as 24 columns before the first one is read.
+  return rows * pool_rows * (columns + 24) <= (1 << 16) || pool_rows < 8;
 }
 
 void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& result) {
@@ -543,15 +544,16 @@ void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& 
   const Rows rows(data, table);
   const Rows pool_rows(pool.rows, table);
   const int64_t columns = data.columns;
-  std::vector<float> x_scratch(columns);
-  std::vector<float> y_scratch(columns);
+  std::vector<float> scratch(rows.in_place() && pool_rows.in_place() ? 0 : 2 * columns);
+  float* x_scratch = scratch.data();
+  float* y_scratch = scratch.data() + (scratch.empty() ? 0 : columns);
   for (int64_t j = 0; j < pool_rows.count(); ++j) {
-    const float* y = pool_rows.get(j, y_scratch.data());
-    if (!table.all_finite(y, columns)) continue;
+    const float* y = pool_rows.get(j, y_scratch);
     for (int64_t i = 0; i < rows.count(); ++i) {
-      const float* x = rows.get(i, x_scratch.data());
-      const double distance = table.distance(x, y, columns);
-      if (!(distance >= pool.reject_below) || !std::isfinite(distance)) continue;
+      const double distance = table.distance(rows.get(i, x_scratch), y, columns);
+      // A distance of finite rows is finite, one with a NaN or Inf in it is not.
+      if (!(distance <= std::numeric_limits<double>::max())) continue;
+      if (distance < pool.reject_below) continue;
       insert(result, i, distance, pool.first_index + j);
     }
   }
@@ -560,7 +562,7 @@ void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& 
 void finish(const Matrix& data, const Neighbours& result, float* distances) {
   const Kernels& table = kernels(isa());
   const Rows rows(data, table);
-  std::vector<float> scratch(data.columns);
+  std::vector<float> scratch(rows.in_place() ? 0 : data.columns);
   for (int64_t i = 0; i < result.rows; ++i) {
     const bool empty = result.indices[i * result.k] < 0;
     const bool usable = !empty || table.all_finite(rows.get(i, scratch.data()), data.columns);

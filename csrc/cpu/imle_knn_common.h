@@ -67,15 +67,24 @@ inline __attribute__((always_inline)) Vector load(const Number* from) {
   return vector;
 }
 
+// The sum of all lanes: the upper half is added to the lower one until one lane is left.
+inline __attribute__((always_inline)) double sum_of(Doubles v) {
+  const auto four =
+      __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+  const auto two =
+      __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
+  return two[0] + two[1];
+}
+
 template <class Vector>
-inline __attribute__((always_inline)) auto sum_of(Vector vector) {
-  constexpr int64_t count = sizeof(vector) / sizeof(vector[0]);
-  std::remove_reference_t<decltype(vector[0])> lanes[count];
-  std::memcpy(lanes, &vector, sizeof(vector));
-  for (int64_t width = count / 2; width > 0; width /= 2) {
-    for (int64_t l = 0; l < width; ++l) lanes[l] += lanes[l + width];
-  }
-  return lanes[0];
+inline __attribute__((always_inline)) auto sum_of(Vector v) {
+  const auto eight = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                     __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  const auto four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) +
+                    __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+  const auto two =
+      __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
+  return two[0] + two[1];
 }
 
 constexpr int64_t distance_lanes = 32;
@@ -86,22 +95,40 @@ inline __attribute__((always_inline)) Doubles squared_difference(const float* x,
   return difference * difference;
 }
 
+// Fewer than eight columns, added as a vector of eight with zeros would be.
+inline double short_distance(const float* x, const float* y, int64_t columns) {
+  double squares[8] = {};
+  for (int64_t k = 0; k < columns; ++k) {
+    const double difference = static_cast<double>(x[k]) - static_cast<double>(y[k]);
+    squares[k] = difference * difference;
+  }
+  const double even = (squares[0] + squares[4]) + (squares[2] + squares[6]);
+  return even + ((squares[1] + squares[5]) + (squares[3] + squares[7]));
+}
+
+inline Doubles squared_difference(const float* x, const float* y, int64_t columns) {
+  Doubles squares{};
+  for (int64_t k = 0; k < columns; ++k) {
+    const double difference = static_cast<double>(x[k]) - static_cast<double>(y[k]);
+    squares[k] = difference * difference;
+  }
+  return squares;
+}
+
 double distance(const float* x, const float* y, int64_t columns) {
+  if (columns < 8) return short_distance(x, y, columns);
   Doubles a{}, b{}, c{}, d{};
-  const auto add = [&](const float* u, const float* v) __attribute__((always_inline)) {
-    a += squared_difference(u, v);
-    b += squared_difference(u + 8, v + 8);
-    c += squared_difference(u + 16, v + 16);
-    d += squared_difference(u + 24, v + 24);
-  };
-  const int64_t whole = columns / distance_lanes * distance_lanes;
-  for (int64_t k = 0; k < whole; k += distance_lanes) add(x + k, y + k);
-  if (whole < columns) {
-    float u[distance_lanes] = {};
-    float v[distance_lanes] = {};
-    std::memcpy(u, x + whole, (columns - whole) * sizeof(float));
-    std::memcpy(v, y + whole, (columns - whole) * sizeof(float));
-    add(u, v);
+  int64_t k = 0;
+  for (; k + distance_lanes <= columns; k += distance_lanes) {
+    a += squared_difference(x + k, y + k);
+    b += squared_difference(x + k + 8, y + k + 8);
+    c += squared_difference(x + k + 16, y + k + 16);
+    d += squared_difference(x + k + 24, y + k + 24);
+  }
+  Doubles* const sums[]{&a, &b, &c, &d};
+  for (int64_t v = 0; k < columns; ++v, k += 8) {
+    *sums[v] += k + 8 <= columns ? squared_difference(x + k, y + k)
+                                 : squared_difference(x + k, y + k, columns - k);
   }
   return sum_of((a + c) + (b + d));
 }

@@ -13,12 +13,13 @@ class Rows {
   int64_t count() const { return matrix_.rows; }
   int64_t columns() const { return matrix_.columns; }
 
+  // True where get() needs no scratch.
+  bool in_place() const { return matrix_.dtype == Dtype::float32 && matrix_.column_stride == 1; }
+
   // The row itself where it is contiguous float32, else its copy in scratch (columns floats).
   const float* get(int64_t row, float* scratch) const {
     const void* values = matrix_.row(row);
-    if (matrix_.dtype == Dtype::float32 && matrix_.column_stride == 1) {
-      return static_cast<const float*>(values);
-    }
+    if (in_place()) return static_cast<const float*>(values);
     kernels_.widen(values, matrix_.dtype, matrix_.column_stride, matrix_.columns, scratch);
     return scratch;
   }

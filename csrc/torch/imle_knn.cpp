@@ -3,16 +3,21 @@
 
 #include "naign/imle_knn.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <tuple>
 #include <vector>
 
+#include "aligned.h"
 #include "tensors.h"
 
 namespace naign::glue {
 namespace {
+
+// Waking another thread costs as much as this many differences.
+constexpr int64_t work_worth_a_thread = 1 << 16;
 
 double rejection(const std::optional<double>& reject_below) {
   return reject_below.value_or(-std::numeric_limits<double>::infinity());
@@ -34,48 +39,51 @@ Tensor empty_bytes(const Tensor& like, size_t bytes) {
   return torch::stable::new_empty(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
 }
 
-void search_one(const Tensor& data, const Tensor& pool, int64_t batch, double reject_below,
-                const Neighbours& result, const Parallel& parallel) {
-  const Matrix x = matrix_of(data, "data", batch);
-  const PoolRange range{matrix_of(pool, "pool", batch), 0, reject_below};
+void search_one(const Matrix& x, const Matrix& pool, double reject_below, const Neighbours& result,
+                const Parallel& parallel) {
+  const PoolRange range{pool, 0, reject_below};
   result.clear();
-  if (cpu::prefers_direct(x.rows, range.rows.rows, x.columns)) {
+  if (cpu::prefers_direct(x.rows, pool.rows, x.columns)) {
     cpu::search_direct(x, range, result);
     return;
   }
   const cpu::Filter filter = cpu::first_filter(x.columns);
-  const Tensor packed = empty_bytes(data, cpu::packed_bytes(x.rows, x.columns, filter));
-  cpu::pack_data(x, range.rows, filter, packed.mutable_data_ptr(), parallel);
-  cpu::search(x, packed.const_data_ptr(), range, result, parallel);
+  const auto packed = cpu::aligned_array<char>(cpu::packed_bytes(x.rows, x.columns, filter));
+  cpu::pack_data(x, pool, filter, packed.get(), parallel);
+  cpu::search(x, packed.get(), range, result, parallel);
 }
 
 std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int64_t k,
                                     std::optional<double> reject_below) {
   check_pair(data, pool, k);
-  STD_TORCH_CHECK(k <= pool.size(pool.dim() - 2), "k: expected at most the pool's ",
-                  pool.size(pool.dim() - 2), " rows, got ", k);
-  const bool batched = data.dim() == 3;
-  const int64_t batches = batched ? data.size(0) : 1;
-  const int64_t rows = data.size(data.dim() - 2);
+  const Batches x = batches_of(data, "data");
+  const Batches y = batches_of(pool, "pool");
+  STD_TORCH_CHECK(k <= y.first.rows, "k: expected at most the pool's ", y.first.rows, " rows, got ",
+                  k);
+  const int64_t rows = x.first.rows;
   std::vector<int64_t> shape{rows, k};
-  if (batched) shape.insert(shape.begin(), batches);
+  if (data.dim() == 3) shape.insert(shape.begin(), x.count);
   Tensor distances = torch::stable::new_empty(data, shape, ScalarType::Float);
   Tensor indices = torch::stable::new_empty(data, shape, ScalarType::Long);
-  std::vector<double> exact(static_cast<size_t>(batches) * rows * k);
+  std::vector<double> exact(static_cast<size_t>(x.count) * rows * k);
+  auto* rounded = static_cast<float*>(distances.mutable_data_ptr());
   auto* found = static_cast<int64_t*>(indices.mutable_data_ptr());
   const auto search_batch = [&](int64_t batch, const Parallel& parallel) {
     const int64_t at = batch * rows * k;
     const Neighbours result{exact.data() + at, found + at, rows, k};
-    search_one(data, pool, batch, rejection(reject_below), result, parallel);
-    cpu::finish(matrix_of(data, "data", batch), result,
-                static_cast<float*>(distances.mutable_data_ptr()) + at);
+    search_one(x[batch], y[batch], rejection(reject_below), result, parallel);
+    cpu::finish(x[batch], result, rounded + at);
   };
-  const Parallel threads = torch_threads();
-  if (batches == 1) {
-    search_batch(0, threads);
-  } else if (batches > 1) {
-    threads.run(batches, [&](int64_t batch) { search_batch(batch, this_thread()); });
+  if (x.count == 1) {
+    search_batch(0, torch_threads());
+    return {distances, indices};
   }
+  const Parallel here = this_thread();
+  const int64_t pairs = rows * y.first.rows * x.first.columns;
+  const int64_t grain = std::max<int64_t>(1, work_worth_a_thread / std::max<int64_t>(1, pairs));
+  torch::stable::parallel_for(0, x.count, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t batch = begin; batch < end; ++batch) search_batch(batch, here);
+  });
   return {distances, indices};
 }
 

@@ -26,17 +26,32 @@ inline Dtype dtype_of(const Tensor& tensor, const char* name) {
   }
 }
 
-// The matrix of a 2-D tensor, or of one batch of a 3-D tensor.
-inline Matrix matrix_of(const Tensor& tensor, const char* name, int64_t batch = 0) {
+// A 2-D tensor, or the batches of a 3-D tensor. Asking torch for sizes and strides costs more than
+// a small search: it is done once.
+struct Batches {
+  Matrix first;
+  int64_t count;
+  int64_t stride;  // in elements
+
+  Matrix operator[](int64_t batch) const {
+    Matrix matrix = first;
+    matrix.values =
+        static_cast<const char*>(matrix.values) + batch * stride * bytes_of(matrix.dtype);
+    return matrix;
+  }
+};
+
+inline Batches batches_of(const Tensor& tensor, const char* name) {
   const int64_t dims = tensor.dim();
   STD_TORCH_CHECK(dims == 2 || dims == 3, name, ": expected 2 or 3 dimensions, got ", dims);
-  Matrix matrix{tensor.const_data_ptr(), dtype_of(tensor, name),  tensor.size(dims - 2),
-                tensor.size(dims - 1),   tensor.stride(dims - 2), tensor.stride(dims - 1)};
-  if (dims == 3) {
-    matrix.values =
-        static_cast<const char*>(matrix.values) + batch * tensor.stride(0) * bytes_of(matrix.dtype);
-  }
-  return matrix;
+  const Matrix matrix{tensor.const_data_ptr(), dtype_of(tensor, name),  tensor.size(dims - 2),
+                      tensor.size(dims - 1),   tensor.stride(dims - 2), tensor.stride(dims - 1)};
+  return dims == 2 ? Batches{matrix, 1, 0} : Batches{matrix, tensor.size(0), tensor.stride(0)};
+}
+
+inline Matrix matrix_of(const Tensor& tensor, const char* name) {
+  STD_TORCH_CHECK(tensor.dim() == 2, name, ": expected 2 dimensions, got ", tensor.dim());
+  return batches_of(tensor, name).first;
 }
 
 // torch's own threads: torch.set_num_threads is obeyed.
