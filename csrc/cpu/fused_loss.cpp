@@ -37,8 +37,7 @@ const LossKernels& kernels() {
 }
 
 Work work_of(const FusedLoss& loss) {
-  const int terms =
-      loss.matched.values == nullptr ? 1 : (loss.projected.values == nullptr ? 2 : 3);
+  const int terms = loss.matched.values == nullptr ? 1 : (loss.projected.values == nullptr ? 2 : 3);
   const LossKernels& table = kernels();
   Work work{{&loss.reconstruction, &loss.matched, &loss.projected},
             loss.data,
@@ -52,7 +51,6 @@ Work work_of(const FusedLoss& loss) {
   }
   return work;
 }
-
 
 const float* read(const Work& work, const LossTensor& tensor, int64_t first, int64_t count,
                   float* scratch) {

@@ -15,6 +15,7 @@
 #include "aligned.h"
 #include "imle_knn_kernels.h"
 #include "naign/rounding.h"
+#include "nearest.h"
 #include "packed_data.h"
 #include "round_up.h"
 #include "rows.h"
@@ -34,25 +35,6 @@ constexpr int64_t tiles_per_block = 16;
 constexpr int64_t block_bytes = 2 << 20;
 constexpr int64_t sums_bytes = 4 << 20;
 constexpr int64_t units_per_chunk = 512;
-
-// The k smallest (distance, index) of one data row.
-void insert(const Neighbours& result, int64_t row, double distance, int64_t index) {
-  double* distances = result.distances + row * result.k;
-  int64_t* indices = result.indices + row * result.k;
-  const auto before = [&](int64_t position) {
-    return distances[position] < distance ||
-           (distances[position] == distance && indices[position] >= 0 && indices[position] < index);
-  };
-  int64_t position = result.k;
-  while (position > 0 && !before(position - 1)) --position;
-  if (position == result.k) return;
-  for (int64_t i = result.k - 1; i > position; --i) {
-    std::atomic_ref(distances[i]).store(distances[i - 1], std::memory_order_relaxed);
-    indices[i] = indices[i - 1];
-  }
-  std::atomic_ref(distances[position]).store(distance, std::memory_order_relaxed);
-  indices[position] = index;
-}
 
 // Squared distances that the filter can certify, in scaled units.
 struct Bounds {

@@ -47,6 +47,10 @@ void search_one(const Matrix& x, const Matrix& pool, double reject_below, const 
     cpu::search_direct(x, range, result);
     return;
   }
+  if (cpu::prefers_tree(x.rows, pool.rows, x.columns)) {
+    cpu::search_tree(x, range, result, parallel);
+    return;
+  }
   const cpu::Filter filter = cpu::first_filter(x.columns);
   const auto packed = cpu::aligned_array<char>(cpu::packed_bytes(x.rows, x.columns, filter));
   cpu::pack_data(x, pool, filter, packed.get(), parallel);
@@ -126,6 +130,10 @@ int64_t imle_knn_update(const Tensor& data, const Tensor& packed, const Tensor& 
                           static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows,
                           distances.size(1)};
   const PoolRange range{matrix_of(pool, "pool"), offset, rejection(reject_below)};
+  if (cpu::prefers_tree(x.rows, range.rows.rows, x.columns)) {
+    cpu::search_tree(x, range, result, torch_threads());
+    return filter;
+  }
   return static_cast<int64_t>(
       cpu::search(x, packed.const_data_ptr(), range, result, torch_threads()));
 }

@@ -64,6 +64,13 @@ bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns);
 // The same result by comparing every pair exactly.
 void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& result);
 
+// True where a k-d tree over the pool is faster than comparing in blocks.
+bool prefers_tree(int64_t rows, int64_t pool_rows, int64_t columns);
+
+// The same result by a k-d tree over these pool rows.
+void search_tree(const Matrix& data, const PoolRange& pool, const Neighbours& result,
+                 const Parallel& parallel);
+
 // Distances as float32; NaN and index -1 where the data row itself holds NaN or Inf.
 void finish(const Matrix& data, const Neighbours& result, float* distances);
 

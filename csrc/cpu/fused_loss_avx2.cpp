@@ -1,0 +1,25 @@
+// The loops of the fused loss for AVX2.
+#if defined(__x86_64__)
+#include <bit>
+#include <cstring>
+
+#include "fused_loss_kernels.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+
+namespace naign::cpu {
+namespace {
+
+constexpr int64_t width = 8;
+
+#include "fused_loss_common.h"
+
+}  // namespace
+
+const LossKernels& loss_kernels_avx2() { return loss_kernels; }
+
+}  // namespace naign::cpu
+
+#pragma GCC pop_options
+#endif

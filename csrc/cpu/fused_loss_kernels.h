@@ -1,0 +1,23 @@
+// The loops of the fused loss, one table per instruction set; all tables give the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "naign/fused_loss.h"
+
+namespace naign::cpu {
+
+// Writes the gradients of elements [begin, end), slope_t * d|.|^p, and each term's sum of |.|^p.
+using LossLoop = void (*)(const FusedLoss& loss, const float (&slopes)[3], int64_t begin,
+                          int64_t end, double* sums);
+
+// [some tensor is of half precision][|.| instead of its square][number of terms - 1]
+using LossLoops = LossLoop[2][2][3];
+
+const LossLoops& loss_loops_portable();
+#if defined(__x86_64__)
+const LossLoops& loss_loops_avx2();
+const LossLoops& loss_loops_avx512();
+#endif
+
+}  // namespace naign::cpu
