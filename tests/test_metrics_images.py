@@ -147,6 +147,8 @@ def test_classifier_refuses_bad_labels():
         fit_classifier(train, labels[:5])
     with pytest.raises(ValueError, match="labels: expected classes"):
         fit_classifier(train, torch.zeros(20, dtype=torch.int64))
+    with pytest.raises(ValueError, match="images: expected"):
+        fit_classifier(train.flatten(1), labels)
 
 
 def test_pca_gaussian_has_the_moments_of_the_data():

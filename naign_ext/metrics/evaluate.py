@@ -163,8 +163,9 @@ class Judge:
     @property
     def classifier(self) -> Classifier | None:
         """The yardstick network, where the data have labels; trained on first use."""
-        if self._classifier is None and self.dataset.train_labels is not None:
-            self._classifier = fit_classifier(self.train, self.dataset.train_labels, seed=self.seed)
+        labels = self.dataset.train_labels if self.dataset.kind == "image" else None
+        if self._classifier is None and labels is not None:
+            self._classifier = fit_classifier(self.train, labels, seed=self.seed)
         return self._classifier
 
     def features(self, x: Tensor) -> Tensor:
