@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "aligned.h"
+#include "filter.h"
 #include "imle_knn_kernels.h"
-#include "naign/rounding.h"
 #include "nearest.h"
 #include "packed_data.h"
 #include "round_up.h"
@@ -36,68 +36,10 @@ constexpr int64_t block_bytes = 2 << 20;
 constexpr int64_t sums_bytes = 4 << 20;
 constexpr int64_t units_per_chunk = 512;
 
-// Squared distances that the filter can certify, in scaled units.
-struct Bounds {
-  double product_gamma;  // relative error of the product sum, against n_x n_y
-  double norm_gamma;     // relative error of |y~|^2 and of the score's last rounding, against n_y^2
-  double underflow;      // absolute error
-  double slack;          // relative error of float64 arithmetic, here and in the exact distance
-
-  // Integer sums are exact: only their conversion, their scale and the last subtraction round.
-  Bounds(int64_t columns, Filter filter)
-      : product_gamma(gamma(filter == Filter::float32 ? static_cast<double>(columns) + 2 : 5)),
-        norm_gamma(gamma(filter == Filter::float32 ? static_cast<double>(columns) / 64 + 14 : 4)),
-        underflow(0x1p-115 + 4 * underflow_unit * static_cast<double>(columns)),
-        slack((static_cast<double>(columns) / 32 + 64) * 0x1p-52) {}
-
-  // At least |score - (|y~|^2 - 2 <x~, y~>)|.
-  double score_error(const Query& query, double reach) const {
-    return 2 * product_gamma * query.reach * reach + norm_gamma * reach * reach + underflow +
-           slack * (query.norm + reach * reach);
-  }
-
-  // The distance of x and y is at least sqrt(lower(...)) and at most sqrt(upper(...)).
-  double lower(const Query& query, double score, double error, double reach) const {
-    const double squared = query.norm + score - score_error(query, reach);
-    const double distance = std::sqrt(std::max(0.0, squared)) - query.error - error;
-    return distance > 0 ? distance * distance * (1 - slack) : 0;
-  }
-  double upper(const Query& query, double score, double error, double reach) const {
-    const double squared = query.norm + score + score_error(query, reach);
-    const double distance = std::sqrt(std::max(0.0, squared)) + query.error + error;
-    return distance * distance * (1 + slack);
-  }
-
-  // The score above which lower(...) > squared for every row of at most this error and reach.
-  double score_beyond(const Query& query, double squared, double error, double reach) const {
-    const double distance = std::sqrt(squared * (1 + 2 * slack)) + query.error + error;
-    return distance * distance * (1 + slack) - query.norm + score_error(query, reach);
-  }
-
-  // The score below which upper(...) < squared for every row of at most this error and reach.
-  double score_within(const Query& query, double squared, double error, double reach) const {
-    const double distance = std::sqrt(squared * (1 - 2 * slack)) - query.error - error;
-    if (!(distance > 0)) return -infinity;
-    return distance * distance * (1 - slack) - query.norm - score_error(query, reach);
-  }
-};
-
 struct Candidate {
   int32_t lane;
   int32_t row;  // of the block
   float score;
-};
-
-// What the filter needs of the data: the caller's packing, or a tighter one made on the way.
-struct Stage {
-  const PackedData& packed;
-  const FilterKernel& filter;
-  Bounds bounds;
-
-  explicit Stage(const PackedData& prepared)
-      : packed(prepared),
-        filter(kernels(prepared.isa).filter(prepared.filter)),
-        bounds(prepared.columns, prepared.filter) {}
 };
 
 struct Problem {
@@ -151,64 +93,6 @@ struct Problem {
   std::mutex tightening_;
   std::vector<AlignedArray<char>> memory_;
   std::vector<std::unique_ptr<Stage>> stages_;
-};
-
-// A few pool rows, packed for the filter.
-struct Block {
-  int64_t first = 0;
-  int64_t count = 0;
-  int64_t units;
-  int64_t row_stride;  // in units; not a multiple of a page, so that rows do not share cache sets
-  AlignedArray<char> packed;
-  AlignedArray<float> norm;
-  AlignedArray<float> scale;
-  AlignedArray<int32_t> start;
-  std::vector<float> error;
-  std::vector<float> reach;
-  std::vector<RowKind> kind;
-  double largest_error = 0;
-  double largest_reach = 0;
-  bool any_wild = false;
-
-  Block(int64_t rows, int64_t row_units)
-      : units(row_units),
-        row_stride((row_units + 15) / 16 * 16 + 16),
-        packed(aligned_array<char>(rows * row_stride * PackedData::unit_bytes)),
-        norm(aligned_array<float>(rows)),
-        scale(aligned_array<float>(rows)),
-        start(aligned_array<int32_t>(rows)),
-        error(rows),
-        reach(rows),
-        kind(rows) {}
-
-  char* row(int64_t r) const { return packed.get() + r * row_stride * PackedData::unit_bytes; }
-
-  void clear(int64_t new_first, int64_t new_count) {
-    first = new_first;
-    count = new_count;
-    largest_error = largest_reach = 0;
-    any_wild = false;
-  }
-
-  void exclude(int64_t r, RowKind why) {
-    kind[r] = why;
-    any_wild |= why == RowKind::wild;
-    norm[r] = std::numeric_limits<float>::infinity();
-    scale[r] = 0;
-    start[r] = 0;
-    std::fill_n(row(r), row_stride * PackedData::unit_bytes, char{0});
-  }
-
-  void include(int64_t r, const PackedRow& info) {
-    kind[r] = RowKind::usual;
-    norm[r] = static_cast<float>(info.norm);
-    scale[r] = info.scale;
-    start[r] = info.start;
-    error[r] = info.error;
-    reach[r] = info.reach;
-    largest_error = std::max<double>(largest_error, info.error);
-    largest_reach = std::max<double>(largest_reach, info.reach);
-  }
 };
 
 // How the panels x blocks grid is cut: blocks as long as the caches hold, groups of panels so small
@@ -282,11 +166,7 @@ class Worker {
     if (!kernels_.all_finite(values, columns_) || repeats(values, block_.first + r)) {
       return block_.exclude(r, RowKind::excluded);
     }
-    const PackedData& packed = stage_.packed;
-    const PackedRow info = stage_.filter.pack_row(values, packed.centre(), packed.scale, columns_,
-                                                  block_.units, block_.row(r));
-    if (!(info.reach <= largest_reach)) return block_.exclude(r, RowKind::wild);
-    block_.include(r, info);
+    block_.pack(r, values, stage_);
   }
 
   // A row equal to the one before it cannot be the single nearest: the tie goes to the other.

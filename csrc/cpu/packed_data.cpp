@@ -78,7 +78,7 @@ float scale_for(float magnitude) {
 
 Query query_of(const PackedRow& row, bool finite) {
   if (!finite) return {0, 0, 0, RowKind::excluded};
-  if (!(row.reach <= largest_reach)) return {0, 0, 0, RowKind::wild};
+  if (!(row.reach <= largest_row_reach)) return {0, 0, 0, RowKind::wild};
   return {row.norm, row.error, row.reach, RowKind::usual};
 }
 
@@ -119,6 +119,8 @@ PackedData packed_layout(int64_t rows, int64_t columns, Filter filter) {
   return {rows,   columns, (columns + per_unit - 1) / per_unit, panels, table.lanes, isa(),
           filter, 1};
 }
+
+bool has_filter(Filter filter) { return kernels(isa()).filter(filter).tile != nullptr; }
 
 Filter first_filter(int64_t columns) {
   if (columns < least_integer_columns) return Filter::float32;

@@ -17,7 +17,7 @@ enum class RowKind : int32_t {
 };
 
 // Rows beyond this norm, after scaling, are wild: squares and their sums stay far from overflow.
-constexpr float largest_reach = 0x1p50f;
+constexpr float largest_row_reach = 0x1p50f;
 
 // What the bounds need to know of a data row; see docs/exactness.md for the notation.
 struct Query {

@@ -94,6 +94,8 @@ std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int6
 cpu::Filter filter_of(int64_t number) {
   STD_TORCH_CHECK(number >= 0 && number <= static_cast<int64_t>(cpu::Filter::float32),
                   "filter: expected 0, 1 or 2, got ", number);
+  STD_TORCH_CHECK(cpu::has_filter(static_cast<cpu::Filter>(number)),
+                  "filter: this instruction set has no kernel for it");
   return static_cast<cpu::Filter>(number);
 }
 
@@ -112,6 +114,19 @@ Tensor imle_knn_pack(const Tensor& data, const Tensor& sample, int64_t filter) {
 
 bool imle_knn_packing_fits(const Tensor& packed, const Tensor& sample) {
   return cpu::packing_fits(packed.const_data_ptr(), matrix_of(sample, "sample"));
+}
+
+std::tuple<Tensor, Tensor> imle_knn_filter_bounds(const Tensor& data, const Tensor& pool,
+                                                  int64_t filter) {
+  check_pair(data, pool, 1);
+  const Tensor packed = imle_knn_pack(data, pool, filter);
+  const std::vector<int64_t> shape{data.size(0), pool.size(0)};
+  Tensor lower = torch::stable::new_empty(data, shape, ScalarType::Double);
+  Tensor upper = torch::stable::new_empty(data, shape, ScalarType::Double);
+  cpu::filter_bounds(packed.const_data_ptr(), matrix_of(pool, "pool"),
+                     static_cast<double*>(lower.mutable_data_ptr()),
+                     static_cast<double*>(upper.mutable_data_ptr()));
+  return {lower, upper};
 }
 
 int64_t imle_knn_update(const Tensor& data, const Tensor& packed, const Tensor& pool,
@@ -145,6 +160,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
   m.def("imle_knn(Tensor data, Tensor pool, int k, float? reject_below) -> (Tensor, Tensor)");
   m.def("imle_knn_first_filter(Tensor data) -> int");
   m.def("imle_knn_pack(Tensor data, Tensor sample, int filter) -> Tensor");
+  m.def("imle_knn_filter_bounds(Tensor data, Tensor pool, int filter) -> (Tensor, Tensor)");
   m.def("imle_knn_packing_fits(Tensor packed, Tensor sample) -> bool");
   m.def(
       "imle_knn_update(Tensor data, Tensor packed, Tensor pool, int filter, int offset, "
@@ -155,6 +171,7 @@ STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
   m.impl("imle_knn", TORCH_BOX(&naign::glue::imle_knn));
   m.impl("imle_knn_first_filter", TORCH_BOX(&naign::glue::imle_knn_first_filter));
   m.impl("imle_knn_pack", TORCH_BOX(&naign::glue::imle_knn_pack));
+  m.impl("imle_knn_filter_bounds", TORCH_BOX(&naign::glue::imle_knn_filter_bounds));
   m.impl("imle_knn_packing_fits", TORCH_BOX(&naign::glue::imle_knn_packing_fits));
   m.impl("imle_knn_update", TORCH_BOX(&naign::glue::imle_knn_update));
 }

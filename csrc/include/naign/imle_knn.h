@@ -36,6 +36,8 @@ namespace cpu {
 // differ in speed only: every pair that any of them keeps is compared exactly.
 enum class Filter : int32_t { int8, int16, float32 };
 
+bool has_filter(Filter filter);
+
 // The cheapest filter that this processor has for rows of this length, and the next one.
 Filter first_filter(int64_t columns);
 Filter tighter_filter(Filter filter);
@@ -57,6 +59,10 @@ bool packing_fits(const void* packed, const Matrix& sample);
 // pairs; packing the data for it would serve the next search.
 Filter search(const Matrix& data, const void* packed, const PoolRange& pool,
               const Neighbours& result, const Parallel& parallel);
+
+// What the filter knows of every pair: bounds of the squared distance, row-major (rows, pool rows),
+// [0, inf] for rows it leaves alone. For tests; stores all pairs.
+void filter_bounds(const void* packed, const Matrix& pool, double* lower, double* upper);
 
 // True for problems so small that comparing every pair exactly is faster than preparing.
 bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns);
