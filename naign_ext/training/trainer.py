@@ -170,9 +170,8 @@ class _Trainer:
         self.progress = progress
         self.stop = stop
         self.heldout_rows = len(dataset.heldout)
-        held = dataset.heldout if self.heldout_rows else dataset.train
-        self.heldout = held.to(state.device)
-        self.originals = dataset.train
+        self.heldout = dataset.heldout.to(state.device)
+        self.originals = dataset.train.to(state.device)
         self.order = BatchOrder(len(state.objective.data), config.seed)
         self.latent_scale = float(getattr(config.objective, "latent_scale", 1.0))
         self.began = time.perf_counter()
@@ -300,7 +299,7 @@ class _Trainer:
 
     def validate(self) -> float | None:
         seed = derive_seed(self.config.seed, "validation")
-        figures = validate(self.state.average, self.heldout, self.latent_scale, seed)
+        figures = validate(self.state.average, self.originals, self.heldout, self.latent_scale, seed)
         self.write("validation", **figures)
         self.progress.validated(self.state.step, figures)
         return figures["score"] if math.isfinite(figures["score"]) else None
