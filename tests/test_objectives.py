@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from naign_ext.data import corrupt
-from naign_ext.latents import BLOCK, LatentPool
+from naign_ext.latents import BLOCK, LatentPool, derive_seed, generator
 from naign_ext.objectives import OBJECTIVES, Imle, ImleOptions, Naign, NaignOptions
 from naign_ext.objectives.matching import Matcher, sample_in_evaluation
 from naign_ext.objectives.naign import add_noise, nearest_data
@@ -257,6 +257,32 @@ def test_corruptions_take_turns_and_repeat_with_the_step():
         run_loss(objective, f, torch.arange(7), step)
     assert [s[:2] for s in seen] == [("mask", 4), ("noise", 3)] * 3
     assert seen[:2] == seen[2:4] and seen[4][2] != seen[0][2]
+
+
+def test_varied_data_are_kept_and_repaired_while_the_match_stays_with_the_data():
+    def vary(x, seed):
+        return x + torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
+
+    f, data, rows = network(), points(), torch.arange(8)
+    options = NaignOptions(pool_size=64, denoise_weight=1.0, denoise_sigma=1e-6)
+    plain = Naign(options, data, seed=SEED)
+    varied = Naign(options, data, seed=SEED, vary=vary)
+    expected, loss = run_loss(plain, f, rows, 3), run_loss(varied, f, rows, 3)
+    x = vary(data[rows], derive_seed(SEED, "vary", 3))
+    error = (f(x) - x).square().mean().item()
+    assert loss.terms["imle"].item() == pytest.approx(expected.terms["imle"].item(), rel=1e-6)
+    assert loss.terms["reconstruction"].item() == pytest.approx(error, rel=1e-5)
+    assert loss.terms["denoise"].item() == pytest.approx(error, rel=1e-4)
+    assert error != pytest.approx(expected.terms["reconstruction"].item(), rel=1e-2)
+    loss.total.backward()
+    got = [p.grad.clone() for p in f.parameters()]
+    f.zero_grad()
+    z, nearest = brute_force(f, data[rows], options, 3)
+    noisy = add_noise(x, 1e-6, generator(SEED, "denoise", 3))
+    parts = ((f(x), x), (f(z[nearest]), data[rows]), (f(noisy), x))
+    sum((a - b).square().mean() for a, b in parts).backward()
+    for a, p in zip(got, f.parameters(), strict=True):
+        torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_idempotence_ramp_starts_at_nothing():

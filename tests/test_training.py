@@ -379,8 +379,10 @@ def test_augmentation_multiplies_the_rows(whole_faces, tmp_path):
         def started(self, started):
             rows.append((started.rows, started.heldout_rows))
 
-    train(configuration(*FACES, "steps=1", dataset="lfw100"), tmp_path / "run", progress=Watch())
-    assert rows == [(80 * 2 * 9, 20)]
+    for name, shift, factor in (("shifted", 1, 2 * 9), ("flipped", 0, 2)):
+        settings = (*FACES, f"augment.shift={shift}", "augment.flip=true", "steps=1")
+        train(configuration(*settings, dataset="lfw100"), tmp_path / name, progress=Watch())
+        assert rows.pop() == (80 * factor, 20)
     with pytest.raises(ConfigError, match=r"^augment: 8gaussians has vectors"):
         train(configuration("augment.flip=true"), tmp_path / "other")
 

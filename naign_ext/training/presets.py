@@ -37,7 +37,7 @@ _DIGITS = {
         "normalisation": "batch",
     },
     "optimiser": {"lr": 2e-3},
-    "objective": {"pool_size": 256, "denoise_weight": 0.5, "denoise_sigma": 1.0},
+    "objective": {"pool_size": 256, "denoise_weight": 0.5, "denoise_sigma": 1.0, "restore_weight": 0.5},
 }
 _MNIST = {
     "steps": 1600,
@@ -49,7 +49,7 @@ _MNIST = {
         "normalisation": "layer",
     },
     "optimiser": {"lr": 2e-3},
-    "objective": {"pool_size": 384, "denoise_weight": 0.5, "denoise_sigma": 1.0},
+    "objective": {"pool_size": 384, "denoise_weight": 0.5, "denoise_sigma": 1.0, "restore_weight": 0.5},
 }
 # The match covers the 160 images themselves, so that each is generated; shifts and corruptions in the
 # reconstruction terms alone make f keep and repair faces it has not seen.
