@@ -278,6 +278,22 @@ def test_what_may_not_change_is_named(whole, tmp_path):
         resume(whole.run, changes={"steps": 0})
 
 
+def test_a_configuration_edited_by_hand_is_refused(tmp_path):
+    run = tmp_path / "run"
+    train(configuration("steps=3"), run)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("lr: 0.003", "lr: 0.001"))
+    with pytest.raises(ConfigError, match=r"^optimiser\.lr: config\.yaml is not what"):
+        resume(run, changes={"steps": 4})
+
+
+def test_a_run_may_lie_in_a_folder_called_checkpoints(tmp_path):
+    run = tmp_path / "checkpoints" / "run"
+    train(configuration("steps=3"), run)
+    assert load_checkpoint(run).step == 3
+    assert resume(run, changes={"steps": 4}).step == 4
+
+
 def test_other_data_than_the_runs_are_refused(tmp_path):
     run = tmp_path / "run"
     train(configuration("steps=2"), run)

@@ -103,6 +103,14 @@ def checkpoint_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
+def is_checkpoint_path(path: Path) -> bool:
+    """Whether a path is that of a checkpoint's folder, whole or not, rather than a run's."""
+    name = path.name.removeprefix("step_")
+    return (path / "state.json").is_file() or (
+        path.parent.name == "checkpoints" and name != path.name and name.isdigit()
+    )
+
+
 def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dict[str, Any]) -> Path:
     """Write a checkpoint of a run so that a crash at any moment leaves it complete or absent.
 
@@ -174,7 +182,7 @@ def load_checkpoint(run: str | Path, which: Which = "best") -> Checkpoint:
 
 def find_checkpoint(run: Path, which: Which) -> Path:
     """The folder :func:`load_checkpoint` reads; not yet checked."""
-    if (run / "state.json").is_file() or run.parent.name == "checkpoints":
+    if is_checkpoint_path(run):
         return run
     paths = checkpoint_paths(run)
     if not paths:

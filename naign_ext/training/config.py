@@ -130,7 +130,7 @@ class TrainConfig(Options):
         "default", "Where the other values start from.", "Run"
     )
     seed: int = option(0, "Seed of weights, latents, noise and the order of the data.", "Run", ge=0)
-    steps: int = option(2000, "Updates of the weights.", "Run", ge=1)
+    steps: int = option(2000, "Updates of the weights.", "Run", ge=1, le=99_999_999)
     batch_size: int = option(128, "Data points in an update.", "Run", ge=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", "Run", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(

@@ -16,8 +16,10 @@ from naign_ext.latents import LatentPool, derive_seed
 from naign_ext.training.average import update_average
 from naign_ext.training.batches import BatchOrder
 from naign_ext.training.checkpoint import (
+    Checkpoint,
     checkpoint_paths,
     find_checkpoint,
+    is_checkpoint_path,
     load_checkpoint,
     remove_later_checkpoints,
     remove_old_checkpoints,
@@ -27,6 +29,7 @@ from naign_ext.training.config import (
     RESUMABLE,
     ConfigError,
     TrainConfig,
+    differing_fields,
     load_config,
     save_config,
     validate_config,
@@ -89,7 +92,7 @@ def resume(
         ConfigError: no run there, a change that may not be made, or data that are not those of the run.
     """
     path = Path(path)
-    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    run = path.parent.parent if is_checkpoint_path(path) else path
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"resume: expected a run folder with config.yaml, got {path}")
     config = _changed(load_config(run / "config.yaml"), changes or {})
@@ -127,7 +130,9 @@ def _run(
     with StopRequest() as stop, torch.random.fork_rng(devices=cuda), _Determinism(config):
         state = build_state(config, data)
         if start is not None:
-            restore(state, load_checkpoint(start))
+            checkpoint = load_checkpoint(start)
+            _check_unchanged(config, checkpoint)
+            restore(state, checkpoint)
         if changed:
             save_config(config, run / "config.yaml")
         remove_later_checkpoints(run, state.step)
@@ -381,6 +386,15 @@ def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
         if key not in RESUMABLE:
             raise ConfigError(f"{key}: cannot change when a run is resumed; only {', '.join(RESUMABLE)} can")
     return validate_config(merge(config.model_dump(mode="json"), changes))
+
+
+def _check_unchanged(config: TrainConfig, checkpoint: Checkpoint) -> None:
+    differing = differing_fields(config, validate_config(checkpoint.config))
+    for key in sorted(differing):
+        if key.split(".", maxsplit=1)[0] not in RESUMABLE:
+            raise ConfigError(
+                f"{key}: config.yaml is not what {checkpoint.path} was trained with; restore it"
+            )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
