@@ -30,7 +30,8 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@mkdir -p build/mypy && ln -sfn ../../cli build/mypy/naign_cli && ln -sfn ../../bench build/mypy/naign_bench
+	MYPYPATH=build/mypy $(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/python -m pytest -q tests/test_layers.py
 

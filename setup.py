@@ -28,7 +28,7 @@ def cuda_state() -> tuple[bool, str]:
     missing = []
     if torch.version.cuda is None:
         missing.append(f"torch {torch.__version__} has no CUDA")
-    if CUDA_HOME is None or shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin")) is None:
+    elif CUDA_HOME is None or shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin")) is None:
         missing.append("nvcc was not found (set CUDA_HOME)")
     if not sources("cuda", ".cu"):
         missing.append("this version has no CUDA kernels")
@@ -48,7 +48,8 @@ def extension() -> tuple[list, dict]:
 
     cuda, reason = cuda_state()
     host_flags = ["-std=c++20", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
-    host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-unused-function"]
+    host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+    host_flags += ["-Wno-unused-function"]
     device_flags = ["-std=c++20", "-O3", "--fmad=false"]
     device_flags += ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90a,code=sm_90a"]
     device_flags += ["-gencode=arch=compute_120,code=compute_120"]

@@ -9,6 +9,30 @@ from naign_ext import _native
 from naign_ext.ops import reference
 from naign_ext.ops.imle_knn import Neighbours, check_k, check_pool_matches, check_reject_below, check_tensor
 
+# Axes of the projection that discards most pairs before the full rows are compared.
+RANK = 64
+# Only a search that is used again repays finding the axes.
+PAIRS_BEFORE_PROJECTION = 1 << 22
+SAMPLED_ROWS = 2048
+
+
+def principal_axes(data: Tensor) -> Tensor:
+    """The RANK principal axes of data (N, D), orthonormal rows, float32; rows with NaN or Inf are left out.
+
+    They decide how much the projection discards, never the answer: |P (x - y)| <= |x - y| for any orthonormal P.
+    """
+    sample = data[:: max(1, len(data) // SAMPLED_ROWS)].double()
+    sample = sample[reference.finite_rows(sample)]
+    if len(sample) == 0:
+        return torch.zeros(RANK, data.shape[1], device=data.device)
+    sample = sample - sample.mean(dim=0)
+    sample = (sample / sample.abs().max().clamp(min=torch.finfo(torch.float64).tiny)).float()
+    rank = min(RANK, *sample.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        axes = torch.svd_lowrank(sample, q=rank, niter=4)[2].T
+    return torch.nn.functional.pad(axes, (0, 0, 0, RANK - rank)).contiguous()
+
 
 class ImleSearch:
     """The k nearest rows of a pool that arrives chunk by chunk, for every row of data.
@@ -39,6 +63,10 @@ class ImleSearch:
         self.reject_below = None if reject_below is None else float(reject_below)
         self._packed: Tensor | None = None
         self._filter = 0
+        self._axes: Tensor | None = None
+        self._no_projection = (data.new_empty(0), data.new_empty(0))
+        self._projection = self._no_projection
+        self._rows_seen = 0
         self.reset()
 
     def reset(self) -> None:
@@ -69,12 +97,16 @@ class ImleSearch:
             self._packed = None
         if self._packed is None:
             self._filter = operators.imle_knn_first_filter(self.data)
-            self._packed = operators.imle_knn_pack(self.data, pool, self._filter)
-        ended_with = operators.imle_knn_update(
+            self._pack(pool)
+        if self._axes is None and self._projection_pays():
+            self._axes = principal_axes(self.data)
+            self._project()
+        ended_with, projection_pays = operators.imle_knn_update(
             self.data,
             self._packed,
-            pool,
             self._filter,
+            *self._projection,
+            pool,
             first,
             self.reject_below,
             self._distances,
@@ -82,7 +114,23 @@ class ImleSearch:
         )
         if ended_with != self._filter:
             self._filter = ended_with
-            self._packed = operators.imle_knn_pack(self.data, pool, self._filter)
+            self._pack(pool)
+        if self._axes is not None and not projection_pays:
+            self._projection = self._no_projection
+        self._rows_seen += len(pool)
+
+    def _pack(self, pool: Tensor) -> None:
+        self._packed = torch.ops.naign.imle_knn_pack(self.data, pool, self._filter)
+        if self._projection is not self._no_projection:
+            self._project()
+
+    def _project(self) -> None:
+        self._projection = torch.ops.naign.imle_knn_project(self.data, self._packed, self._axes)
+
+    def _projection_pays(self) -> bool:
+        """Projecting a pool row costs as much as comparing it with a few hundred data rows."""
+        rows, columns = self.data.shape
+        return rows >= 512 and columns >= 4 * RANK and self._rows_seen * rows >= PAIRS_BEFORE_PROJECTION
 
     def neighbours(self) -> Neighbours:
         """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""

@@ -68,6 +68,46 @@ def test_mixed_dtypes_across_chunks() -> None:
     assert_same(search.neighbours(), imle_knn(data, torch.cat([p.float() for p in parts]), 3))
 
 
+def structured(rows: int, columns: int, seed: int, noise: float) -> Tensor:
+    """Rows near a subspace of 8 dimensions, as images are near few."""
+    return normal(rows, 8, seed) @ normal(8, columns, 99) + noise * normal(rows, columns, seed + 50)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.1, 3.0, 100.0])
+@pytest.mark.parametrize(("k", "reject_below"), [(1, None), (4, None), (1, 200.0), (3, 1e4)])
+def test_a_projection_discards_pairs_but_no_neighbours(
+    monkeypatch: pytest.MonkeyPatch, noise: float, k: int, reject_below: float | None
+) -> None:
+    monkeypatch.setattr("naign_ext.search.PAIRS_BEFORE_PROJECTION", 0)
+    data = structured(600, 300, 30, noise)
+    search = ImleSearch(data, k, reject_below=reject_below)
+    for seed in range(2):
+        pool = structured(3000, 300, 40 + seed, noise)
+        pool[7], pool[1500:1530], pool[2000] = math.nan, pool[1499], 1e30
+        pool[2500:2600] = pool[100:200].nextafter(pool[100:200] + 1)
+        search.reset()
+        for part in pool.split(1700):
+            search.update(part)
+        assert_same(search.neighbours(), imle_knn(data, pool, k, reject_below=reject_below))
+    assert search._axes is not None
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_a_projection_of_half_precision_and_odd_scales(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    monkeypatch.setattr("naign_ext.search.PAIRS_BEFORE_PROJECTION", 0)
+    data, pool = structured(520, 257, 31, 0.05), structured(2500, 257, 32, 0.05)
+    data[5, 5], data[9] = math.inf, 1e6
+    for x, y in ((data * scale, pool * scale), (data.half(), pool.bfloat16()), (data, pool.T.contiguous().T)):
+        assert_same(ImleSearch(x).update(y).neighbours(), imle_knn(x, y))
+
+
+def test_data_without_principal_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("naign_ext.search.PAIRS_BEFORE_PROJECTION", 0)
+    pool = normal(2000, 256, 33)
+    for data in (torch.zeros(512, 256), torch.full((512, 256), math.nan), normal(1, 256, 34).expand(512, -1)):
+        assert_same(ImleSearch(data).update(pool).neighbours(), imle_knn(data, pool))
+
+
 def test_empty_chunks_and_empty_data() -> None:
     data, pool = normal(9, 4, 11), normal(30, 4, 12)
     search = ImleSearch(data).update(pool[:0]).update(pool).update(pool[:0])

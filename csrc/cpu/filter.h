@@ -11,6 +11,7 @@
 #include "imle_knn_kernels.h"
 #include "naign/rounding.h"
 #include "packed_data.h"
+#include "round_up.h"
 
 namespace naign::cpu {
 
@@ -22,11 +23,12 @@ struct Bounds {
   double slack;          // relative error of float64 arithmetic, here and in the exact distance
 
   // Integer sums are exact: only their conversion, their scale and the last subtraction round.
-  Bounds(int64_t columns, Filter filter)
+  // `distance_columns` is the length of the rows whose distances decide.
+  Bounds(int64_t columns, Filter filter, int64_t distance_columns)
       : product_gamma(gamma(filter == Filter::float32 ? static_cast<double>(columns) + 2 : 5)),
         norm_gamma(gamma(filter == Filter::float32 ? static_cast<double>(columns) / 64 + 14 : 4)),
         underflow(0x1p-115 + 4 * underflow_unit * static_cast<double>(columns)),
-        slack((static_cast<double>(columns) / 32 + 64) * 0x1p-52) {}
+        slack((static_cast<double>(distance_columns) / 32 + 64) * 0x1p-52) {}
 
   // At least |score - (|y~|^2 - 2 <x~, y~>)|.
   double score_error(const Query& query, double reach) const {
@@ -60,16 +62,22 @@ struct Bounds {
   }
 };
 
-// What the filter needs of the data: the caller's packing, or a tighter one made on the way.
+// What a filter needs of the data: the caller's packing, a tighter one made on the way, or a
+// projection, whose distances bound the true ones from below only.
 struct Stage {
   const PackedData& packed;
   const FilterKernel& filter;
   Bounds bounds;
+  const PackedData* basis;
 
-  explicit Stage(const PackedData& prepared)
+  explicit Stage(const PackedData& prepared) : Stage(prepared, nullptr, prepared.columns) {}
+  Stage(const PackedData& prepared, const PackedData* axes, int64_t distance_columns)
       : packed(prepared),
         filter(kernels(prepared.isa).filter(prepared.filter)),
-        bounds(prepared.columns, prepared.filter) {}
+        bounds(prepared.columns, prepared.filter, distance_columns),
+        basis(axes) {}
+
+  bool bounds_from_above() const { return basis == nullptr; }
 };
 
 // A few pool rows, packed for the filter.
@@ -118,11 +126,12 @@ struct Block {
     std::fill_n(row(r), row_stride * PackedData::unit_bytes, char{0});
   }
 
-  // Packs a finite row.
-  void pack(int64_t r, const float* values, const Stage& stage) {
+  // Packs a finite row that is within `prior_error` of the one it stands for.
+  void pack(int64_t r, const float* values, const Stage& stage, float prior_error = 0) {
     const PackedData& packed = stage.packed;
-    const PackedRow info =
+    PackedRow info =
         stage.filter.pack_row(values, packed.centre(), packed.scale, packed.columns, units, row(r));
+    info.error = round_up(double{info.error} + prior_error);
     if (info.reach <= largest_row_reach) {
       include(r, info);
     } else {

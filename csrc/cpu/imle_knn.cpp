@@ -17,6 +17,7 @@
 #include "imle_knn_kernels.h"
 #include "nearest.h"
 #include "packed_data.h"
+#include "projection.h"
 #include "round_up.h"
 #include "rows.h"
 
@@ -36,6 +37,11 @@ constexpr int64_t block_bytes = 2 << 20;
 constexpr int64_t sums_bytes = 4 << 20;
 constexpr int64_t units_per_chunk = 512;
 
+// The block of a pool that tries the projection, and its outcome.
+constexpr int64_t trial_block = 3;
+constexpr int64_t trial_tiles = 2;
+enum class Trial { pending, passed, failed };
+
 struct Candidate {
   int32_t lane;
   int32_t row;  // of the block
@@ -53,8 +59,8 @@ struct Problem {
   double unit;                    // scaled squared distance = unit * squared distance
   std::vector<std::mutex> locks;  // one a panel, for its rows of the result
 
-  Problem(const Matrix& values, const PackedData& prepared, const PoolRange& range,
-          const Neighbours& neighbours)
+  Problem(const Matrix& values, const PackedData& prepared, const Projection& projection,
+          const PoolRange& range, const Neighbours& neighbours)
       : kernels(cpu::kernels(prepared.isa)),
         matrix(values),
         data(values, kernels),
@@ -65,11 +71,49 @@ struct Problem {
         unit(static_cast<double>(prepared.scale) * prepared.scale),
         locks(prepared.panels),
         first_(prepared),
-        current_(&first_) {}
+        current_(&first_) {
+    if (projection.data != nullptr) {
+      const auto* axes = static_cast<const PackedData*>(projection.basis);
+      projected_.emplace(*static_cast<const PackedData*>(projection.data), axes, values.columns);
+      trial_ = Trial::pending;
+    }
+  }
 
+  double worst(int64_t row) const {
+    double& last = result.distances[row * result.k + result.k - 1];
+    return std::atomic_ref(last).load(std::memory_order_relaxed);
+  }
+
+  // The full filter of the moment.
   const Stage& stage() const { return *current_.load(std::memory_order_acquire); }
 
-  // Goes on with the next tighter filter, unless another thread has already left `from`.
+  // What to use on a block. A projection gives no upper bounds, so the first blocks of a pool,
+  // which have none yet, go to the full filter; a short block then shows whether it discards
+  // enough.
+  const Stage& stage_for(int64_t block) const {
+    const Trial trial = trial_.load(std::memory_order_acquire);
+    const bool projects = block == trial_block ? trial != Trial::failed : trial == Trial::passed;
+    return block >= trial_block && projects ? *projected_ : stage();
+  }
+
+  bool projection_pays() const { return trial_ != Trial::failed; }
+
+  void pass_trial(const Stage& stage) {
+    Trial pending = Trial::pending;
+    if (&stage != &this->stage()) trial_.compare_exchange_strong(pending, Trial::passed);
+  }
+
+  // Goes on without the filter that kept too many pairs.
+  void leave(const Stage& from) {
+    if (projected_ && &from == &*projected_) {
+      trial_ = Trial::failed;
+    } else if (from.packed.filter != Filter::float32) {
+      tighten(from);
+    }
+  }
+
+ private:
+  // The next tighter filter, unless another thread has already left `from`.
   void tighten(const Stage& from) {
     const std::lock_guard guard(tightening_);
     if (&stage() != &from) return;
@@ -82,17 +126,13 @@ struct Problem {
     current_.store(stages_.back().get(), std::memory_order_release);
   }
 
-  double worst(int64_t row) const {
-    double& last = result.distances[row * result.k + result.k - 1];
-    return std::atomic_ref(last).load(std::memory_order_relaxed);
-  }
-
- private:
   Stage first_;
   std::atomic<const Stage*> current_;
   std::mutex tightening_;
   std::vector<AlignedArray<char>> memory_;
   std::vector<std::unique_ptr<Stage>> stages_;
+  std::optional<Stage> projected_;
+  std::atomic<Trial> trial_{Trial::failed};
 };
 
 // How the panels x blocks grid is cut: blocks as long as the caches hold, groups of panels so small
@@ -103,6 +143,11 @@ struct Plan {
   int64_t group_panels;
   int64_t groups;
   int64_t threads;
+  int64_t trial_rows;  // length of the block that tries the projection
+
+  int64_t first_row(int64_t block) const {
+    return block <= trial_block ? block * block_rows : (block - 1) * block_rows + trial_rows;
+  }
 };
 
 Plan plan_for(const Problem& problem, const Parallel& parallel) {
@@ -111,7 +156,9 @@ Plan plan_for(const Problem& problem, const Parallel& parallel) {
   const int64_t tile_bytes = packed.units * PackedData::unit_bytes * tile_rows;
   Plan plan{};
   plan.block_rows = std::clamp<int64_t>(block_bytes / tile_bytes, 4, tiles_per_block) * tile_rows;
-  plan.blocks = (problem.pool.count() + plan.block_rows - 1) / plan.block_rows;
+  plan.trial_rows = trial_tiles * tile_rows;
+  const int64_t pool_rows = problem.pool.count();
+  while (plan.first_row(plan.blocks) < pool_rows) ++plan.blocks;
   const int64_t wanted = std::max<int64_t>(1, 4 * parallel.threads / plan.blocks);
   const int64_t bounded = sums_bytes / (plan.block_rows * packed.lanes * 4);
   plan.group_panels = std::clamp<int64_t>((packed.panels + wanted - 1) / wanted, 1, bounded);
@@ -135,6 +182,7 @@ class Worker {
         thresholds_(aligned_array<float>(lanes_)),
         row_(columns_),
         query_(columns_) {
+    if (stage.basis != nullptr) projector_.emplace(*stage.basis, problem.stage().packed);
     if (chunks_ > 1) {
       sums_ = aligned_array<char>(plan.group_panels * plan.block_rows * lanes_ * 4);
     }
@@ -144,6 +192,7 @@ class Worker {
     block_.clear(first, count);
     const int64_t tile_rows = kernels_.tile_rows;
     for (int64_t r = 0; r < (count + tile_rows - 1) / tile_rows * tile_rows; ++r) load_row(r);
+    if (projector_) project();
   }
 
   // Returns the number of distances computed exactly.
@@ -166,7 +215,34 @@ class Worker {
     if (!kernels_.all_finite(values, columns_) || repeats(values, block_.first + r)) {
       return block_.exclude(r, RowKind::excluded);
     }
-    block_.pack(r, values, stage_);
+    if (!projector_) return block_.pack(r, values, stage_);
+    block_.exclude(r, RowKind::excluded);
+    to_project_.push_back(r);
+  }
+
+  // Projects the rows that load_row left, a tile at a time.
+  void project() {
+    const int64_t tile_rows = kernels_.tile_rows;
+    std::vector<float> scratch(problem_.pool.in_place() ? 0 : tile_rows * columns_);
+    std::vector<const float*> rows(tile_rows);
+    const auto left = static_cast<int64_t>(to_project_.size());
+    for (int64_t first = 0; first < left; first += tile_rows) {
+      const int64_t count = std::min(tile_rows, left - first);
+      for (int64_t i = 0; i < count; ++i) {
+        float* copy = scratch.empty() ? nullptr : scratch.data() + i * columns_;
+        rows[i] = problem_.pool.get(block_.first + to_project_[first + i], copy);
+      }
+      projector_->project(rows.data(), count);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t r = to_project_[first + i];
+        if (projector_->kind(i) == RowKind::usual) {
+          block_.pack(r, projector_->values(i), stage_, projector_->error(i));
+        } else {
+          block_.exclude(r, RowKind::wild);
+        }
+      }
+    }
+    to_project_.clear();
   }
 
   // A row equal to the one before it cannot be the single nearest: the tie goes to the other.
@@ -231,7 +307,7 @@ class Worker {
     for (int64_t lane = 0; lane < lanes_; ++lane) {
       const Query& q = query(panel, lane);
       if (q.kind == RowKind::excluded) continue;
-      if (problem_.result.k == 1 && q.kind == RowKind::usual) tighten(q, lane, rows);
+      if (may_tighten(q)) tighten(q, lane, rows);
       const double rejected = rejected_score(q);
       for (int64_t r = 0; r < rows; ++r) {
         const float score = scores_[r * lanes_ + lane];
@@ -242,6 +318,10 @@ class Worker {
         }
       }
     }
+  }
+
+  bool may_tighten(const Query& q) const {
+    return problem_.result.k == 1 && q.kind == RowKind::usual && stage_.bounds_from_above();
   }
 
   // The best score of a tile already bounds the nearest distance from above.
@@ -270,6 +350,7 @@ class Worker {
   // Pairs with a score below this are certainly rejected.
   double rejected_score(const Query& q) const {
     if (problem_.reject_below <= 0 || q.kind != RowKind::usual) return -infinity;
+    if (!stage_.bounds_from_above()) return -infinity;
     return stage_.bounds.score_within(q, problem_.reject_below * problem_.unit,
                                       block_.largest_error, block_.largest_reach);
   }
@@ -320,7 +401,7 @@ class Worker {
 
   // k rows with certified upper bounds: the k-th smallest bounds the k-th nearest distance.
   double bound_from_scores(const Query& q, const Candidate* begin, const Candidate* end) const {
-    if (q.kind != RowKind::usual) return infinity;
+    if (q.kind != RowKind::usual || !stage_.bounds_from_above()) return infinity;
     const float admissible = admissible_score(q);
     const Candidate* first = begin;
     while (first != end && !(first->score > admissible)) ++first;
@@ -350,6 +431,8 @@ class Worker {
   std::vector<float> query_;
   std::vector<Candidate> candidates_;
   int64_t evaluations_ = 0;
+  std::optional<Projector> projector_;
+  std::vector<int64_t> to_project_;
 };
 
 // True where a filter kept so many of the pairs of a block that the next one is cheaper: an exact
@@ -361,11 +444,11 @@ bool keeps_too_many(int64_t evaluations, int64_t pairs) {
 
 }  // namespace
 
-Filter search(const Matrix& data, const void* packed, const PoolRange& pool,
-              const Neighbours& result, const Parallel& parallel) {
+Outcome search(const Matrix& data, const void* packed, const Projection& projection,
+               const PoolRange& pool, const Neighbours& result, const Parallel& parallel) {
   const auto& prepared = *static_cast<const PackedData*>(packed);
-  if (data.rows == 0 || pool.rows.rows == 0) return prepared.filter;
-  Problem problem(data, prepared, pool, result);
+  if (data.rows == 0 || pool.rows.rows == 0) return {prepared.filter, true};
+  Problem problem(data, prepared, projection, pool, result);
   const Plan plan = plan_for(problem, parallel);
   const int64_t items = plan.blocks * plan.groups;
   std::atomic<int64_t> next{0};
@@ -373,27 +456,29 @@ Filter search(const Matrix& data, const void* packed, const PoolRange& pool,
     std::optional<Worker> worker;
     int64_t loaded = -1;
     for (int64_t item = next++; item < items; item = next++) {
-      const Stage& stage = problem.stage();
+      const int64_t block = item / plan.groups;
+      const Stage& stage = problem.stage_for(block);
       if (!worker || &worker->stage() != &stage) {
         worker.emplace(problem, stage, plan);
         loaded = -1;
       }
-      const int64_t block = item / plan.groups;
-      const int64_t first = block * plan.block_rows;
-      const int64_t count = std::min(plan.block_rows, pool.rows.rows - first);
+      const int64_t first = plan.first_row(block);
+      const int64_t count = std::min(plan.first_row(block + 1), pool.rows.rows) - first;
       if (block != loaded) worker->load(first, count);
       loaded = block;
       const int64_t first_panel = item % plan.groups * plan.group_panels;
       const int64_t last_panel = std::min(first_panel + plan.group_panels, prepared.panels);
       const int64_t evaluations = worker->search(first_panel, last_panel);
       const int64_t pairs = count * (last_panel - first_panel) * prepared.lanes;
-      if (stage.packed.filter != Filter::float32 && items - item > 2 * plan.threads &&
-          keeps_too_many(evaluations, pairs)) {
-        problem.tighten(stage);
+      const bool enough_left = items - item > 2 * plan.threads;
+      if (!keeps_too_many(evaluations, pairs)) {
+        problem.pass_trial(stage);
+      } else if (enough_left) {
+        problem.leave(stage);
       }
     }
   });
-  return problem.stage().packed.filter;
+  return {problem.stage().packed.filter, problem.projection_pays()};
 }
 
 bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns) {

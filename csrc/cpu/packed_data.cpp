@@ -156,10 +156,13 @@ void pack_data(const Matrix& data, const Matrix& sample, Filter filter, void* bu
 void pack_again(const Matrix& data, const PackedData& like, PackedData& packed) {
   packed.scale = like.scale;
   std::copy_n(like.centre(), like.columns, packed.centre());
-  const Parallel here{1, [](int64_t tasks, const std::function<void(int64_t)>& task) {
-                        for (int64_t i = 0; i < tasks; ++i) task(i);
-                      }};
-  pack_panels(data, packed, here);
+  pack_panels(data, packed, on_this_thread());
+}
+
+void pack_plain(const Matrix& data, PackedData& packed) {
+  packed.scale = 1;
+  std::fill_n(packed.centre(), packed.columns, 0.0f);
+  pack_panels(data, packed, on_this_thread());
 }
 
 bool packing_fits(const void* buffer, const Matrix& sample) {

@@ -73,4 +73,7 @@ PackedData packed_layout(int64_t rows, int64_t columns, Filter filter);
 // Packs data as `like` did, for another filter: the same centre and scale.
 void pack_again(const Matrix& data, const PackedData& like, PackedData& packed);
 
+// Packs data as it is: no centre, no scale.
+void pack_plain(const Matrix& data, PackedData& packed);
+
 }  // namespace naign::cpu

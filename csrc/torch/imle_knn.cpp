@@ -54,7 +54,7 @@ void search_one(const Matrix& x, const Matrix& pool, double reject_below, const 
   const cpu::Filter filter = cpu::first_filter(x.columns);
   const auto packed = cpu::aligned_array<char>(cpu::packed_bytes(x.rows, x.columns, filter));
   cpu::pack_data(x, pool, filter, packed.get(), parallel);
-  cpu::search(x, packed.get(), range, result, parallel);
+  cpu::search(x, packed.get(), {}, range, result, parallel);
 }
 
 std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int64_t k,
@@ -82,7 +82,7 @@ std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int6
     search_batch(0, torch_threads());
     return {distances, indices};
   }
-  const Parallel here = this_thread();
+  const Parallel here = on_this_thread();
   const int64_t pairs = rows * y.first.rows * x.first.columns;
   const int64_t grain = std::max<int64_t>(1, work_worth_a_thread / std::max<int64_t>(1, pairs));
   torch::stable::parallel_for(0, x.count, grain, [&](int64_t begin, int64_t end) {
@@ -129,9 +129,26 @@ std::tuple<Tensor, Tensor> imle_knn_filter_bounds(const Tensor& data, const Tens
   return {lower, upper};
 }
 
-int64_t imle_knn_update(const Tensor& data, const Tensor& packed, const Tensor& pool,
-                        int64_t filter, int64_t offset, std::optional<double> reject_below,
-                        Tensor distances, Tensor indices) {
+// The basis and the projected data, or two empty tensors where this processor cannot project.
+std::tuple<Tensor, Tensor> imle_knn_project(const Tensor& data, const Tensor& packed,
+                                            const Tensor& basis) {
+  check_pair(data, basis, 1);
+  const Matrix x = matrix_of(data, "data");
+  const Matrix axes = matrix_of(basis, "basis");
+  if (!cpu::can_project(x.columns)) return {empty_bytes(data, 0), empty_bytes(data, 0)};
+  Tensor packed_basis = empty_bytes(data, cpu::basis_bytes(axes.rows, axes.columns));
+  Tensor projected = empty_bytes(data, cpu::projected_bytes(x.rows, axes.rows));
+  cpu::pack_basis(axes, packed_basis.mutable_data_ptr());
+  cpu::pack_projected(x, packed.const_data_ptr(), packed_basis.const_data_ptr(),
+                      projected.mutable_data_ptr());
+  return {packed_basis, projected};
+}
+
+std::tuple<int64_t, bool> imle_knn_update(const Tensor& data, const Tensor& packed, int64_t filter,
+                                          const Tensor& basis, const Tensor& projected,
+                                          const Tensor& pool, int64_t offset,
+                                          std::optional<double> reject_below, Tensor distances,
+                                          Tensor indices) {
   check_pair(data, pool, 1);
   const Matrix x = matrix_of(data, "data");
   STD_TORCH_CHECK(packed.numel() ==
@@ -147,10 +164,13 @@ int64_t imle_knn_update(const Tensor& data, const Tensor& packed, const Tensor& 
   const PoolRange range{matrix_of(pool, "pool"), offset, rejection(reject_below)};
   if (cpu::prefers_tree(x.rows, range.rows.rows, x.columns)) {
     cpu::search_tree(x, range, result, torch_threads());
-    return filter;
+    return {filter, true};
   }
-  return static_cast<int64_t>(
-      cpu::search(x, packed.const_data_ptr(), range, result, torch_threads()));
+  cpu::Projection projection;
+  if (basis.numel() > 0) projection = {basis.const_data_ptr(), projected.const_data_ptr()};
+  const cpu::Outcome outcome =
+      cpu::search(x, packed.const_data_ptr(), projection, range, result, torch_threads());
+  return {static_cast<int64_t>(outcome.filter), outcome.projection_pays};
 }
 
 }  // namespace
@@ -162,9 +182,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
   m.def("imle_knn_pack(Tensor data, Tensor sample, int filter) -> Tensor");
   m.def("imle_knn_filter_bounds(Tensor data, Tensor pool, int filter) -> (Tensor, Tensor)");
   m.def("imle_knn_packing_fits(Tensor packed, Tensor sample) -> bool");
+  m.def("imle_knn_project(Tensor data, Tensor packed, Tensor basis) -> (Tensor, Tensor)");
   m.def(
-      "imle_knn_update(Tensor data, Tensor packed, Tensor pool, int filter, int offset, "
-      "float? reject_below, Tensor(a!) distances, Tensor(b!) indices) -> int");
+      "imle_knn_update(Tensor data, Tensor packed, int filter, Tensor basis, Tensor projected, "
+      "Tensor pool, int offset, float? reject_below, Tensor(a!) distances, Tensor(b!) indices) "
+      "-> (int, bool)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
@@ -173,5 +195,6 @@ STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
   m.impl("imle_knn_pack", TORCH_BOX(&naign::glue::imle_knn_pack));
   m.impl("imle_knn_filter_bounds", TORCH_BOX(&naign::glue::imle_knn_filter_bounds));
   m.impl("imle_knn_packing_fits", TORCH_BOX(&naign::glue::imle_knn_packing_fits));
+  m.impl("imle_knn_project", TORCH_BOX(&naign::glue::imle_knn_project));
   m.impl("imle_knn_update", TORCH_BOX(&naign::glue::imle_knn_update));
 }

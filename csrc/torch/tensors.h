@@ -64,10 +64,4 @@ inline Parallel torch_threads() {
           }};
 }
 
-inline Parallel this_thread() {
-  return {1, [](int64_t tasks, const std::function<void(int64_t)>& task) {
-            for (int64_t i = 0; i < tasks; ++i) task(i);
-          }};
-}
-
 }  // namespace naign::glue

@@ -54,11 +54,28 @@ void pack_data(const Matrix& data, const Matrix& sample, Filter filter, void* pa
 // that packing again would pay, or where another instruction set was forced since.
 bool packing_fits(const void* packed, const Matrix& sample);
 
+// A projection of the data prepared by pack_data for a first, cheaper stage; optional.
+struct Projection {
+  const void* basis = nullptr;  // by pack_basis
+  const void* data = nullptr;   // by pack_projected
+};
+
+bool can_project(int64_t columns);
+size_t basis_bytes(int64_t rank, int64_t columns);
+size_t projected_bytes(int64_t rows, int64_t rank);
+// The rows of `basis` are the axes to project on; best are orthonormal ones.
+void pack_basis(const Matrix& basis, void* buffer);
+void pack_projected(const Matrix& data, const void* packed, const void* basis, void* buffer);
+
+// What a search found out for the next one.
+struct Outcome {
+  Filter filter;         // the one it ended with, tighter than `packed` has if that kept too much
+  bool projection_pays;  // false if the projection was given up
+};
+
 // Takes more pool rows into the running result. `packed` is pack_data's for the same data.
-// Returns the filter that it ended with: a tighter one than `packed` has where that kept too many
-// pairs; packing the data for it would serve the next search.
-Filter search(const Matrix& data, const void* packed, const PoolRange& pool,
-              const Neighbours& result, const Parallel& parallel);
+Outcome search(const Matrix& data, const void* packed, const Projection& projection,
+               const PoolRange& pool, const Neighbours& result, const Parallel& parallel);
 
 // What the filter knows of every pair: bounds of the squared distance, row-major (rows, pool rows),
 // [0, inf] for rows it leaves alone. For tests; stores all pairs.

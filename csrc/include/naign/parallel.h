@@ -12,4 +12,10 @@ struct Parallel {
   std::function<void(int64_t tasks, const std::function<void(int64_t)>&)> run;
 };
 
+inline Parallel on_this_thread() {
+  return {1, [](int64_t tasks, const std::function<void(int64_t)>& task) {
+            for (int64_t i = 0; i < tasks; ++i) task(i);
+          }};
+}
+
 }  // namespace naign
