@@ -1,12 +1,13 @@
 """fused_loss against the written-out expression in float64."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from naign_ext import fused_loss
+from naign_ext import _native, fused_loss
 
 NORMS = ("l2", "l1")
 
@@ -116,6 +117,147 @@ def test_the_result_does_not_depend_on_threads() -> None:
         assert total == results[0][0]
         for actual, expected in zip(gradients, results[0][1], strict=True):
             torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+DTYPE_CHOICES = [
+    (torch.float32,) * 4,
+    (torch.bfloat16,) * 4,
+    (torch.float16,) * 4,
+    (torch.float32, torch.bfloat16, torch.float16, torch.float32),
+    (torch.float16, torch.float32, torch.float32, torch.bfloat16),
+]
+
+
+@pytest.fixture
+def isas() -> Iterator[list[str]]:
+    """The instruction sets of this processor; the one in use is restored afterwards."""
+    assert _native.extension is not None
+    before = _native.extension.isa()
+    features = _native.extension.cpu_features()
+    yield ["portable", *(isa for isa in ("avx2", "avx512") if features[isa])]
+    _native.extension.force_isa(before)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dtypes", DTYPE_CHOICES)
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 33, 65536 + 31])
+def test_instruction_sets_agree_bit_for_bit(
+    isas: list[str], count: int, dtypes: tuple[torch.dtype, ...], norm: str
+) -> None:
+    inputs = [
+        t.detach().to(dtype).requires_grad_() for t, dtype in zip(tensors((count,), 12), dtypes, strict=True)
+    ]
+    answers = []
+    for isa in isas:
+        _native.extension.force_isa(isa)
+        for present in (2, 3, 4):
+            found = fused_loss(*inputs[:present], weights=(1.0, 0.7, 0.3), norm=norm)
+            answers.append((isa, present, [*found, *torch.autograd.grad(found.total, inputs[:present])]))
+    for _, present, answer in answers:
+        for actual, expected in zip(answer, answers[present - 2][2], strict=True):
+            torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("count", [2**20, 2**20 * 2 + 5])
+def test_large_inputs(isas: list[str], count: int, norm: str) -> None:
+    inputs = tensors((count,), 13)
+    total, terms = written_out(inputs, (1.0, 0.5, 0.25), norm)
+    x, r, m, q = (t.detach() for t in inputs)
+    slope = [torch.tensor(w * (2 if norm == "l2" else 1) / count).float() for w in (1.0, 0.5, 0.25)]
+    a, b, c = (
+        s * (d if norm == "l2" else d.sign()) for s, d in zip(slope, (r - x, m - x, q - m), strict=True)
+    )
+    for isa in isas:
+        _native.extension.force_isa(isa)
+        found = fused_loss(*inputs, weights=(1.0, 0.5, 0.25), norm=norm)
+        torch.testing.assert_close(found.total.double(), total, rtol=1e-7, atol=0)
+        for actual, term in zip(found[1:], terms, strict=True):
+            torch.testing.assert_close(actual.double(), term.detach(), rtol=1e-7, atol=0)
+        gradients = torch.autograd.grad(found.total, inputs[1:])
+        for gradient, expected in zip(gradients, (a, b - c, c), strict=True):
+            torch.testing.assert_close(gradient, expected, rtol=0, atol=0)
+
+
+def gradients_by_hand(inputs: list[Tensor]) -> list[Tensor]:
+    leaves = [t.detach().double().requires_grad_() for t in inputs]
+    return list(torch.autograd.grad(written_out(leaves, (1.0, 1.0, 1.0), "l2")[0], leaves))
+
+
+def assert_gradients(actual: list[Tensor], inputs: list[Tensor], times: float) -> None:
+    for gradient, expected in zip(actual, gradients_by_hand(inputs), strict=True):
+        torch.testing.assert_close(gradient.double(), expected * times, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_a_retained_graph_gives_its_gradients_again(factor: float) -> None:
+    inputs = tensors((9, 31), 14)
+    total = fused_loss(*inputs).total * factor if factor != 1 else fused_loss(*inputs).total
+    for calls in (1, 2, 3):
+        total.backward(retain_graph=True)
+        assert_gradients([t.grad for t in inputs], inputs, factor * calls)
+    for t in inputs:
+        t.grad.zero_()
+    for gradient in torch.autograd.grad(total, inputs, retain_graph=True):
+        gradient.fill_(7)
+    total.backward()
+    assert_gradients([t.grad for t in inputs], inputs, factor)
+    with pytest.raises(RuntimeError, match="second time"):
+        total.backward()
+
+
+def test_gradients_accumulate() -> None:
+    inputs = tensors((9, 31), 15)
+    for calls in (1, 2, 3):
+        fused_loss(*inputs).total.backward()
+        assert_gradients([t.grad for t in inputs], inputs, calls)
+
+
+def test_a_shared_input_gets_the_sum_of_its_gradients() -> None:
+    x, r, _, _ = tensors((9, 31), 16)
+    y = r * 1
+    first, second = fused_loss(x, y, y).total, fused_loss(x, y).total
+    total = first + second
+    for calls in (1, 2):
+        total.backward(retain_graph=calls == 1)
+        expected = (r.detach() - x.detach()).double() * (6 * calls / r.numel())
+        torch.testing.assert_close(r.grad.double(), expected, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(x.grad.double(), -expected, rtol=1e-5, atol=1e-7)
+
+
+def test_backward_hands_out_the_gradients_without_copying_them() -> None:
+    _, r, m, q = tensors((9, 31), 17)
+    x = torch.zeros(9, 31)
+    total = fused_loss(x, r, m, q).total
+    addresses = [t.data_ptr() for t in total.grad_fn.saved_tensors]
+    total.backward()
+    assert [t.grad.data_ptr() for t in (r, m, q)] == addresses
+
+
+def test_only_wanted_gradients() -> None:
+    inputs = tensors((9, 31), 18)
+    for wanted in range(4):
+        for position, t in enumerate(inputs):
+            t.requires_grad_(position == wanted)
+        found = torch.autograd.grad(fused_loss(*inputs).total, inputs[wanted])
+        expected = gradients_by_hand(inputs)[wanted]
+        torch.testing.assert_close(found[0].double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_batched_gradients() -> None:
+    inputs = tensors((4, 5), 19)
+    total = fused_loss(*inputs).total
+    scales = torch.tensor([1.0, -2.0, 0.5])
+    found = torch.autograd.grad(total, inputs, scales, is_grads_batched=True)
+    for row, scale in enumerate(scales.tolist()):
+        assert_gradients([g[row] for g in found], inputs, scale)
+
+
+def test_a_scale_beyond_half_precision() -> None:
+    x = torch.zeros(4096)
+    r = torch.full((4096,), 2.0**-8, dtype=torch.float16, requires_grad=True)
+    (found,) = torch.autograd.grad(fused_loss(x, r).total * 2.0**17, r)
+    torch.testing.assert_close(found, torch.full_like(r, 2.0**-2), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -1,5 +1,7 @@
 // The loops of the fused loss for AVX2.
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #include <bit>
 #include <cstring>
 
@@ -12,12 +14,16 @@ namespace naign::cpu {
 namespace {
 
 constexpr int64_t width = 8;
+constexpr int64_t doubles = 4;
+
+void stream(void* to, __m256 vector) { _mm256_stream_ps(static_cast<float*>(to), vector); }
+void finish_streams() { _mm_sfence(); }
 
 #include "fused_loss_common.h"
 
 }  // namespace
 
-const LossKernels& loss_kernels_avx2() { return loss_kernels; }
+const LossLoops& loss_loops_avx2() { return loops; }
 
 }  // namespace naign::cpu
 

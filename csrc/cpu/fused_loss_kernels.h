@@ -11,8 +11,12 @@ namespace naign::cpu {
 using LossLoop = void (*)(const FusedLoss& loss, const float (&slopes)[3], int64_t begin,
                           int64_t end, double* sums);
 
-// [some tensor is of half precision][|.| instead of its square][number of terms - 1]
-using LossLoops = LossLoop[2][2][3];
+// plain: all tensors are float32. streamed: so they are, and gradients, which must lie at multiples
+// of 64 bytes, go past the caches to memory. mixed: some tensor is of half precision.
+enum LossMemory { plain, streamed, mixed };
+
+// [LossMemory][|.| instead of its square][number of terms - 1]
+using LossLoops = LossLoop[3][2][3];
 
 const LossLoops& loss_loops_portable();
 #if defined(__x86_64__)

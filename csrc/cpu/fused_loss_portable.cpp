@@ -1,4 +1,8 @@
 // The loops of the fused loss for every processor.
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
 #include <bit>
 #include <cstring>
 
@@ -8,11 +12,23 @@ namespace naign::cpu {
 namespace {
 
 constexpr int64_t width = 4;
+constexpr int64_t doubles = 4;
+
+#if defined(__x86_64__)
+void stream(void* to, __m128 vector) { _mm_stream_ps(static_cast<float*>(to), vector); }
+void finish_streams() { _mm_sfence(); }
+#else
+template <class Vector>
+void stream(void* to, Vector vector) {
+  std::memcpy(to, &vector, sizeof(vector));
+}
+void finish_streams() {}
+#endif
 
 #include "fused_loss_common.h"
 
 }  // namespace
 
-const LossKernels& loss_kernels_portable() { return loss_kernels; }
+const LossLoops& loss_loops_portable() { return loops; }
 
 }  // namespace naign::cpu

@@ -20,12 +20,12 @@ struct Input {
 
 Input input_of(const std::optional<Tensor>& tensor, const Tensor& data, const char* name) {
   if (!tensor.has_value()) {
-    return {data, torch::stable::new_empty(data, {int64_t{0}}, ScalarType::Float)};
+    return {data, torch::stable::new_empty(data, {int64_t{0}})};
   }
   STD_TORCH_CHECK(tensor->numel() == data.numel(), name, ": expected data's ", data.numel(),
                   " elements, got ", tensor->numel());
-  Input input{torch::stable::contiguous(*tensor), torch::stable::empty_like(*tensor)};
-  input.gradient = torch::stable::contiguous(input.gradient);
+  Input input{torch::stable::contiguous(*tensor),
+              torch::stable::new_empty(*tensor, tensor->sizes())};
   input.view = {input.values.const_data_ptr(), input.gradient.mutable_data_ptr(),
                 dtype_of(*tensor, name)};
   return input;

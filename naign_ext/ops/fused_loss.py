@@ -136,18 +136,59 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.save_for_backward(*output[2:])
     ctx.dtypes = [None if t is None else t.dtype for t in inputs[:4]]
     ctx.mark_non_differentiable(*output[1:])
+    # Else every backward fills zeros for the outputs without a gradient, as large as the inputs.
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad_total: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    gradients = [
-        None if dtype is None else grad_total.to(g.dtype) * g
-        for g, dtype in zip(ctx.saved_tensors, ctx.dtypes[1:], strict=True)
+def _backward(ctx: Any, grad_total: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad_total is None:
+        return (None,) * 8
+    for_data, *for_others = ctx.needs_input_grad[:4]
+    own = _own_saved_tensors(grad_total)
+    # Elsewhere than on the CPU, looking at the value would wait for the device.
+    unchanged = own and grad_total.device.type == "cpu" and grad_total.item() == 1
+    gradients: list[Tensor | None] = [
+        None
+        if dtype is None or not (for_data or needed)
+        else g
+        if unchanged
+        else _scaled(g, grad_total, in_place=own)
+        for g, dtype, needed in zip(ctx.saved_tensors, ctx.dtypes[1:], for_others, strict=True)
     ]
-    grad_data = None
-    if ctx.needs_input_grad[0]:
-        present = [g.to(grad_total.dtype) for g in gradients if g is not None]
-        grad_data = -torch.stack(present).sum(0).to(ctx.dtypes[0])
+    grad_data = _minus_sum(gradients, grad_total.dtype).to(ctx.dtypes[0]) if for_data else None
     return grad_data, *gradients, None, None, None, None
+
+
+def _own_saved_tensors(grad_total: Tensor) -> bool:
+    """Whether nobody reads the saved tensors after this backward, so that they may be changed and handed out.
+
+    So it is in an ordinary eager backward that frees its graph. Where torch does not say whether it does, the
+    answer is no.
+    """
+    if type(grad_total) is not Tensor or torch.compiler.is_compiling():
+        return False
+    functorch = torch._C._functorch
+    if functorch.is_functorch_wrapped_tensor(grad_total) or functorch.is_legacy_batchedtensor(grad_total):
+        return False
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return False
+    keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+    return not keeps_graph()
+
+
+def _scaled(gradient: Tensor, scale: Tensor, *, in_place: bool) -> Tensor:
+    if gradient.dtype != scale.dtype:
+        # A scale beyond the range of half precision, as gradient scalers use, must not become infinite first.
+        return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
+    return gradient.mul_(scale) if in_place else gradient * scale
+
+
+def _minus_sum(gradients: list[Tensor | None], dtype: torch.dtype) -> Tensor:
+    first, *others = [g.to(dtype) for g in gradients if g is not None]
+    result = -first
+    for other in others:
+        result -= other
+    return result
 
 
 def _register(name: str) -> None:
