@@ -40,11 +40,11 @@ _DIGITS = {
     "objective": {"pool_size": 256, "denoise_weight": 0.5, "denoise_sigma": 1.0, "restore_weight": 0.5},
 }
 _MNIST = {
-    "steps": 1600,
+    "steps": 2500,
     "batch_size": 128,
     "model": {
         "architecture": "mlp",
-        "widths": [384, 16, 384, 384],
+        "widths": [512, 64, 512, 512],
         "activation": "relu",
         "normalisation": "layer",
     },
