@@ -25,7 +25,7 @@ $(INSTALLED): requirements.txt pyproject.toml setup.py $(NATIVE)
 	@touch $@
 
 test: install
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .
