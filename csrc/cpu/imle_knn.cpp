@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -15,6 +16,7 @@
 #include "aligned.h"
 #include "filter.h"
 #include "imle_knn_kernels.h"
+#include "naign/rounding.h"
 #include "nearest.h"
 #include "packed_data.h"
 #include "projection.h"
@@ -33,6 +35,8 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr int64_t tiles_per_block = 16;
+constexpr int64_t most_tiles = 64;
+constexpr int64_t short_block_bytes = 256 << 10;
 constexpr int64_t block_bytes = 2 << 20;
 constexpr int64_t sums_bytes = 4 << 20;
 constexpr int64_t units_per_chunk = 512;
@@ -155,7 +159,13 @@ Plan plan_for(const Problem& problem, const Parallel& parallel) {
   const int64_t tile_rows = problem.kernels.tile_rows;
   const int64_t tile_bytes = packed.units * PackedData::unit_bytes * tile_rows;
   Plan plan{};
-  plan.block_rows = std::clamp<int64_t>(block_bytes / tile_bytes, 4, tiles_per_block) * tile_rows;
+  // Short rows make long blocks, so that thresholds are set less often, but not so long that
+  // threads run out of blocks.
+  const int64_t long_block = std::clamp<int64_t>(
+      problem.pool.count() / (tile_rows * 8 * parallel.threads), tiles_per_block, most_tiles);
+  const int64_t tiles =
+      std::clamp<int64_t>(short_block_bytes / tile_bytes, tiles_per_block, long_block);
+  plan.block_rows = std::min(tiles, std::max<int64_t>(4, block_bytes / tile_bytes)) * tile_rows;
   plan.trial_rows = trial_tiles * tile_rows;
   const int64_t pool_rows = problem.pool.count();
   while (plan.first_row(plan.blocks) < pool_rows) ++plan.blocks;
@@ -273,7 +283,7 @@ class Worker {
       tile.row_scale = block_.scale.get() + r;
       tile.row_start = block_.start.get() + r;
       if (sums_) tile.sums = sums_.get() + (slot * block_rows + r) * lanes_ * bytes;
-      if (stage_.filter.tile(tile)) collect(panel, r);
+      if (const uint64_t hit = stage_.filter.tile(tile)) collect(panel, r, hit);
     }
     if (tile.last) evaluate(panel);
   }
@@ -302,9 +312,10 @@ class Worker {
   }
 
   // Keeps the rows of a tile whose score matters.
-  void collect(int64_t panel, int64_t first_row) {
+  void collect(int64_t panel, int64_t first_row, uint64_t hit) {
     const int64_t rows = std::min(kernels_.tile_rows, block_.count - first_row);
-    for (int64_t lane = 0; lane < lanes_; ++lane) {
+    for (; hit != 0; hit &= hit - 1) {
+      const int64_t lane = std::countr_zero(hit);
       const Query& q = query(panel, lane);
       if (q.kind == RowKind::excluded) continue;
       if (may_tighten(q)) tighten(q, lane, rows);
@@ -391,8 +402,9 @@ class Worker {
       const double bound = std::min(known, problem_.worst(row));
       if (certainly_farther(q, *candidate, bound)) continue;
       const float* y = problem_.pool.get(block_.first + candidate->row, row_.data());
-      const double distance = kernels_.distance(x, y, columns_);
       ++evaluations_;
+      if (approximately_farther(x, y, bound)) continue;
+      const double distance = kernels_.distance(x, y, columns_);
       if (distance < problem_.reject_below || distance > problem_.worst(row)) continue;
       const std::lock_guard guard(problem_.locks[panel]);
       insert(problem_.result, row, distance, problem_.first_index + block_.first + candidate->row);
@@ -408,6 +420,16 @@ class Worker {
     if (end - first < problem_.result.k) return infinity;
     const float score = first[problem_.result.k - 1].score;
     return std::isfinite(score) ? upper(q, score) / problem_.unit : infinity;
+  }
+
+  // A float32 sum is several times cheaper than the exact distance, and nearly as telling: lemma 9.
+  bool approximately_farther(const float* x, const float* y, double bound) const {
+    if (columns_ < 64 || bound == infinity) return false;
+    const double sum = kernels_.approximate_distance(x, y, columns_);
+    if (!(sum <= std::numeric_limits<float>::max())) return false;
+    const auto columns = static_cast<double>(columns_);
+    const double least = sum * (1 - gamma(columns / 64 + 12)) - underflow_unit * columns;
+    return least > bound * (1 + 2 * stage_.bounds.slack);
   }
 
   bool certainly_farther(const Query& q, const Candidate& candidate, double bound) const {
@@ -436,10 +458,17 @@ class Worker {
 };
 
 // True where a filter kept so many of the pairs of a block that the next one is cheaper: an exact
-// distance costs about as much as 45 pairs in the cheapest filter.
-bool keeps_too_many(int64_t evaluations, int64_t pairs) {
-  constexpr int64_t pairs_worth_one_distance = 40;
-  return evaluations * pairs_worth_one_distance > pairs;
+// distance costs about as much as 40 pairs in the cheapest filter. Rows first, first + 1, ... of a
+// pool in random order hold about k log((first + count) / first) new neighbours of each data row,
+// which no filter may discard.
+bool keeps_too_many(int64_t evaluations, int64_t queries, int64_t first, int64_t count, int64_t k) {
+  constexpr double pairs_worth_one_distance = 40;
+  if (first < 2 * k) return false;
+  const auto seen = static_cast<double>(first);
+  const double found = static_cast<double>(k) * std::log1p(static_cast<double>(count) / seen);
+  const double kept = static_cast<double>(evaluations) - 2 * found * static_cast<double>(queries);
+  return kept * pairs_worth_one_distance >
+         static_cast<double>(queries) * static_cast<double>(count);
 }
 
 }  // namespace
@@ -469,9 +498,9 @@ Outcome search(const Matrix& data, const void* packed, const Projection& project
       const int64_t first_panel = item % plan.groups * plan.group_panels;
       const int64_t last_panel = std::min(first_panel + plan.group_panels, prepared.panels);
       const int64_t evaluations = worker->search(first_panel, last_panel);
-      const int64_t pairs = count * (last_panel - first_panel) * prepared.lanes;
+      const int64_t queries = (last_panel - first_panel) * prepared.lanes;
       const bool enough_left = items - item > 2 * plan.threads;
-      if (!keeps_too_many(evaluations, pairs)) {
+      if (!keeps_too_many(evaluations, queries, first, count, result.k)) {
         problem.pass_trial(stage);
       } else if (enough_left) {
         problem.leave(stage);

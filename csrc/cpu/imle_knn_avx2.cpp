@@ -26,8 +26,8 @@ constexpr int64_t tile_rows = 6;
 constexpr int64_t lanes = 16;
 
 __m256 least(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
-bool any_at_most(__m256 scores, const float* threshold) {
-  return _mm256_movemask_ps(_mm256_cmp_ps(scores, _mm256_load_ps(threshold), _CMP_LE_OQ)) != 0;
+uint64_t lanes_at_most(__m256 scores, const float* threshold) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(scores, _mm256_load_ps(threshold), _CMP_LE_OQ));
 }
 void store_scores(float* out, __m256 scores) { _mm256_store_ps(out, scores); }
 
@@ -77,15 +77,15 @@ struct Int16 : Integers {
 
 #include "imle_knn_tile.h"
 
-bool tile_float32(const Tile& tile) {
+uint64_t tile_float32(const Tile& tile) {
   return tile_of<Float32>(tile, std::make_index_sequence<tile_rows>());
 }
 
-bool tile_int16(const Tile& tile) {
+uint64_t tile_int16(const Tile& tile) {
   return tile_of<Int16>(tile, std::make_index_sequence<tile_rows>());
 }
 
-bool tile_int8(const Tile& tile) {
+uint64_t tile_int8(const Tile& tile) {
   return tile_of<Int8>(tile, std::make_index_sequence<tile_rows>());
 }
 

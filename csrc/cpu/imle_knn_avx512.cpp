@@ -26,8 +26,8 @@ constexpr int64_t tile_rows = 14;
 constexpr int64_t lanes = 32;
 
 __m512 least(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
-bool any_at_most(__m512 scores, const float* threshold) {
-  return _mm512_cmp_ps_mask(scores, _mm512_load_ps(threshold), _CMP_LE_OQ) != 0;
+uint64_t lanes_at_most(__m512 scores, const float* threshold) {
+  return _mm512_cmp_ps_mask(scores, _mm512_load_ps(threshold), _CMP_LE_OQ);
 }
 void store_scores(float* out, __m512 scores) { _mm512_store_ps(out, scores); }
 
@@ -69,11 +69,11 @@ struct Int16 : Integers {
 
 #include "imle_knn_tile.h"
 
-bool tile_float32(const Tile& tile) {
+uint64_t tile_float32(const Tile& tile) {
   return tile_of<Float32>(tile, std::make_index_sequence<tile_rows>());
 }
 
-bool tile_int16(const Tile& tile) {
+uint64_t tile_int16(const Tile& tile) {
   return tile_of<Int16>(tile, std::make_index_sequence<tile_rows>());
 }
 

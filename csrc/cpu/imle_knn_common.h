@@ -158,6 +158,22 @@ struct Sums {
   auto total() const { return sum_of((a + b) + (c + d)); }
 };
 
+float approximate_distance(const float* x, const float* y, int64_t columns) {
+  Sums<Floats> squares;
+  const auto add = [](const float* u, const float* v, Floats& sum) __attribute__((always_inline)) {
+    const Floats difference = load<Floats>(u) - load<Floats>(v);
+    sum += difference * difference;
+  };
+  for_each_strip(x, y, columns,
+                 [&](const float* u, const float* v, int64_t) __attribute__((always_inline)) {
+                   add(u, v, squares.a);
+                   add(u + 16, v + 16, squares.b);
+                   add(u + 32, v + 32, squares.c);
+                   add(u + 48, v + 48, squares.d);
+                 });
+  return squares.total();
+}
+
 // At least |v| for the float32 values whose squares were summed as above: lemma 2.
 inline double reach_of(float sum_of_squares, int64_t columns) {
   const double roundings = static_cast<double>(columns / strip) + 10;
@@ -344,19 +360,20 @@ PackedRow pack_int16(const float* values, const float* centre, float scale, int6
 }
 
 constexpr int64_t any_columns = std::numeric_limits<int64_t>::max();
-constexpr FilterKernel float32_filter(bool (*tile)(const Tile&)) {
+constexpr FilterKernel float32_filter(uint64_t (*tile)(const Tile&)) {
   return {1, any_columns, tile, pack_float32_query, pack_float32};
 }
-constexpr FilterKernel int16_filter(bool (*tile)(const Tile&)) {
+constexpr FilterKernel int16_filter(uint64_t (*tile)(const Tile&)) {
   return {2, largest_integer_columns, tile, pack_int16, pack_int16};
 }
 // The bias makes the queries unsigned, as the 8-bit products want them.
 template <int bias>
-constexpr FilterKernel int8_filter(bool (*tile)(const Tile&)) {
+constexpr FilterKernel int8_filter(uint64_t (*tile)(const Tile&)) {
   return {4, largest_integer_columns, tile, pack_int8_query<bias>, pack_int8_row<bias>};
 }
 
 Kernels table_of(int64_t tile_rows, int64_t lanes, const FilterKernel& int8,
                  const FilterKernel& int16, const FilterKernel& float32) {
-  return {tile_rows, lanes, {int8, int16, float32}, distance, widen, all_finite, largest_magnitude};
+  return {tile_rows, lanes,      {int8, int16, float32}, distance, approximate_distance,
+          widen,     all_finite, largest_magnitude};
 }

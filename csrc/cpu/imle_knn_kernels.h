@@ -41,8 +41,9 @@ struct PackedRow {
 struct FilterKernel {
   int64_t elements_per_unit;
   int64_t largest_columns;  // beyond, integer sums might overflow
-  // True if any score is at most its lane's threshold. nullptr where the processor lacks it.
-  bool (*tile)(const Tile&);
+  // A bit for each lane where some score is at most the threshold. nullptr where the processor
+  // lacks it.
+  uint64_t (*tile)(const Tile&);
   // Packs values * scale - centre into `units` units, zeros at the end.
   PackedRow (*pack_query)(const float* values, const float* centre, float scale, int64_t columns,
                           int64_t units, char* packed);
@@ -56,6 +57,8 @@ struct Kernels {
   FilterKernel filters[filter_count];
   // The distance that decides, as naign_ext/ops/reference.py defines it.
   double (*distance)(const float* x, const float* y, int64_t columns);
+  // The same in float32, 64 strided partial sums.
+  float (*approximate_distance)(const float* x, const float* y, int64_t columns);
   // Half precision or strided to contiguous float32, exactly.
   void (*widen)(const void* row, Dtype dtype, int64_t column_stride, int64_t columns, float* out);
   bool (*all_finite)(const float* values, int64_t columns);
@@ -70,8 +73,8 @@ const Kernels& kernels_portable();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
 // The integer tiles of processors with 8-bit and 16-bit dot products.
-bool tile_int8_vnni(const Tile& tile);
-bool tile_int16_vnni(const Tile& tile);
+uint64_t tile_int8_vnni(const Tile& tile);
+uint64_t tile_int16_vnni(const Tile& tile);
 #endif
 
 }  // namespace naign::cpu

@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t tile_rows = 4;
 constexpr int64_t lanes = 8;
 
-bool tile_float32(const Tile& tile) {
+uint64_t tile_float32(const Tile& tile) {
   const auto* panel = reinterpret_cast<const float*>(tile.panel);
   const auto* rows = reinterpret_cast<const float*>(tile.rows);
   auto* carried = reinterpret_cast<float*>(tile.sums);
@@ -34,17 +34,17 @@ bool tile_float32(const Tile& tile) {
   }
   if (!tile.last) {
     std::memcpy(carried, sums, sizeof(sums));
-    return false;
+    return 0;
   }
-  bool any = false;
+  uint64_t hit = 0;
   for (int64_t r = 0; r < tile_rows; ++r) {
     for (int64_t l = 0; l < lanes; ++l) {
       const float score = tile.row_norm[r] - 2 * sums[r][l];
       tile.scores[r * lanes + l] = score;
-      any |= score <= tile.threshold[l];
+      hit |= uint64_t{score <= tile.threshold[l]} << l;
     }
   }
-  return any;
+  return hit;
 }
 
 }  // namespace

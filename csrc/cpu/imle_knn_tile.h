@@ -5,7 +5,8 @@
 // arguments throughout: an array indexed at run time would live in memory.
 
 template <class Filter, size_t... R>
-inline __attribute__((always_inline)) bool tile_of(const Tile& tile, std::index_sequence<R...>) {
+inline __attribute__((always_inline)) uint64_t tile_of(const Tile& tile,
+                                                       std::index_sequence<R...>) {
   using Sum = typename Filter::Sum;
   using Scores = typename Filter::Scores;
   constexpr int64_t bytes = sizeof(Sum);
@@ -40,7 +41,7 @@ inline __attribute__((always_inline)) bool tile_of(const Tile& tile, std::index_
     ((Filter::store(carried + 2 * R * bytes, low[R]),
       Filter::store(carried + (2 * R + 1) * bytes, high[R])),
      ...);
-    return false;
+    return 0;
   }
   const Scores scores_low[]{Filter::score(tile, R, 0, low[R])...};
   const Scores scores_high[]{Filter::score(tile, R, width, high[R])...};
@@ -48,11 +49,11 @@ inline __attribute__((always_inline)) bool tile_of(const Tile& tile, std::index_
   Scores least_high = scores_high[0];
   ((least_low = least(least_low, scores_low[R]), least_high = least(least_high, scores_high[R])),
    ...);
-  if (!any_at_most(least_low, tile.threshold) && !any_at_most(least_high, tile.threshold + width)) {
-    return false;
-  }
+  const uint64_t hit = lanes_at_most(least_low, tile.threshold) |
+                       lanes_at_most(least_high, tile.threshold + width) << width;
+  if (hit == 0) return 0;
   ((store_scores(tile.scores + 2 * R * width, scores_low[R]),
     store_scores(tile.scores + (2 * R + 1) * width, scores_high[R])),
    ...);
-  return true;
+  return hit;
 }
