@@ -53,8 +53,8 @@ gpu-check:
 	NAIGN_REQUIRE_GPU=1 python3 -m pytest -q tests/test_gpu.py tests/test_imle_knn.py tests/test_search.py \
 	    tests/test_fused_loss.py tests/test_bounds.py
 	mkdir -p bench/results
-	python3 -m naign_bench knn --device cuda --json bench/results/knn-cuda.json
-	python3 -m naign_bench loss --device cuda --json bench/results/loss-cuda.json
+	python3 -m naign_cli bench knn --device cuda --json bench/results/knn-cuda.json
+	python3 -m naign_cli bench loss --device cuda --json bench/results/loss-cuda.json
 
 clean:
 	rm -rf build dist *.egg-info naign_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)

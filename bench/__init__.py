@@ -4,6 +4,6 @@
     run_loss (fused_loss.py)  the fused loss, forward and backward, beside a plain copy
     show (tables.py), draw (plot.py), save and load (harness.py): results on the terminal, as figures, as JSON
 
-`python -m naign_bench --help` runs them; a new peer is one function and one line in `knn_peers.PEERS`, a new
+`naign bench --help` runs them; a new peer is one function and one line in `knn_peers.PEERS`, a new
 workload one line in `knn_workloads`.
 """

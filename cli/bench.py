@@ -21,7 +21,9 @@ Seed = Annotated[int, typer.Option(help="Seed of data and order.")]
 Memory = Annotated[
     bool, typer.Option("--memory/--no-memory", help="Measure peak memory, each peer in its own process.")
 ]
-Plot = Annotated[Path | None, typer.Option(metavar="PICTURE", help="Also draw the rows: PNG, SVG or PDF.")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="PICTURE", help="Also draw the rows: PNG, SVG or PDF.")
+]
 
 
 def _remark(line: str) -> None:
@@ -44,7 +46,7 @@ def knn(
     seed: Seed = 0,
     grid: Annotated[int, typer.Option(min=0, help="That many random shapes.")] = 0,
     memory: Memory = True,
-    plot: Plot = None,
+    picture: Plot = None,
 ) -> None:
     """Exact nearest neighbours: time, rate, peak memory and wrong answers of every peer."""
     from naign_bench.imle_knn import run_knn
@@ -63,7 +65,7 @@ def knn(
         json_path=json,
         progress=_remark,
     )
-    _show(found, json, plot)
+    _show(found, json, picture)
 
 
 @guarded
@@ -78,7 +80,7 @@ def loss(
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 11,
     seed: Seed = 0,
     memory: Memory = True,
-    plot: Plot = None,
+    picture: Plot = None,
 ) -> None:
     """The fused loss, forward and backward, beside torch's own expression of it."""
     from naign_bench.fused_loss import run_loss
@@ -95,10 +97,23 @@ def loss(
         json_path=json,
         progress=_remark,
     )
-    _show(found, json, plot)
+    _show(found, json, picture)
 
 
-def _show(found: object, json: Path | None, plot: Path | None) -> None:
+@guarded
+def plot(
+    rows: Annotated[Path, typer.Argument(metavar="RESULTS", help="A file written with --json.")],
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG, SVG or PDF to write.")],
+) -> None:
+    """Draw a results file: time of every peer, and rates beside the machine's own."""
+    from naign_bench.harness import load
+    from naign_bench.plot import draw
+
+    draw(load(rows), picture)
+    say(f"wrote {picture}", markup=False)
+
+
+def _show(found: object, json: Path | None, picture: Path | None) -> None:
     from typing import cast
 
     from naign_bench.harness import Results
@@ -108,8 +123,8 @@ def _show(found: object, json: Path | None, plot: Path | None) -> None:
     show(rows, results())
     if json is not None:
         say(f"wrote {json}", markup=False)
-    if plot is not None:
+    if picture is not None:
         from naign_bench.plot import draw
 
-        draw(rows, plot)
-        say(f"wrote {plot}", markup=False)
+        draw(rows, picture)
+        say(f"wrote {picture}", markup=False)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from naign_bench import fused_loss, harness, imle_knn, knn_peers, knn_workloads, memory, oracle, plot, tables
-from naign_bench.__main__ import app
 from naign_bench.harness import Absent, Effort, Measurement, Peer, Results
 from naign_bench.knn_workloads import Workload
+from naign_cli.main import app
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -488,10 +488,21 @@ def test_figures_are_drawn(kind: str, tmp_path: Path):
 
 def test_command_line_measures_and_plots(tiny: None, tmp_path: Path):
     out, picture = tmp_path / "out.json", tmp_path / "figure.png"
-    arguments = ["knn", "small", "--json", str(out), "--no-memory", "--repeats", "2", "--peer", "naign"]
+    arguments = [
+        "bench",
+        "knn",
+        "small",
+        "--json",
+        str(out),
+        "--no-memory",
+        "--repeats",
+        "2",
+        "--peer",
+        "naign",
+    ]
     measured = CliRunner().invoke(app, arguments)
     assert measured.exit_code == 0 and "small: 40 x 300 x 24" in measured.output
-    assert CliRunner().invoke(app, ["plot", str(out), str(picture)]).exit_code == 0
+    assert CliRunner().invoke(app, ["bench", "plot", str(out), str(picture)]).exit_code == 0
     assert picture.stat().st_size > 10_000
 
 
