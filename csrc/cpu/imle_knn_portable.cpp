@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "imle_knn_kernels.h"
 #include "naign/rounding.h"
@@ -18,33 +19,41 @@ namespace {
 constexpr int64_t tile_rows = 4;
 constexpr int64_t lanes = 8;
 
-uint64_t tile_float32(const Tile& tile) {
-  const auto* panel = reinterpret_cast<const float*>(tile.panel);
-  const auto* rows = reinterpret_cast<const float*>(tile.rows);
-  auto* carried = reinterpret_cast<float*>(tile.sums);
-  float sums[tile_rows][lanes] = {};
-  if (!tile.first) std::memcpy(sums, carried, sizeof(sums));
-  for (int64_t unit = 0; unit < tile.units; ++unit) {
-#pragma GCC unroll 4
-    for (int64_t r = 0; r < tile_rows; ++r) {
-      const float value = rows[r * tile.row_stride + unit];
-#pragma GCC unroll 8
-      for (int64_t l = 0; l < lanes; ++l) sums[r][l] += panel[unit * lanes + l] * value;
-    }
-  }
-  if (!tile.last) {
-    std::memcpy(carried, sums, sizeof(sums));
-    return 0;
-  }
+// Sixteen bytes: what every 64-bit processor with vectors has at least.
+using Four = float __attribute__((vector_size(16)));
+
+Four least(Four a, Four b) { return b < a ? b : a; }
+uint64_t lanes_at_most(Four scores, const float* threshold) {
   uint64_t hit = 0;
-  for (int64_t r = 0; r < tile_rows; ++r) {
-    for (int64_t l = 0; l < lanes; ++l) {
-      const float score = tile.row_norm[r] - 2 * sums[r][l];
-      tile.scores[r * lanes + l] = score;
-      hit |= uint64_t{score <= tile.threshold[l]} << l;
-    }
-  }
+  for (int64_t l = 0; l < 4; ++l) hit |= uint64_t{scores[l] <= threshold[l]} << l;
   return hit;
+}
+void store_scores(float* out, Four scores) { std::memcpy(out, &scores, sizeof(scores)); }
+
+struct Float32 {
+  using Sum = Four;
+  using Scores = Four;
+  static Sum start(const Tile&, int64_t) { return Four{}; }
+  static Sum load(const void* p) {
+    Four vector;
+    std::memcpy(&vector, p, sizeof(vector));
+    return vector;
+  }
+  static void store(void* p, Sum sum) { std::memcpy(p, &sum, sizeof(sum)); }
+  static Sum broadcast(const void* p) {
+    const float value = *static_cast<const float*>(p);
+    return Four{value, value, value, value};
+  }
+  static Sum add_product(Sum sum, Sum queries, Sum row) { return sum + queries * row; }
+  static Scores score(const Tile& tile, int64_t row, int64_t, Sum sum) {
+    return tile.row_norm[row] - 2.0f * sum;
+  }
+};
+
+#include "imle_knn_tile.h"
+
+uint64_t tile_float32(const Tile& tile) {
+  return tile_of<Float32>(tile, std::make_index_sequence<tile_rows>());
 }
 
 }  // namespace
