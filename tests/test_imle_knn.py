@@ -245,6 +245,20 @@ def test_the_answer_does_not_depend_on_threads(threads: int) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("columns", [1, 15, 16, 17, 40, 79, 200])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_few_data_rows_and_a_large_pool(rows: int, columns: int) -> None:
+    data, pool = normal(rows, columns, 60), normal(20000, columns, 61).round(decimals=1)
+    pool[77], pool[19000] = math.nan, math.inf
+    for k, reject in ((1, None), (6, None), (3, float(columns))):
+        expected = Neighbours(*reference.imle_knn(data, pool, k, reject))
+        assert_same(imle_knn(data, pool, k, reject_below=reject), expected)
+        assert_same(
+            imle_knn(data.half().float(), pool.bfloat16(), k),
+            Neighbours(*reference.imle_knn(data.half().float(), pool.bfloat16(), k, None)),
+        )
+
+
 @pytest.mark.parametrize("columns", [2, 1100])
 def test_larger_problems_against_the_fallback(columns: int) -> None:
     data, pool = normal(300, columns, 42), normal(4000, columns, 43)

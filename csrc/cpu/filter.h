@@ -62,6 +62,33 @@ struct Bounds {
   }
 };
 
+// A float32 sum of squared differences is several times cheaper than the exact distance, and nearly
+// as telling: lemma 9.
+class Screen {
+ public:
+  Screen(const Kernels& kernels, int64_t columns)
+      : kernels_(kernels),
+        columns_(columns),
+        factor_(1 - gamma(static_cast<double>(columns) / 64 + 12)),
+        underflow_(underflow_unit * static_cast<double>(columns)),
+        slack_(1 + 2 * (static_cast<double>(columns) / 32 + 64) * 0x1p-52) {}
+
+  // True only if the exact distance exceeds bound.
+  bool farther(const float* x, const float* y, double bound) const {
+    if (columns_ < 16) return false;
+    const double sum = kernels_.approximate_distance(x, y, columns_);
+    const bool usable = sum <= std::numeric_limits<float>::max();  // neither overflow nor NaN
+    return usable && sum * factor_ - underflow_ > bound * slack_;
+  }
+
+ private:
+  const Kernels& kernels_;
+  int64_t columns_;
+  double factor_;
+  double underflow_;
+  double slack_;
+};
+
 // What a filter needs of the data: the caller's packing, a tighter one made on the way, or a
 // projection, whose distances bound the true ones from below only.
 struct Stage {

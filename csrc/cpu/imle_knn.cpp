@@ -190,6 +190,7 @@ class Worker {
         chunks_((block_.units + units_per_chunk - 1) / units_per_chunk),
         scores_(aligned_array<float>(kernels_.tile_rows * lanes_)),
         thresholds_(aligned_array<float>(lanes_)),
+        screen_(kernels_, columns_),
         row_(columns_),
         query_(columns_) {
     if (stage.basis != nullptr) projector_.emplace(*stage.basis, problem.stage().packed);
@@ -403,7 +404,7 @@ class Worker {
       if (certainly_farther(q, *candidate, bound)) continue;
       const float* y = problem_.pool.get(block_.first + candidate->row, row_.data());
       ++evaluations_;
-      if (approximately_farther(x, y, bound)) continue;
+      if (screen_.farther(x, y, bound)) continue;
       const double distance = kernels_.distance(x, y, columns_);
       if (distance < problem_.reject_below || distance > problem_.worst(row)) continue;
       const std::lock_guard guard(problem_.locks[panel]);
@@ -420,16 +421,6 @@ class Worker {
     if (end - first < problem_.result.k) return infinity;
     const float score = first[problem_.result.k - 1].score;
     return std::isfinite(score) ? upper(q, score) / problem_.unit : infinity;
-  }
-
-  // A float32 sum is several times cheaper than the exact distance, and nearly as telling: lemma 9.
-  bool approximately_farther(const float* x, const float* y, double bound) const {
-    if (columns_ < 64 || bound == infinity) return false;
-    const double sum = kernels_.approximate_distance(x, y, columns_);
-    if (!(sum <= std::numeric_limits<float>::max())) return false;
-    const auto columns = static_cast<double>(columns_);
-    const double least = sum * (1 - gamma(columns / 64 + 12)) - underflow_unit * columns;
-    return least > bound * (1 + 2 * stage_.bounds.slack);
   }
 
   bool certainly_farther(const Query& q, const Candidate& candidate, double bound) const {
@@ -449,6 +440,7 @@ class Worker {
   AlignedArray<char> sums_;
   AlignedArray<float> scores_;
   AlignedArray<float> thresholds_;
+  Screen screen_;
   std::vector<float> row_;
   std::vector<float> query_;
   std::vector<Candidate> candidates_;
@@ -512,26 +504,65 @@ Outcome search(const Matrix& data, const void* packed, const Projection& project
 
 bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns) {
   // A distance costs as much as 24 columns before the first one is read.
-  return rows * pool_rows * (columns + 24) <= (1 << 16) || pool_rows < 8;
+  const bool small = rows * pool_rows * (columns + 24) <= (1 << 16) || pool_rows < 8;
+  // Packing a pool row costs as much as comparing it with a few data rows.
+  return small || rows <= (columns >= 16 && columns < 128 ? 12 : 4);
 }
 
-void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& result) {
+namespace {
+
+// Compares every data row with the pool rows first ... last - 1.
+void search_rows(const Rows& data, const Rows& pool, const Kernels& table, int64_t first,
+                 int64_t last, const PoolRange& range, const Neighbours& result) {
+  const int64_t columns = data.columns();
+  const Screen screen(table, columns);
+  std::vector<float> scratch(data.in_place() && pool.in_place() ? 0 : 2 * columns);
+  float* x_scratch = scratch.data();
+  float* y_scratch = scratch.data() + (scratch.empty() ? 0 : columns);
+  for (int64_t j = first; j < last; ++j) {
+    const float* y = pool.get(j, y_scratch);
+    for (int64_t i = 0; i < data.count(); ++i) {
+      const float* x = data.get(i, x_scratch);
+      if (screen.farther(x, y, result.distances[i * result.k + result.k - 1])) continue;
+      const double distance = table.distance(x, y, columns);
+      // A distance of finite rows is finite, one with a NaN or Inf in it is not.
+      if (!(distance <= std::numeric_limits<double>::max())) continue;
+      if (distance < range.reject_below) continue;
+      insert(result, i, distance, range.first_index + j);
+    }
+  }
+}
+
+}  // namespace
+
+void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& result,
+                   const Parallel& parallel) {
+  constexpr int64_t work_worth_a_thread = 1 << 17;
   const Kernels& table = kernels(isa());
   const Rows rows(data, table);
   const Rows pool_rows(pool.rows, table);
-  const int64_t columns = data.columns;
-  std::vector<float> scratch(rows.in_place() && pool_rows.in_place() ? 0 : 2 * columns);
-  float* x_scratch = scratch.data();
-  float* y_scratch = scratch.data() + (scratch.empty() ? 0 : columns);
-  for (int64_t j = 0; j < pool_rows.count(); ++j) {
-    const float* y = pool_rows.get(j, y_scratch);
-    for (int64_t i = 0; i < rows.count(); ++i) {
-      const double distance = table.distance(rows.get(i, x_scratch), y, columns);
-      // A distance of finite rows is finite, one with a NaN or Inf in it is not.
-      if (!(distance <= std::numeric_limits<double>::max())) continue;
-      if (distance < pool.reject_below) continue;
-      insert(result, i, distance, pool.first_index + j);
-    }
+  const int64_t work = rows.count() * pool_rows.count() * (data.columns + 24);
+  const int64_t pieces = std::clamp<int64_t>(work / work_worth_a_thread, 1, parallel.threads);
+  if (pieces == 1) {
+    search_rows(rows, pool_rows, table, 0, pool_rows.count(), pool, result);
+    return;
+  }
+  // Every piece of the pool has a result of its own; together they hold the nearest of all.
+  const int64_t entries = result.rows * result.k;
+  std::vector<double> distances(pieces * entries);
+  std::vector<int64_t> indices(pieces * entries);
+  const auto own = [&](int64_t piece) {
+    return Neighbours{distances.data() + piece * entries, indices.data() + piece * entries,
+                      result.rows, result.k};
+  };
+  parallel.run(pieces, [&](int64_t piece) {
+    own(piece).clear();
+    search_rows(rows, pool_rows, table, pool_rows.count() * piece / pieces,
+                pool_rows.count() * (piece + 1) / pieces, pool, own(piece));
+  });
+  for (int64_t entry = 0; entry < pieces * entries; ++entry) {
+    if (indices[entry] < 0) continue;
+    insert(result, entry % entries / result.k, distances[entry], indices[entry]);
   }
 }
 

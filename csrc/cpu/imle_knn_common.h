@@ -158,20 +158,30 @@ struct Sums {
   auto total() const { return sum_of((a + b) + (c + d)); }
 };
 
+inline __attribute__((always_inline)) Floats squared_gap(const float* x, const float* y) {
+  const Floats difference = load<Floats>(x) - load<Floats>(y);
+  return difference * difference;
+}
+
+// At least sixteen columns: a last vector overlaps the one before it, and only its new lanes count.
 float approximate_distance(const float* x, const float* y, int64_t columns) {
-  Sums<Floats> squares;
-  const auto add = [](const float* u, const float* v, Floats& sum) __attribute__((always_inline)) {
-    const Floats difference = load<Floats>(u) - load<Floats>(v);
-    sum += difference * difference;
-  };
-  for_each_strip(x, y, columns,
-                 [&](const float* u, const float* v, int64_t) __attribute__((always_inline)) {
-                   add(u, v, squares.a);
-                   add(u + 16, v + 16, squares.b);
-                   add(u + 32, v + 32, squares.c);
-                   add(u + 48, v + 48, squares.d);
-                 });
-  return squares.total();
+  Sums<Floats> sums;
+  int64_t k = 0;
+  for (; k + strip <= columns; k += strip) {
+    sums.a += squared_gap(x + k, y + k);
+    sums.b += squared_gap(x + k + 16, y + k + 16);
+    sums.c += squared_gap(x + k + 32, y + k + 32);
+    sums.d += squared_gap(x + k + 48, y + k + 48);
+  }
+  Floats* const rest[]{&sums.a, &sums.b, &sums.c};
+  for (int64_t v = 0; k + 16 <= columns; ++v, k += 16) *rest[v] += squared_gap(x + k, y + k);
+  if (k < columns) {
+    constexpr Ints lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const Ints fresh = lane >= static_cast<int32_t>(k + 16 - columns);
+    const int64_t last = columns - 16;
+    sums.d += (Floats)((Ints)squared_gap(x + last, y + last) & fresh);
+  }
+  return sums.total();
 }
 
 // At least |v| for the float32 values whose squares were summed as above: lemma 2.

@@ -57,7 +57,7 @@ struct Kernels {
   FilterKernel filters[filter_count];
   // The distance that decides, as naign_ext/ops/reference.py defines it.
   double (*distance)(const float* x, const float* y, int64_t columns);
-  // The same in float32, 64 strided partial sums.
+  // The same in float32, 64 partial sums; at least 16 columns.
   float (*approximate_distance)(const float* x, const float* y, int64_t columns);
   // Half precision or strided to contiguous float32, exactly.
   void (*widen)(const void* row, Dtype dtype, int64_t column_stride, int64_t columns, float* out);

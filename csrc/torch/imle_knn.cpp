@@ -44,7 +44,7 @@ void search_one(const Matrix& x, const Matrix& pool, double reject_below, const 
   const PoolRange range{pool, 0, reject_below};
   result.clear();
   if (cpu::prefers_direct(x.rows, pool.rows, x.columns)) {
-    cpu::search_direct(x, range, result);
+    cpu::search_direct(x, range, result, parallel);
     return;
   }
   if (cpu::prefers_tree(x.rows, pool.rows, x.columns)) {
@@ -162,6 +162,10 @@ std::tuple<int64_t, bool> imle_knn_update(const Tensor& data, const Tensor& pack
                           static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows,
                           distances.size(1)};
   const PoolRange range{matrix_of(pool, "pool"), offset, rejection(reject_below)};
+  if (cpu::prefers_direct(x.rows, range.rows.rows, x.columns)) {
+    cpu::search_direct(x, range, result, torch_threads());
+    return {filter, true};
+  }
   if (cpu::prefers_tree(x.rows, range.rows.rows, x.columns)) {
     cpu::search_tree(x, range, result, torch_threads());
     return {filter, true};

@@ -81,11 +81,13 @@ Outcome search(const Matrix& data, const void* packed, const Projection& project
 // [0, inf] for rows it leaves alone. For tests; stores all pairs.
 void filter_bounds(const void* packed, const Matrix& pool, double* lower, double* upper);
 
-// True for problems so small that comparing every pair exactly is faster than preparing.
+// True for problems so small, or data rows so few, that comparing every pair exactly is faster than
+// preparing.
 bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns);
 
 // The same result by comparing every pair exactly.
-void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& result);
+void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& result,
+                   const Parallel& parallel);
 
 // True where a k-d tree over the pool is faster than comparing in blocks.
 bool prefers_tree(int64_t rows, int64_t pool_rows, int64_t columns);
