@@ -20,16 +20,10 @@
 namespace naign::cpu {
 namespace {
 
+#include "imle_knn_avx512_vectors.h"
 #include "imle_knn_common.h"
 
-constexpr int64_t tile_rows = 14;
 constexpr int64_t lanes = 32;
-
-__m512 least(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
-uint64_t lanes_at_most(__m512 scores, const float* threshold) {
-  return _mm512_cmp_ps_mask(scores, _mm512_load_ps(threshold), _CMP_LE_OQ);
-}
-void store_scores(float* out, __m512 scores) { _mm512_store_ps(out, scores); }
 
 struct Float32 {
   using Sum = __m512;
@@ -43,21 +37,6 @@ struct Float32 {
   }
   static Scores score(const Tile& tile, int64_t row, int64_t, Sum sum) {
     return _mm512_fnmadd_ps(sum, _mm512_set1_ps(2.0f), _mm512_set1_ps(tile.row_norm[row]));
-  }
-};
-
-// Sums of products of integers, and the score that such a sum stands for.
-struct Integers {
-  using Sum = __m512i;
-  using Scores = __m512;
-  static Sum start(const Tile& tile, int64_t row) { return _mm512_set1_epi32(tile.row_start[row]); }
-  static Sum load(const void* p) { return _mm512_load_si512(p); }
-  static void store(void* p, Sum sum) { _mm512_store_si512(p, sum); }
-  static Sum broadcast(const void* p) { return _mm512_set1_epi32(*static_cast<const int32_t*>(p)); }
-  static Scores score(const Tile& tile, int64_t row, int64_t lane, Sum sum) {
-    const __m512 scale =
-        _mm512_mul_ps(_mm512_load_ps(tile.lane_scale + lane), _mm512_set1_ps(tile.row_scale[row]));
-    return _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sum), scale, _mm512_set1_ps(tile.row_norm[row]));
   }
 };
 

@@ -79,8 +79,9 @@ class Tree {
     return {begin, end};
   }
 
+  // Builds the levels before last_level below node; depth_ + 1 builds all of them.
   void build_to(int64_t node, int64_t begin, int64_t end, int64_t level, int64_t last_level) {
-    if (level == last_level && level <= depth_ && last_level <= depth_) return;
+    if (level == last_level) return;
     bound(node, begin, end);
     if (level == depth_) return;
     const int64_t middle = begin + (end - begin) / 2;
