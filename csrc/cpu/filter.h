@@ -9,85 +9,34 @@
 
 #include "aligned.h"
 #include "imle_knn_kernels.h"
-#include "naign/rounding.h"
+#include "naign/imle_knn_bounds.h"
 #include "packed_data.h"
-#include "round_up.h"
 
 namespace naign::cpu {
-
-// Squared distances that the filter can certify, in scaled units; docs/exactness.md, section 5.
-struct Bounds {
-  double product_gamma;  // relative error of the product sum, against n_x n_y
-  double norm_gamma;     // relative error of |y~|^2 and of the score's last rounding, against n_y^2
-  double underflow;      // absolute error
-  double slack;          // relative error of float64 arithmetic, here and in the exact distance
-
-  // Integer sums are exact: only their conversion, their scale and the last subtraction round.
-  // `distance_columns` is the length of the rows whose distances decide.
-  Bounds(int64_t columns, Filter filter, int64_t distance_columns)
-      : product_gamma(gamma(filter == Filter::float32 ? static_cast<double>(columns) + 2 : 5)),
-        norm_gamma(gamma(filter == Filter::float32 ? static_cast<double>(columns) / 64 + 14 : 4)),
-        underflow(0x1p-115 + 4 * underflow_unit * static_cast<double>(columns)),
-        slack((static_cast<double>(distance_columns) / 32 + 64) * 0x1p-52) {}
-
-  // At least |score - (|y~|^2 - 2 <x~, y~>)|.
-  double score_error(const Query& query, double reach) const {
-    return 2 * product_gamma * query.reach * reach + norm_gamma * reach * reach + underflow +
-           slack * (query.norm + reach * reach);
-  }
-
-  // The distance of x and y is at least sqrt(lower(...)) and at most sqrt(upper(...)).
-  double lower(const Query& query, double score, double error, double reach) const {
-    const double squared = query.norm + score - score_error(query, reach);
-    const double distance = std::sqrt(std::max(0.0, squared)) - query.error - error;
-    return distance > 0 ? distance * distance * (1 - slack) : 0;
-  }
-  double upper(const Query& query, double score, double error, double reach) const {
-    const double squared = query.norm + score + score_error(query, reach);
-    const double distance = std::sqrt(std::max(0.0, squared)) + query.error + error;
-    return distance * distance * (1 + slack);
-  }
-
-  // The score above which lower(...) > squared for every row of at most this error and reach.
-  double score_beyond(const Query& query, double squared, double error, double reach) const {
-    const double distance = std::sqrt(squared * (1 + 2 * slack)) + query.error + error;
-    return distance * distance * (1 + slack) - query.norm + score_error(query, reach);
-  }
-
-  // The score below which upper(...) < squared for every row of at most this error and reach.
-  double score_within(const Query& query, double squared, double error, double reach) const {
-    const double distance = std::sqrt(squared * (1 - 2 * slack)) - query.error - error;
-    if (!(distance > 0)) return -std::numeric_limits<double>::infinity();
-    return distance * distance * (1 - slack) - query.norm - score_error(query, reach);
-  }
-};
 
 // A float32 sum of squared differences is several times cheaper than the exact distance, and nearly
 // as telling: lemma 9.
 class Screen {
  public:
   Screen(const Kernels& kernels, int64_t columns)
-      : kernels_(kernels),
-        columns_(columns),
-        factor_(1 - gamma(static_cast<double>(columns) / 64 + 12)),
-        underflow_(underflow_unit * static_cast<double>(columns)),
-        slack_(1 + 2 * (static_cast<double>(columns) / 32 + 64) * 0x1p-52) {}
+      : kernels_(kernels), columns_(columns), bound_(ScreenBound::of(columns)) {}
 
   // True only if the exact distance exceeds bound.
   bool farther(const float* x, const float* y, double bound) const {
     if (columns_ < 16) return false;
-    const double sum = kernels_.approximate_distance(x, y, columns_);
-    const bool usable = sum <= std::numeric_limits<float>::max();  // neither overflow nor NaN
-    return usable && sum * factor_ - underflow_ > bound * slack_;
+    return bound_.farther(kernels_.approximate_distance(x, y, columns_), bound);
   }
 
  private:
   const Kernels& kernels_;
   int64_t columns_;
-  double factor_;
-  double underflow_;
-  double slack_;
+  ScreenBound bound_;
 };
+
+inline Bounds bounds_of(const PackedData& packed, int64_t distance_columns) {
+  return packed.filter == Filter::float32 ? Bounds::of_float32(packed.columns, distance_columns)
+                                          : Bounds::of_integers(packed.columns, distance_columns);
+}
 
 // What a filter needs of the data: the caller's packing, a tighter one made on the way, or a
 // projection, whose distances bound the true ones from below only.
@@ -101,7 +50,7 @@ struct Stage {
   Stage(const PackedData& prepared, const PackedData* axes, int64_t distance_columns)
       : packed(prepared),
         filter(kernels(prepared.isa).filter(prepared.filter)),
-        bounds(prepared.columns, prepared.filter, distance_columns),
+        bounds(bounds_of(prepared, distance_columns)),
         basis(axes) {}
 
   bool bounds_from_above() const { return basis == nullptr; }
@@ -147,7 +96,7 @@ struct Block {
   void exclude(int64_t r, RowKind why) {
     kind[r] = why;
     any_wild |= why == RowKind::wild;
-    norm[r] = std::numeric_limits<float>::infinity();
+    norm[r] = float_infinity;
     scale[r] = 0;
     start[r] = 0;
     std::fill_n(row(r), row_stride * PackedData::unit_bytes, char{0});

@@ -1,6 +1,5 @@
 // What a filter knows of every pair, laid open for the tests that attack its bounds.
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "filter.h"
@@ -38,11 +37,11 @@ void filter_bounds(const void* buffer, const Matrix& pool, double* lower, double
   const Stage stage(packed);
   const Rows rows(pool, table);
   std::fill_n(lower, packed.rows * pool.rows, 0.0);
-  std::fill_n(upper, packed.rows * pool.rows, std::numeric_limits<double>::infinity());
+  std::fill_n(upper, packed.rows * pool.rows, infinity);
   std::vector<float> scratch(pool.columns);
   const auto scores = aligned_array<float>(table.tile_rows * packed.lanes);
   const auto thresholds = aligned_array<float>(packed.lanes);
-  std::fill_n(thresholds.get(), packed.lanes, std::numeric_limits<float>::infinity());
+  std::fill_n(thresholds.get(), packed.lanes, float_infinity);
   Block block(table.tile_rows, packed.units);
   for (int64_t first = 0; first < pool.rows; first += table.tile_rows) {
     block.clear(first, std::min(table.tile_rows, pool.rows - first));

@@ -16,24 +16,22 @@
 #include "aligned.h"
 #include "filter.h"
 #include "imle_knn_kernels.h"
-#include "naign/rounding.h"
+#include "naign/imle_knn_bounds.h"
 #include "nearest.h"
 #include "packed_data.h"
 #include "projection.h"
-#include "round_up.h"
 #include "rows.h"
 
 namespace naign {
 
 void Neighbours::clear() const {
-  std::fill_n(distances, rows * k, std::numeric_limits<double>::infinity());
+  std::fill_n(distances, rows * k, infinity);
   std::fill_n(indices, rows * k, int64_t{-1});
 }
 
 namespace cpu {
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr int64_t tiles_per_block = 16;
 constexpr int64_t most_tiles = 64;
 constexpr int64_t short_block_bytes = 256 << 10;
@@ -303,9 +301,9 @@ class Worker {
       const Query& q = query(panel, lane);
       float& limit = thresholds_[lane];
       if (q.kind == RowKind::excluded) {
-        limit = -std::numeric_limits<float>::infinity();
+        limit = -float_infinity;
       } else if (q.kind == RowKind::wild) {
-        limit = std::numeric_limits<float>::infinity();
+        limit = float_infinity;
       } else {
         limit = threshold(q, problem_.worst(panel * lanes_ + lane));
       }
@@ -339,12 +337,12 @@ class Worker {
   // The best score of a tile already bounds the nearest distance from above.
   void tighten(const Query& q, int64_t lane, int64_t rows) {
     const float admissible = admissible_score(q);
-    float best = std::numeric_limits<float>::infinity();
+    float best = float_infinity;
     for (int64_t r = 0; r < rows; ++r) {
       const float score = scores_[r * lanes_ + lane];
       if (score < best && score > admissible) best = score;
     }
-    if (!(best <= thresholds_[lane]) || best == std::numeric_limits<float>::infinity()) return;
+    if (!(best <= thresholds_[lane]) || best == float_infinity) return;
     const double squared = upper(q, best) / problem_.unit;
     thresholds_[lane] = std::min(thresholds_[lane], threshold(q, squared));
   }
@@ -355,7 +353,7 @@ class Worker {
 
   // Pairs with a score above this are certainly not rejected.
   float admissible_score(const Query& q) const {
-    if (problem_.reject_below <= 0) return -std::numeric_limits<float>::infinity();
+    if (problem_.reject_below <= 0) return -float_infinity;
     return threshold(q, problem_.reject_below);
   }
 
@@ -387,8 +385,8 @@ class Worker {
       if (block_.kind[r] != RowKind::wild) continue;
       for (int64_t lane = 0; lane < lanes_; ++lane) {
         if (query(panel, lane).kind == RowKind::excluded) continue;
-        candidates_.push_back({static_cast<int32_t>(lane), static_cast<int32_t>(r),
-                               std::numeric_limits<float>::infinity()});
+        candidates_.push_back(
+            {static_cast<int32_t>(lane), static_cast<int32_t>(r), float_infinity});
       }
     }
   }

@@ -11,8 +11,7 @@
 #include <utility>
 
 #include "imle_knn_kernels.h"
-#include "naign/rounding.h"
-#include "round_up.h"
+#include "naign/imle_knn_bounds.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")

@@ -12,8 +12,7 @@
 #include <utility>
 
 #include "imle_knn_kernels.h"
-#include "naign/rounding.h"
-#include "round_up.h"
+#include "naign/imle_knn_bounds.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")

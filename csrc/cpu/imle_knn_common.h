@@ -134,7 +134,7 @@ double distance(const float* x, const float* y, int64_t columns) {
 }
 
 // Rows are packed in strips of four vectors.
-constexpr int64_t strip = 64;
+constexpr int64_t strip = partial_sums;
 
 // Calls body(values, centre, k) for every strip; the last one is padded with zeros.
 template <class Body>
@@ -182,19 +182,6 @@ float approximate_distance(const float* x, const float* y, int64_t columns) {
     sums.d += (Floats)((Ints)squared_gap(x + last, y + last) & fresh);
   }
   return sums.total();
-}
-
-// At least |v| for the float32 values whose squares were summed as above: lemma 2.
-inline double reach_of(float sum_of_squares, int64_t columns) {
-  const double roundings = static_cast<double>(columns / strip) + 10;
-  const double underflow = underflow_unit * static_cast<double>(columns) * 2;
-  return std::sqrt((sum_of_squares + underflow) * (1 + gamma(roundings)));
-}
-
-// Scaling by a power of two is exact but for underflow, the subtraction rounds once: lemma 3.
-inline double centring_error(double reach, int64_t columns) {
-  return unit_roundoff * reach * 1.0001 +
-         underflow_unit * std::sqrt(static_cast<double>(columns)) * 4;
 }
 
 inline __attribute__((always_inline)) Floats centred(const float* values, const float* centre,
@@ -245,21 +232,6 @@ PackedRow pack_float32_query(const float* values, const float* centre, float sca
   return row;
 }
 
-// The largest values an integer row may hold: each at most `value`, their root of squares at most
-// `norm`, so that |<q, r>| stays below 2^31 by Cauchy and Schwarz.
-struct Levels {
-  float value;
-  double norm;
-};
-
-constexpr Levels int8_levels{127, 1e9};
-constexpr Levels int7_levels{63, 1e9};
-constexpr Levels int16_levels{32000, 46000};
-constexpr int64_t largest_integer_columns = 60000;
-
-// Rows below this are packed as zeros: the error is all of the row, and nothing underflows.
-constexpr float least_packed = 0x1p-60f;
-
 // The integers of a packed row, and a vector of sixteen of them.
 struct Bytes {
   using Value = int8_t;
@@ -272,11 +244,6 @@ struct UnsignedBytes {
 struct Shorts {
   using Value = int16_t;
   using Vector = int16_t __attribute__((vector_size(32)));
-};
-
-struct Extent {
-  float largest;
-  double reach;
 };
 
 inline __attribute__((always_inline)) Extent extent_of(const float* values, const float* centre,
@@ -306,14 +273,11 @@ inline __attribute__((always_inline)) PackedRow pack_integers(const float* value
                                                               const float* centre, float scale,
                                                               int64_t columns, int64_t units,
                                                               Levels levels, char* packed) {
-  constexpr float shift = 0x1.8p23f;  // adding it rounds to the nearest integer
+  constexpr float shift = integer_shift;
   using Vector = typename Integer::Vector;
   const Extent extent = extent_of(values, centre, scale, columns);
-  const bool zero = !(extent.largest >= least_packed) || !(extent.reach < 0x1p60);
-  const float unit =
-      zero ? 1
-           : round_up(std::max(extent.largest / double{levels.value}, extent.reach / levels.norm));
-  const float inverse = zero ? 0 : 1 / unit;
+  const float unit = integer_unit(extent, levels);
+  const float inverse = extent.packs_as_zeros() ? 0 : 1 / unit;
   Sums<Floats> errors;
   Ints sum{};
   Ints square{};
@@ -339,10 +303,8 @@ inline __attribute__((always_inline)) PackedRow pack_integers(const float* value
   const auto squared = static_cast<double>(sum_of(square));
   PackedRow row{};
   row.norm = squared * unit * unit;
-  row.reach = round_up(std::sqrt(squared) * unit * (1 + 0x1p-50));
-  row.error = round_up(reach_of(errors.total(), columns) * (1 + 4 * unit_roundoff) +
-                       4 * unit_roundoff * extent.reach + centring_error(extent.reach, columns));
-  if (!(extent.reach < 0x1p60)) row.reach = std::numeric_limits<float>::infinity();
+  row.reach = integer_reach(squared, unit, extent);
+  row.error = integer_error(errors.total(), extent, columns);
   row.scale = unit;
   row.start = query ? 0 : -bias * sum_of(sum);
   return row;

@@ -8,8 +8,7 @@
 #include <utility>
 
 #include "imle_knn_kernels.h"
-#include "naign/rounding.h"
-#include "round_up.h"
+#include "naign/imle_knn_bounds.h"
 
 namespace naign::cpu {
 namespace {

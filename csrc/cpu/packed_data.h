@@ -7,25 +7,9 @@
 #include "cpu_features.h"
 #include "imle_knn_kernels.h"
 #include "naign/imle_knn.h"
+#include "naign/imle_knn_bounds.h"
 
 namespace naign::cpu {
-
-enum class RowKind : int32_t {
-  usual,
-  wild,      // so large that the filter's arithmetic might overflow: always compared exactly
-  excluded,  // NaN or Inf (or no row at all): matches nothing
-};
-
-// Rows beyond this norm, after scaling, are wild: squares and their sums stay far from overflow.
-constexpr float largest_row_reach = 0x1p50f;
-
-// What the bounds need to know of a data row; see docs/exactness.md for the notation.
-struct Query {
-  double norm;   // |x~|^2
-  double error;  // e_x
-  double reach;  // n_x
-  RowKind kind;
-};
 
 // The layout of the caller's buffer: this header, then centre, queries, scales and panels.
 struct PackedData {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "round_up.h"
+#include "naign/imle_knn_bounds.h"
 #include "rows.h"
 
 namespace naign::cpu {
