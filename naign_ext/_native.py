@@ -39,10 +39,13 @@ def _warn_once(device_type: str) -> None:
 
 def has_kernel(*tensors: torch.Tensor | None) -> bool:
     """True where the extension has a kernel for the device and the dtypes of these tensors."""
-    present = [t for t in tensors if t is not None]
-    if any(t.dtype not in NATIVE_DTYPES for t in present):
-        return False
-    device_type = present[0].device.type
+    device_type = "cpu"
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.dtype not in NATIVE_DTYPES:
+            return False
+        device_type = tensor.device.type
     if device_type in DEVICES_WITH_KERNELS:
         return True
     if not torch.compiler.is_compiling():

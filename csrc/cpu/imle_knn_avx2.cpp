@@ -19,6 +19,29 @@
 namespace naign::cpu {
 namespace {
 
+// Eight numbers, and how many pairs of rows are summed at once.
+struct Lanes {
+  using Vector = __m256;
+  static constexpr int64_t width = 8;
+  static constexpr int64_t pairs = 8;
+  static Vector load(const float* p) { return _mm256_loadu_ps(p); }
+  static Vector load(const float* p, int64_t count) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_maskload_ps(
+        p, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(count)), lane));
+  }
+  static Vector load_eight(const float* p, int64_t count) { return load(p, count); }
+  static Vector add_square(Vector sum, Vector value) { return _mm256_fmadd_ps(value, value, sum); }
+  // One bit for each of sixteen lanes that are all ones, not zeros.
+  template <class Ints>
+  static uint32_t bits(Ints lanes) {
+    __m256 half[2];
+    std::memcpy(half, &lanes, sizeof(half));
+    const auto low = static_cast<uint32_t>(_mm256_movemask_ps(half[0]));
+    return low | static_cast<uint32_t>(_mm256_movemask_ps(half[1])) << 8;
+  }
+};
+
 #include "imle_knn_common.h"
 
 constexpr int64_t tile_rows = 6;

@@ -20,6 +20,26 @@ namespace naign::cpu {
 namespace {
 
 #include "imle_knn_avx512_vectors.h"
+// Sixteen numbers, and how many pairs of rows are summed at once.
+struct Lanes {
+  using Vector = __m512;
+  static constexpr int64_t width = 16;
+  static constexpr int64_t pairs = 16;
+  static Vector load(const float* p) { return _mm512_loadu_ps(p); }
+  static Vector load(const float* p, int64_t count) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1 << count) - 1), p);
+  }
+  static __m256 load_eight(const float* p, int64_t count) {
+    return _mm256_maskz_loadu_ps(static_cast<__mmask8>((1 << count) - 1), p);
+  }
+  static Vector add_square(Vector sum, Vector value) { return _mm512_fmadd_ps(value, value, sum); }
+  // One bit for each of sixteen lanes that are all ones, not zeros.
+  template <class Ints>
+  static uint32_t bits(Ints lanes) {
+    return _mm512_movepi32_mask((__m512i)lanes);
+  }
+};
+
 #include "imle_knn_common.h"
 
 constexpr int64_t lanes = 32;

@@ -95,28 +95,17 @@ inline __attribute__((always_inline)) Doubles squared_difference(const float* x,
   return difference * difference;
 }
 
-// Fewer than eight columns, added as a vector of eight with zeros would be.
-inline double short_distance(const float* x, const float* y, int64_t columns) {
-  double squares[8] = {};
-  for (int64_t k = 0; k < columns; ++k) {
-    const double difference = static_cast<double>(x[k]) - static_cast<double>(y[k]);
-    squares[k] = difference * difference;
-  }
-  const double even = (squares[0] + squares[4]) + (squares[2] + squares[6]);
-  return even + ((squares[1] + squares[5]) + (squares[3] + squares[7]));
-}
-
-inline Doubles squared_difference(const float* x, const float* y, int64_t columns) {
-  Doubles squares{};
-  for (int64_t k = 0; k < columns; ++k) {
-    const double difference = static_cast<double>(x[k]) - static_cast<double>(y[k]);
-    squares[k] = difference * difference;
-  }
-  return squares;
+// Fewer than eight columns: the others are zeros.
+inline __attribute__((always_inline)) Doubles squared_difference(const float* x, const float* y,
+                                                                 int64_t columns) {
+  const Doubles difference =
+      __builtin_convertvector((EightFloats)Lanes::load_eight(x, columns), Doubles) -
+      __builtin_convertvector((EightFloats)Lanes::load_eight(y, columns), Doubles);
+  return difference * difference;
 }
 
 double distance(const float* x, const float* y, int64_t columns) {
-  if (columns < 8) return short_distance(x, y, columns);
+  if (columns < 8) return sum_of(squared_difference(x, y, columns));
   Doubles a{}, b{}, c{}, d{};
   int64_t k = 0;
   for (; k + distance_lanes <= columns; k += distance_lanes) {
@@ -344,8 +333,25 @@ constexpr FilterKernel int8_filter(uint64_t (*tile)(const Tile&)) {
   return {4, largest_integer_columns, tile, pack_int8_query<bias>, pack_int8_row<bias>};
 }
 
+#include "imle_knn_differences.h"
+#include "imle_knn_lane_sums.h"
+#include "imle_knn_lanes.h"
+
 Kernels table_of(int64_t tile_rows, int64_t lanes, const FilterKernel& int8,
                  const FilterKernel& int16, const FilterKernel& float32) {
-  return {tile_rows, lanes,      {int8, int16, float32}, distance, approximate_distance,
-          widen,     all_finite, largest_magnitude};
+  return {.tile_rows = tile_rows,
+          .lanes = lanes,
+          .filters = {int8, int16, float32},
+          .distance = distance,
+          .approximate_distance = approximate_distance,
+          .difference_rows = Lanes::pairs / 4,
+          .difference_lanes = Lanes::width,
+          .sum_differences = sum_differences,
+          .nearest_by_lanes = nearest_by_lanes,
+          .nearest_by_sums = nearest_by_sums,
+          .least_above = least_above,
+          .find_at_most = find_at_most,
+          .widen = widen,
+          .all_finite = all_finite,
+          .largest_magnitude = largest_magnitude};
 }

@@ -13,13 +13,39 @@
 namespace naign::cpu {
 namespace {
 
+// Sixteen bytes: what every 64-bit processor with vectors has at least.
+using Four = float __attribute__((vector_size(16)));
+
+// Four numbers, and how many pairs of rows are summed at once.
+struct Lanes {
+  using Vector = Four;
+  static constexpr int64_t width = 4;
+  static constexpr int64_t pairs = 8;
+  static Vector load(const float* p) { return load(p, width); }
+  static Vector load(const float* p, int64_t count) {
+    Vector vector{};
+    for (int64_t l = 0; l < count; ++l) vector[l] = p[l];
+    return vector;
+  }
+  static auto load_eight(const float* p, int64_t count) {
+    float __attribute__((vector_size(32))) vector{};
+    for (int64_t l = 0; l < count; ++l) vector[l] = p[l];
+    return vector;
+  }
+  static Vector add_square(Vector sum, Vector value) { return sum + value * value; }
+  // One bit for each of sixteen lanes that are all ones, not zeros.
+  template <class Ints>
+  static uint32_t bits(Ints lanes) {
+    uint32_t found = 0;
+    for (uint32_t l = 0; l < 16; ++l) found |= (lanes[l] != 0 ? 1u : 0u) << l;
+    return found;
+  }
+};
+
 #include "imle_knn_common.h"
 
 constexpr int64_t tile_rows = 4;
 constexpr int64_t lanes = 8;
-
-// Sixteen bytes: what every 64-bit processor with vectors has at least.
-using Four = float __attribute__((vector_size(16)));
 
 Four least(Four a, Four b) { return b < a ? b : a; }
 uint64_t lanes_at_most(Four scores, const float* threshold) {

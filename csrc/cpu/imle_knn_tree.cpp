@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "imle_knn_kernels.h"
+#include "imle_knn_methods.h"
 #include "naign/imle_knn.h"
 #include "nearest.h"
 #include "rows.h"
@@ -188,10 +189,6 @@ class Tree {
 };
 
 }  // namespace
-
-bool prefers_tree(int64_t rows, int64_t pool_rows, int64_t columns) {
-  return columns <= 6 && rows >= 256 && pool_rows >= 2048;
-}
 
 void search_tree(const Matrix& data, const PoolRange& pool, const Neighbours& result,
                  const Parallel& parallel) {

@@ -12,6 +12,7 @@ class Rows {
 
   int64_t count() const { return matrix_.rows; }
   int64_t columns() const { return matrix_.columns; }
+  int64_t row_stride() const { return matrix_.row_stride; }
 
   // True where get() needs no scratch.
   bool in_place() const { return matrix_.dtype == Dtype::float32 && matrix_.column_stride == 1; }

@@ -36,19 +36,15 @@ void check_pair(const Tensor& data, const Tensor& pool, int64_t k) {
 }
 
 Tensor empty_bytes(const Tensor& like, size_t bytes) {
-  return torch::stable::new_empty(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
+  return empty_like_device(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
 }
 
 void search_one(const Matrix& x, const Matrix& pool, double reject_below, const Neighbours& result,
                 const Parallel& parallel) {
   const PoolRange range{pool, 0, reject_below};
   result.clear();
-  if (cpu::prefers_direct(x.rows, pool.rows, x.columns)) {
-    cpu::search_direct(x, range, result, parallel);
-    return;
-  }
-  if (cpu::prefers_tree(x.rows, pool.rows, x.columns)) {
-    cpu::search_tree(x, range, result, parallel);
+  if (cpu::prefers_unpacked(x, range, result.k)) {
+    cpu::search_unpacked(x, range, result, parallel);
     return;
   }
   const cpu::Filter filter = cpu::first_filter(x.columns);
@@ -67,8 +63,8 @@ std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int6
   const int64_t rows = x.first.rows;
   std::vector<int64_t> shape{rows, k};
   if (data.dim() == 3) shape.insert(shape.begin(), x.count);
-  Tensor distances = torch::stable::new_empty(data, shape, ScalarType::Float);
-  Tensor indices = torch::stable::new_empty(data, shape, ScalarType::Long);
+  Tensor distances = empty_like_device(data, shape, ScalarType::Float);
+  Tensor indices = empty_like_device(data, shape, ScalarType::Long);
   std::vector<double> exact(static_cast<size_t>(x.count) * rows * k);
   auto* rounded = static_cast<float*>(distances.mutable_data_ptr());
   auto* found = static_cast<int64_t*>(indices.mutable_data_ptr());
@@ -121,8 +117,8 @@ std::tuple<Tensor, Tensor> imle_knn_filter_bounds(const Tensor& data, const Tens
   check_pair(data, pool, 1);
   const Tensor packed = imle_knn_pack(data, pool, filter);
   const std::vector<int64_t> shape{data.size(0), pool.size(0)};
-  Tensor lower = torch::stable::new_empty(data, shape, ScalarType::Double);
-  Tensor upper = torch::stable::new_empty(data, shape, ScalarType::Double);
+  Tensor lower = empty_like_device(data, shape, ScalarType::Double);
+  Tensor upper = empty_like_device(data, shape, ScalarType::Double);
   cpu::filter_bounds(packed.const_data_ptr(), matrix_of(pool, "pool"),
                      static_cast<double*>(lower.mutable_data_ptr()),
                      static_cast<double*>(upper.mutable_data_ptr()));
@@ -162,12 +158,8 @@ std::tuple<int64_t, bool> imle_knn_update(const Tensor& data, const Tensor& pack
                           static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows,
                           distances.size(1)};
   const PoolRange range{matrix_of(pool, "pool"), offset, rejection(reject_below)};
-  if (cpu::prefers_direct(x.rows, range.rows.rows, x.columns)) {
-    cpu::search_direct(x, range, result, torch_threads());
-    return {filter, true};
-  }
-  if (cpu::prefers_tree(x.rows, range.rows.rows, x.columns)) {
-    cpu::search_tree(x, range, result, torch_threads());
+  if (cpu::prefers_unpacked(x, range, result.k)) {
+    cpu::search_unpacked(x, range, result, torch_threads());
     return {filter, true};
   }
   cpu::Projection projection;
@@ -182,6 +174,8 @@ std::tuple<int64_t, bool> imle_knn_update(const Tensor& data, const Tensor& pack
 
 STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
   m.def("imle_knn(Tensor data, Tensor pool, int k, float? reject_below) -> (Tensor, Tensor)");
+  m.def(
+      "imle_knn_no_grad(Tensor data, Tensor pool, int k, float? reject_below) -> (Tensor, Tensor)");
   m.def("imle_knn_first_filter(Tensor data) -> int");
   m.def("imle_knn_pack(Tensor data, Tensor sample, int filter) -> Tensor");
   m.def("imle_knn_filter_bounds(Tensor data, Tensor pool, int filter) -> (Tensor, Tensor)");
@@ -195,6 +189,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
   m.impl("imle_knn", TORCH_BOX(&naign::glue::imle_knn));
+  m.impl("imle_knn_no_grad", TORCH_BOX(&naign::glue::imle_knn));
   m.impl("imle_knn_first_filter", TORCH_BOX(&naign::glue::imle_knn_first_filter));
   m.impl("imle_knn_pack", TORCH_BOX(&naign::glue::imle_knn_pack));
   m.impl("imle_knn_filter_bounds", TORCH_BOX(&naign::glue::imle_knn_filter_bounds));

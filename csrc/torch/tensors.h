@@ -5,6 +5,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <vector>
+
 #include "naign/matrix.h"
 #include "naign/parallel.h"
 
@@ -52,6 +54,25 @@ inline Batches batches_of(const Tensor& tensor, const char* name) {
 inline Matrix matrix_of(const Tensor& tensor, const char* name) {
   STD_TORCH_CHECK(tensor.dim() == 2, name, ": expected 2 dimensions, got ", tensor.dim());
   return batches_of(tensor, name).first;
+}
+
+// A new contiguous tensor on the same device. Straight from the allocator: for a small search, the
+// dispatcher would take longer than the search.
+inline Tensor empty_like_device(const Tensor& like, const std::vector<int64_t>& sizes,
+                                ScalarType type) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t elements = 1;
+  for (size_t i = sizes.size(); i-- > 0; elements *= sizes[i]) strides[i] = elements;
+  int32_t device_type = 0;
+  int32_t device_index = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), device_type,
+      device_index, &made));
+  return Tensor(made);
 }
 
 // torch's own threads: torch.set_num_threads is obeyed.

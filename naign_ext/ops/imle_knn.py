@@ -41,11 +41,23 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
         TypeError: an input is not a floating tensor, or k is not an int.
         ValueError: shapes, devices or k do not fit; the message names the argument.
     """
-    check_arguments(data, pool, k, reject_below)
-    threshold = None if reject_below is None else float(reject_below)
-    if _native.has_kernel(data, pool):
-        return Neighbours(*torch.ops.naign.imle_knn(data, pool, k, threshold))
-    return Neighbours(*torch.ops.naign.imle_knn_reference(data, pool, k, threshold))
+    if not _looks_right(data, pool, k, reject_below):
+        check_arguments(data, pool, k, reject_below)
+    if not _native.has_kernel(data, pool):
+        return Neighbours(*torch.ops.naign.imle_knn_reference(data, pool, k, reject_below))
+    differentiable = torch.is_grad_enabled() and (data.requires_grad or pool.requires_grad)
+    # Autograd written in Python takes longer than a small search, also where there is nothing to differentiate.
+    operator = torch.ops.naign.imle_knn if differentiable else torch.ops.naign.imle_knn_no_grad
+    return Neighbours(*operator(data, pool, k, reject_below))
+
+
+def _looks_right(data: Any, pool: Any, k: Any, reject_below: Any) -> bool:
+    """True for the usual arguments, quickly; False says nothing."""
+    if not (isinstance(data, Tensor) and isinstance(pool, Tensor) and type(k) is int and reject_below is None):
+        return False
+    x, y = data.shape, pool.shape
+    two = len(x) == len(y) == 2 and x[1] == y[1] > 0
+    return two and 1 <= k <= y[0] and data.dtype in FLOATING and pool.dtype in FLOATING and data.device == pool.device
 
 
 def check_tensor(name: str, value: Any, dims: tuple[int, ...]) -> None:
@@ -190,3 +202,4 @@ def _register(name: str) -> None:
 _register("naign::imle_knn_reference")
 if _native.extension is not None:
     _register("naign::imle_knn")
+    torch.library.register_fake("naign::imle_knn_no_grad", _fake)

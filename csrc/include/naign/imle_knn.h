@@ -26,7 +26,7 @@ struct Neighbours {
 
 struct PoolRange {
   Matrix rows;
-  int64_t first_index;  // the index of row 0 in the whole pool
+  int64_t first_index;  // the index of row 0 in the whole pool; greater than those already taken
   double reject_below;  // squared distances below this are inadmissible; -inf rejects nothing
 };
 
@@ -81,20 +81,12 @@ Outcome search(const Matrix& data, const void* packed, const Projection& project
 // [0, inf] for rows it leaves alone. For tests; stores all pairs.
 void filter_bounds(const void* packed, const Matrix& pool, double* lower, double* upper);
 
-// True for problems so small, or data rows so few, that comparing every pair exactly is faster than
-// preparing.
-bool prefers_direct(int64_t rows, int64_t pool_rows, int64_t columns);
+// True where the rows are so few, or so short, that a search without packing is faster.
+bool prefers_unpacked(const Matrix& data, const PoolRange& pool, int64_t k);
 
-// The same result by comparing every pair exactly.
-void search_direct(const Matrix& data, const PoolRange& pool, const Neighbours& result,
-                   const Parallel& parallel);
-
-// True where a k-d tree over the pool is faster than comparing in blocks.
-bool prefers_tree(int64_t rows, int64_t pool_rows, int64_t columns);
-
-// The same result by a k-d tree over these pool rows.
-void search_tree(const Matrix& data, const PoolRange& pool, const Neighbours& result,
-                 const Parallel& parallel);
+// The same result without packing, whichever way is the fastest.
+void search_unpacked(const Matrix& data, const PoolRange& pool, const Neighbours& result,
+                     const Parallel& parallel);
 
 // Distances as float32; NaN and index -1 where the data row itself holds NaN or Inf.
 void finish(const Matrix& data, const Neighbours& result, float* distances);

@@ -94,26 +94,41 @@ struct Bounds {
   }
 };
 
-// When a float32 sum of squared differences proves that a pair is too far: lemma 9.
+// Float32 squares are summed in this many partial sums, unless said otherwise.
+constexpr int64_t partial_sums = 64;
+
+// What a float32 sum of squared differences tells of the distance: lemma 9.
 struct ScreenBound {
-  double factor;
+  double error;
   double underflow;
   double slack;
 
-  NAIGN_HOST_DEVICE static ScreenBound of(int64_t columns) {
-    return {1 - gamma(static_cast<double>(columns) / 64 + 12),
+  NAIGN_HOST_DEVICE static ScreenBound of(int64_t columns, int64_t lanes = partial_sums) {
+    return {gamma(static_cast<double>(columns / lanes) + 13),
             underflow_unit * static_cast<double>(columns), 1 + 2 * distance_slack(columns)};
   }
 
-  // True only if the exact distance exceeds bound. A sum that overflowed, or NaN, says nothing.
-  NAIGN_HOST_DEVICE bool farther(double sum, double bound) const {
-    const bool usable = sum <= 0x1.fffffep127;
-    return usable && sum * factor - underflow > bound * slack;
+  // Every finite sum above this belongs to a distance greater than `squared`.
+  NAIGN_HOST_DEVICE double beyond(double squared) const {
+    return (squared * slack + underflow) * (1 + error);
   }
-};
+  // True only if the distance is greater. A sum that overflowed, or NaN, says nothing.
+  NAIGN_HOST_DEVICE bool farther(float sum, double squared) const {
+    return usable(sum) && sum > beyond(squared);
+  }
 
-// Float32 squares are summed in this many partial sums.
-constexpr int64_t partial_sums = 64;
+  // At least the squared distance.
+  NAIGN_HOST_DEVICE double upper(float sum) const {
+    return usable(sum) ? (sum + underflow) * (1 + error) : infinity;
+  }
+  // True only if the distance is less.
+  NAIGN_HOST_DEVICE bool nearer(float sum, double squared) const {
+    return upper(sum) * slack < squared;
+  }
+
+ private:
+  NAIGN_HOST_DEVICE static bool usable(float sum) { return sum <= 0x1.fffffep127f; }
+};
 
 // At least |v| for the float32 values whose squares were summed: lemma 2.
 NAIGN_HOST_DEVICE inline double reach_of(float sum_of_squares, int64_t columns) {
