@@ -101,6 +101,23 @@ def loss(
 
 
 @guarded
+def exactness(
+    *,
+    cases: Annotated[int, typer.Option(min=1, help="Random small problems.")] = 100_000,
+    seed: Seed = 0,
+    json: JsonFile = None,
+) -> None:
+    """Many small random problems: every answer compared bit for bit with the reference."""
+    from naign_bench.exactness import run_exactness
+
+    outcome = run_exactness(cases, seed=seed, json_path=json, progress=_remark)
+    say(f"{outcome.cases} problems, {outcome.mismatches} wrong, {outcome.seconds:.0f} s", markup=False)
+    if outcome.mismatches:
+        say(f"the first: {outcome.first}", markup=False)
+        raise typer.Exit(1)
+
+
+@guarded
 def plot(
     rows: Annotated[Path, typer.Argument(metavar="RESULTS", help="A file written with --json.")],
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG, SVG or PDF to write.")],

@@ -1,7 +1,9 @@
 """imle_knn against the float64 oracle: every answer bit for bit."""
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import hypothesis.strategies as st
@@ -12,6 +14,7 @@ from torch import Tensor
 from naign_ext import Neighbours, _native, imle_knn
 from naign_ext.ops import reference
 
+METHODS = ("packed", "tree", "differences", "lane_sums", "lanes")
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, *HALVES)
 
@@ -41,9 +44,22 @@ def normal(rows: int, columns: int, seed: int) -> Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
+@contextlib.contextmanager
+def forced(method: str) -> Iterator[None]:
+    """Search by this method, where it applies."""
+    assert _native.extension is not None
+    _native.extension.force_method(method)
+    try:
+        yield
+    finally:
+        _native.extension.force_method("")
+
+
 def check(data: Tensor, pool: Tensor, k: int = 1, reject_below: float | None = None) -> None:
     expected = brute_force(data, pool, k, reject_below)
-    assert_same(imle_knn(data, pool, k, reject_below=reject_below), expected)
+    for method in ("", *METHODS):
+        with forced(method):
+            assert_same(imle_knn(data, pool, k, reject_below=reject_below), expected)
     fallback = reference.imle_knn(data, pool, k, reject_below)
     assert_same(Neighbours(*fallback), expected)
 
@@ -259,11 +275,27 @@ def test_few_data_rows_and_a_large_pool(rows: int, columns: int) -> None:
         )
 
 
-@pytest.mark.parametrize("columns", [2, 1100])
+@pytest.mark.parametrize("columns", [2, 40, 1100])
 def test_larger_problems_against_the_fallback(columns: int) -> None:
     data, pool = normal(300, columns, 42), normal(4000, columns, 43)
+    pool[3000:] = pool[:1000]
     for k in (1, 10):
-        assert_same(imle_knn(data, pool, k), Neighbours(*reference.imle_knn(data, pool, k, None)))
+        expected = Neighbours(*reference.imle_knn(data, pool, k, None))
+        for method in ("", *METHODS):
+            with forced(method):
+                assert_same(imle_knn(data, pool, k), expected)
+
+
+def test_sums_that_overflow_or_vanish_are_compared_exactly() -> None:
+    for scale in (1e-30, 3e18, 2e19, 1e36):
+        data, pool = normal(50, 5, 46) * scale, normal(400, 5, 47) * scale
+        pool[300:] = pool[:100]
+        check(data, pool)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"method: expected packed, tree, .* got 'guess'"), forced("guess"):
+        pass
 
 
 def test_nothing_of_the_size_of_all_pairs_is_stored() -> None:
@@ -363,6 +395,11 @@ def test_opcheck(name: str, batched: bool) -> None:
         data, pool = data.detach().view(2, 6, 6), pool.detach().view(2, 20, 6)
     torch.library.opcheck(getattr(torch.ops.naign, name), (data, pool, 2, None))
     torch.library.opcheck(getattr(torch.ops.naign, name), (data.detach(), pool.detach(), 1, 3.0))
+
+
+def test_opcheck_without_gradients() -> None:
+    data, pool = normal(12, 6, 54), normal(40, 6, 55)
+    torch.library.opcheck(torch.ops.naign.imle_knn_no_grad, (data, pool, 2, None))
 
 
 @pytest.mark.slow

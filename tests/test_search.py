@@ -1,6 +1,7 @@
 """Streaming search: any cut of the pool, many pools, many ranks."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,16 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from naign_ext import ImleSearch, Neighbours, imle_knn
+from naign_ext import ImleSearch, Neighbours, _native, imle_knn
+
+
+@pytest.fixture(params=["", "packed"], autouse=True)
+def method(request: pytest.FixtureRequest) -> Iterator[None]:
+    """By the method of choice, and by the one that uses what ImleSearch prepares."""
+    assert _native.extension is not None
+    _native.extension.force_method(request.param)
+    yield
+    _native.extension.force_method("")
 
 
 def normal(rows: int, columns: int, seed: int) -> Tensor:

@@ -15,8 +15,6 @@ namespace naign::cpu {
 namespace {
 
 constexpr int64_t chunk_bytes = 128 << 10;
-// Beyond, other sums may have overflowed; such rows are searched again with care.
-constexpr float largest_sum = 0x1p120f;
 
 struct Smallest {
   float first[lane_sum_rows];
@@ -115,9 +113,10 @@ class LaneSearch {
     const Smallest& smallest = smallest_[position / lane_sum_rows];
     const int64_t lane = position % lane_sum_rows;
     const float sum = smallest.first[lane];
-    if (!(sum <= largest_sum)) return false;
     if (bound_.farther(sum, result.distances[row])) return true;
-    if (!(smallest.second[lane] > bound_.beyond(bound_.upper(sum)))) return false;
+    const double limit = bound_.beyond(bound_.upper(sum));
+    if (!(limit <= std::numeric_limits<float>::max() && smallest.second[lane] > limit))
+      return false;
     const int64_t nearest = pool_span_.first + smallest.index[lane];
     const float* x = data_.get(row, data_copy_.data());
     const float* y = pool_.get(nearest, pool_copy_.data());

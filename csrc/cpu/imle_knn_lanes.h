@@ -43,11 +43,12 @@ inline __attribute__((always_inline)) Pair<Doubles> partial_sum(const double* da
   }
 }
 
-// Keeps the smaller distance, the earlier one of equals; a NaN is never smaller.
+// Keeps the smaller (distance, index); a NaN is never smaller.
 inline __attribute__((always_inline)) void keep_nearer(Doubles& best, Indices& index,
                                                        Doubles distance, Indices candidate,
                                                        double reject_below) {
-  const Indices nearer = (distance < best) & (distance >= reject_below);
+  const Indices tie = (distance == best) & (candidate < index);
+  const Indices nearer = ((distance < best) | tie) & (distance >= reject_below);
   best = nearer ? distance : best;
   index = nearer ? candidate : index;
 }

@@ -1,6 +1,10 @@
 // Search without packing: which way, and how threads share the work.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <iterator>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "imle_knn_kernels.h"
@@ -14,13 +18,25 @@ namespace {
 
 enum class Method { packed, tree, differences, lane_sums, lanes };
 
+constexpr const char* method_names[]{"packed", "tree", "differences", "lane_sums", "lanes"};
+constexpr int nothing_forced = -1;
+std::atomic<int> forced{nothing_forced};
+
+bool applies(Method method, int64_t k, bool rejects) {
+  if (method == Method::lane_sums) return k == 1 && !rejects;
+  return method != Method::lanes || k == 1;
+}
+
 // A way to search, and about how many nanoseconds it takes one thread.
 struct Choice {
   Method method = Method::packed;
   double cost = 0;
 
   void consider(Method other, double other_cost) {
-    if (other_cost < cost) *this = {other, other_cost};
+    const bool wanted = forced == static_cast<int>(other);
+    if (wanted || (other_cost < cost && forced != static_cast<int>(method))) {
+      *this = {other, other_cost};
+    }
   }
 };
 
@@ -102,6 +118,19 @@ void split_pool(const Work& work, int64_t pieces, const Neighbours& result,
 }
 
 }  // namespace
+
+void force_method(const std::string& name) {
+  if (name.empty()) {
+    forced = nothing_forced;
+    return;
+  }
+  const auto* found = std::find(std::begin(method_names), std::end(method_names), name);
+  if (found == std::end(method_names)) {
+    throw std::invalid_argument(
+        "method: expected packed, tree, differences, lane_sums, lanes or '', got '" + name + "'");
+  }
+  forced = static_cast<int>(found - std::begin(method_names));
+}
 
 bool prefers_unpacked(const Matrix& data, const PoolRange& pool, int64_t k) {
   return choose(data, pool, k).method != Method::packed;

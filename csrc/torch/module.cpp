@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include "cpu_features.h"
+#include "naign/imle_knn.h"
 
 namespace py = pybind11;
 
@@ -41,4 +42,7 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "force_isa", &naign::cpu::force_isa, py::arg("name"),
       "Use this instruction set from now on; '' for the best. ValueError if it is not there.");
+  module.def("force_method", &naign::cpu::force_method, py::arg("name"),
+             "Search this way from now on, where it applies: packed, tree, differences, lane_sums "
+             "or lanes; '' for the fastest. The answer is the same.");
 }

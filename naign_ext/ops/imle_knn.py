@@ -53,11 +53,19 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
 
 def _looks_right(data: Any, pool: Any, k: Any, reject_below: Any) -> bool:
     """True for the usual arguments, quickly; False says nothing."""
-    if not (isinstance(data, Tensor) and isinstance(pool, Tensor) and type(k) is int and reject_below is None):
+    if not (
+        isinstance(data, Tensor) and isinstance(pool, Tensor) and type(k) is int and reject_below is None
+    ):
         return False
     x, y = data.shape, pool.shape
     two = len(x) == len(y) == 2 and x[1] == y[1] > 0
-    return two and 1 <= k <= y[0] and data.dtype in FLOATING and pool.dtype in FLOATING and data.device == pool.device
+    return (
+        two
+        and 1 <= k <= y[0]
+        and data.dtype in FLOATING
+        and pool.dtype in FLOATING
+        and data.device == pool.device
+    )
 
 
 def check_tensor(name: str, value: Any, dims: tuple[int, ...]) -> None:

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "naign/matrix.h"
 #include "naign/parallel.h"
@@ -26,7 +27,7 @@ struct Neighbours {
 
 struct PoolRange {
   Matrix rows;
-  int64_t first_index;  // the index of row 0 in the whole pool; greater than those already taken
+  int64_t first_index;  // the index of row 0 in the whole pool
   double reject_below;  // squared distances below this are inadmissible; -inf rejects nothing
 };
 
@@ -87,6 +88,11 @@ bool prefers_unpacked(const Matrix& data, const PoolRange& pool, int64_t k);
 // The same result without packing, whichever way is the fastest.
 void search_unpacked(const Matrix& data, const PoolRange& pool, const Neighbours& result,
                      const Parallel& parallel);
+
+// Search this way from now on, where it applies: "packed", or without packing by "tree",
+// "differences", "lane_sums" (k = 1, no rejection) or "lanes" (k = 1); "" for the fastest. For
+// tests and measurements: the answer is the same. Throws std::invalid_argument for another name.
+void force_method(const std::string& name);
 
 // Distances as float32; NaN and index -1 where the data row itself holds NaN or Inf.
 void finish(const Matrix& data, const Neighbours& result, float* distances);
