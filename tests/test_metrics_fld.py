@@ -1,10 +1,14 @@
 """Feature Likelihood Divergence: against the authors' figures, against autograd, and its edge cases."""
 
+import json
 import math
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from reference.feature_sets import feature_sets
 
 from naign_ext.metrics import fld
 from naign_ext.metrics.fld import (
@@ -16,6 +20,10 @@ from naign_ext.metrics.fld import (
     mixture_nll,
     squared_distances,
 )
+
+# Figures of other implementations on the same sets; reference/make_figures.py wrote them.
+REFERENCE = json.loads((Path(__file__).parent / "reference" / "figures.json").read_text())
+SETS = feature_sets()
 
 
 def normal(rows, columns, seed, scale=1.0):
@@ -52,17 +60,27 @@ def test_likelihood_is_that_of_the_mixture():
     assert mixture_nll(centres, fit_to, judged) == pytest.approx(-log_p.mean().item() / 3, rel=1e-5)
 
 
-def test_agrees_with_the_authors_implementation():
-    # Values of the authors' mixture of Gaussians on the same standardised features.
-    expected = [(8, 400, 200, 500, 1.0, 1.5284850), (64, 80, 20, 300, 1.0, 1.6559378)]
-    rng = torch.Generator().manual_seed(0)
-    for width, trains, heldouts, count, scale, value in expected:
-        train = torch.randn(trains, width, generator=rng)
-        heldout = torch.randn(heldouts, width, generator=rng)
-        samples = torch.randn(count, width, generator=rng) * scale
-        standard = Standardiser.of(heldout)
-        found = mixture_nll(standard(samples), standard(train), standard(heldout))
-        assert found == pytest.approx(value, abs=1e-5)
+@pytest.mark.parametrize("name", ["gaussian", "digits", "faces"])
+def test_agrees_with_the_authors_implementation(name):
+    expected, rows = REFERENCE["sets"][name], SETS[name]
+    train, heldout, samples = (torch.from_numpy(r) for r in (rows.train, rows.heldout, rows.samples))
+    found = fld(train, heldout, samples, baseline=1.0)
+    assert found == pytest.approx(expected["fld_at_baseline_1"], abs=1e-3)
+    assert found == pytest.approx(expected["fld_at_baseline_1_float32"], abs=0.1)
+    copies = fld(train, heldout, train.clone(), baseline=1.0)
+    assert copies == pytest.approx(expected["fld_at_baseline_1_of_copies"], rel=1e-4)
+    scorer = FldScorer(train, heldout, size=len(samples), baseline=1.0)
+    for seed, value in enumerate(expected["baseline_nll"]):
+        order = torch.from_numpy(np.random.RandomState(seed).permutation(len(train)))  # noqa: NPY002
+        assert scorer.halved_nll(order, len(samples)) == pytest.approx(value, abs=1e-5)
+
+
+def test_the_baseline_is_near_the_authors():
+    for name, rows in SETS.items():
+        train, heldout = torch.from_numpy(rows.train), torch.from_numpy(rows.heldout)
+        found = FldScorer(train, heldout, size=len(rows.samples)).baseline
+        authors = torch.tensor(REFERENCE["sets"][name]["baseline_nll"])
+        assert abs(found - authors.mean().item()) < 3 * authors.std().item() + 1e-3
 
 
 def two_modes(rows, seed, sides=(-1.0, 1.0), noise=0.1):
