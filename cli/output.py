@@ -3,10 +3,13 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from naign_ext.report import FigureRow
 
 
 def results() -> Console:
@@ -26,18 +29,19 @@ def say(text: str, *, markup: bool = True, end: str = "\n") -> None:
 
 def print_json(value: Any) -> None:
     """One JSON value on stdout; numbers that JSON lacks become null."""
-    print(json.dumps(_plain(value), indent=2, allow_nan=False))
+    print(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """value as json can write it: paths as text, infinities and NaN as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, float) and value - value != 0:
         return None
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
@@ -70,25 +74,21 @@ def print_files(paths: Iterable[Path], title: str = "written") -> None:
         console.print(f"  {path}", markup=False, soft_wrap=True)
 
 
-def print_figures(figures: Mapping[str, float]) -> None:
-    """The tables of a run's figures, with what trivial competitors score."""
-    from naign_ext.report import accuracy_sentence, figure_rows, restoration_rows
+MARKS = {"lower is better": "v", "higher is better": "^", "1 is best": "1", "": ""}
+
+
+def print_figures(figures: Mapping[str, float], features: str = "") -> None:
+    """The tables of a run's figures, each with what trivial competitors score in the columns at its right."""
+    from naign_ext.report import accuracy_sentence, baselines_sentence, figure_rows, restoration_rows
 
     rows = figure_rows(figures)
     for group in dict.fromkeys(row.group for row in rows):
-        chosen = [row for row in rows if row.group == group]
-        columns = ["", "f(z)", "f(f(z))", "", "without f"]
-        lines = [[row.title, row.value, row.twice, row.better, row.anchors] for row in chosen]
-        used = [i for i in range(len(columns)) if i < 2 or any(line[i] for line in lines)]
-        headers = ["" if group != "samples" and columns[i].startswith("f(") else columns[i] for i in used]
-        made = Table(title=group, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for i, header in zip(used, headers, strict=True):
-            made.add_column(
-                header, justify="right" if i in (1, 2) else "left", header_style="dim", no_wrap=i < 4
-            )
-        for line in lines:
-            made.add_row(*(line[i] for i in used))
-        results().print(made)
+        results().print(_group_table(group, [row for row in rows if row.group == group], features))
+        results().print()
+    legend = "v lower is better, ^ higher is better, 1 one is best" if rows else ""
+    others = baselines_sentence(figures)
+    if legend:
+        results().print(legend + (f"; without f: {others}" if others else ""), style="dim")
         results().print()
     restored = restoration_rows(figures)
     if restored:
@@ -108,3 +108,24 @@ def print_figures(figures: Mapping[str, float]) -> None:
         if sentence:
             results().print(sentence, style="dim")
         results().print()
+
+
+def _group_table(group: str, rows: Sequence["FigureRow"], features: str) -> Table:
+    """One group of figures: a column for f(z), for f(f(z)), and for each baseline that has any of them."""
+    baselines = list(dict.fromkeys(name for row in rows for name in row.anchors))
+    twice = any(row.twice for row in rows)
+    title = f"{group}, compared by {features}" if group == "samples" and features else group
+    made = Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    made.add_column("", no_wrap=True)
+    made.add_column("", no_wrap=True, style="dim")
+    made.add_column("f(z)" if group == "samples" else "f", justify="right", header_style="dim", no_wrap=True)
+    if twice:
+        made.add_column("f(f(z))", justify="right", header_style="dim", no_wrap=True)
+    for name in baselines:
+        made.add_column(name, justify="right", header_style="dim", style="dim", min_width=5)
+    for row in rows:
+        cells = [row.title, MARKS[row.better], row.value, *([row.twice] if twice else [])]
+        made.add_row(*cells, *(row.anchors.get(name, "") for name in baselines))
+    return made

@@ -151,7 +151,7 @@ def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:
         )
     elif written is not None:
         results().print()
-        print_figures(written.figures)
+        print_figures(written.figures, written.features)
         print_files(written.files, "pictures and figures")
         print_files([result.run / "metrics.jsonl", result.best], "all numbers, and the weights")
     if result.status == "interrupted":

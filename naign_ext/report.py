@@ -4,7 +4,7 @@ import base64
 import html
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,34 @@ import yaml
 
 from naign_ext import __version__
 from naign_ext.data import Dataset, load_dataset
-from naign_ext.metrics import describe, evaluate, plots
+from naign_ext.metrics import PARTS, describe, evaluate, plots
+from naign_ext.metrics.evaluate import default_features
+from naign_ext.metrics.features import SpaceName
+from naign_ext.metrics.figures import BASELINES
 from naign_ext.projector import Projector
 from naign_ext.training.checkpoint import Which
 from naign_ext.training.config import TrainConfig, load_config
 from naign_ext.training.log import MetricsLog, read_metrics
 
 _PICTURED = 2000
-HIDDEN = ("modes_total", "classes_total", "samples")
+HIDDEN = ("modes_total", "classes_total")
 _BETTER = {"lower": "lower is better", "higher": "higher is better", "closer": "1 is best", "-": ""}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured and written; paths lie below the run folder."""
+    """What was measured, in which feature space sets of images were compared, and what was written, below the run
+    folder."""
 
     figures: dict[str, float]
+    features: str
     page: Path
     pictures: list[Path] = field(default_factory=list)
+
+    @property
+    def meaning(self) -> dict[str, str]:
+        """What each figure is, in a sentence."""
+        return {key: f"{describe(key).title}: {describe(key).text}" for key in self.figures}
 
     @property
     def files(self) -> list[Path]:
@@ -41,14 +51,14 @@ class Report:
 
 @dataclass(frozen=True)
 class FigureRow:
-    """A line of the table: the figure of f(z), of f(f(z)) where there is one, and what others score."""
+    """A line of the table: the figure of f(z), of f(f(z)) where there is one, and of each baseline that has it."""
 
     group: str
     title: str
     value: str
     twice: str
     better: str
-    anchors: str
+    anchors: dict[str, str]
     text: str
 
 
@@ -87,6 +97,9 @@ def write_report(
     weights: str = "ema",
     checkpoint: Which = "best",
     pictures: bool = True,
+    parts: Collection[str] = PARTS,
+    features: SpaceName | None = None,
+    feature_weights: str | Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Report:
     """Judge a run's f, append the figures to its metrics.jsonl, and write RUN/report/.
@@ -95,7 +108,7 @@ def write_report(
 
     Args:
         run: run folder.
-        seed, samples: as for :func:`naign_ext.metrics.evaluate`.
+        seed, samples, parts, features, feature_weights: as for :func:`naign_ext.metrics.evaluate`.
         device, weights, checkpoint: as for :meth:`Projector.load`.
         pictures: also draw the pictures and write the page.
         say: receives a line before each stage.
@@ -108,18 +121,29 @@ def write_report(
     config = load_config(folder / "config.yaml")
     dataset = load_run_dataset(config)
     tell("measuring")
-    figures = evaluate(projector.f, dataset, seed=seed, samples=samples, latent_scale=projector.latent_scale)
+    space = features or default_features(dataset)
+    figures = evaluate(
+        projector.f,
+        dataset,
+        seed=seed,
+        samples=samples,
+        latent_scale=projector.latent_scale,
+        parts=parts,
+        features=space,
+        feature_weights=feature_weights,
+    )
     step = int(projector.about["step"])
-    record = {"kind": "evaluation", "step": step, "weights": weights, "seed": seed, "figures": figures}
+    facts = {"step": step, "weights": weights, "seed": seed, "features": space}
+    record = {"kind": "evaluation", **facts, "figures": figures}
     with MetricsLog(folder, step, tensorboard=False) as log:
         log.write(record)
     page = folder / "report" / "report.html"
     if not pictures:
-        return Report(figures, page)
+        return Report(figures, space, page)
     tell("drawing")
     drawn = draw_pictures(folder, projector, dataset, figures, seed=seed)
     page.write_text(render_page(config, projector, figures, drawn, read_metrics(folder)), encoding="ascii")
-    return Report(figures, page, [path for _, path in drawn])
+    return Report(figures, space, page, [path for _, path in drawn])
 
 
 def draw_pictures(
@@ -160,11 +184,11 @@ def figure_rows(figures: Mapping[str, float]) -> list[FigureRow]:
         if key in HIDDEN or key.endswith("_twice") or key.startswith(("anchor_", "restore_")):
             continue
         about = describe(key)
-        anchors = [
-            f"{describe(k).title.partition(': ')[2]} {format_figure(v)}"
-            for k, v in figures.items()
-            if k.startswith(f"anchor_{key}_") and "_" not in k.removeprefix(f"anchor_{key}_")
-        ]
+        anchors = {
+            BASELINES[name][0]: short_figure(figures[f"anchor_{key}_{name}"])
+            for name in BASELINES
+            if f"anchor_{key}_{name}" in figures
+        }
         rows.append(
             FigureRow(
                 group=about.group,
@@ -172,7 +196,7 @@ def figure_rows(figures: Mapping[str, float]) -> list[FigureRow]:
                 value=format_figure(value) + _out_of(key, figures),
                 twice=format_figure(figures[f"{key}_twice"]) if f"{key}_twice" in figures else "",
                 better=_BETTER[about.better],
-                anchors=", ".join(anchors),
+                anchors=anchors,
                 text=about.text,
             )
         )
@@ -215,6 +239,13 @@ _RESTORATION_CELLS = (
 )
 
 
+def baselines_sentence(figures: Mapping[str, float]) -> str:
+    """What the baselines of these figures are; empty where there are none."""
+    rows = figure_rows(figures)
+    used = {name for row in rows for name in row.anchors}
+    return "; ".join(f"{name}: {what}" for name, what in BASELINES.values() if name in used)
+
+
 def accuracy_sentence(figures: Mapping[str, float]) -> str:
     """A classifier's accuracy on noisy held-out images before and after f; empty where there is none."""
     prefix = "restore_noise_1.0_accuracy_"
@@ -235,6 +266,14 @@ def format_figure(value: float) -> str:
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def short_figure(value: float) -> str:
+    """At most six or seven characters, for columns to compare by."""
+    if not math.isfinite(value) or abs(value) >= 1e5:
+        return f"{value:.0e}".replace("e+", "e")
+    digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+    return format_figure(value) if value == int(value) else f"{value:.{digits}f}"
 
 
 def _out_of(key: str, figures: Mapping[str, float]) -> str:
@@ -301,15 +340,16 @@ def _figures_table(figures: Mapping[str, float]) -> str:
             lines.append(f'<tr class="group"><th colspan="5">{_escape(group)}</th></tr>')
         name = f"{_escape(row.title)}<small>{_escape(row.text)}</small>"
         numbers = "".join(f'<td class="number">{_escape(cell)}</td>' for cell in (row.value, row.twice))
-        rest = f'<td class="better">{_escape(row.better)}</td><td>{_escape(row.anchors)}</td>'
+        others = ", ".join(f"{name} {value}" for name, value in row.anchors.items())
+        rest = f'<td class="better">{_escape(row.better)}</td><td>{_escape(others)}</td>'
         lines.append(f"<tr><td>{name}</td>{numbers}{rest}</tr>")
     if not lines:
         return ""
     head = "<tr><th>figure</th><th>f(z)</th><th>f(f(z))</th><th></th><th>for comparison, without f</th></tr>"
     note = ""
     if "samples" in figures:
-        count = format_figure(figures["samples"])
-        note = f"<p>Of {count} samples. Squares and distances are means over all elements, in the data's unit.</p>"
+        note = "<p>Squares and distances are means over all elements, in the data's unit.</p>"
+        note += f"<p>Without f: {_escape(baselines_sentence(figures))}.</p>"
     return f"<h2>Figures</h2><table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>{note}"
 
 

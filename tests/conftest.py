@@ -1,9 +1,18 @@
 """GPU tests are skipped where there is no GPU, unless NAIGN_REQUIRE_GPU=1 turns that into a failure."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def classifiers_in_a_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAIGN_CACHE", str(tmp_path_factory.mktemp("classifiers")))
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -165,7 +165,10 @@ def test_score_without_images_takes_the_data_sets_own(runs):
 def test_evaluate_appends_and_prints(runs):
     run = runs / "trimodal1d"
     before = len(read_metrics(run))
-    found = answer("evaluate", run, "--samples", 50, "--seed", 3, "--checkpoint", "last", "--no-report")
+    options = ("--samples", 50, "--seed", 3, "--checkpoint", "last", "--no-report")
+    result = naign("evaluate", run, *options, "--json", "-")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
     records = read_metrics(run)
     assert len(records) == before + 1
     assert records[-1]["figures"] == found["figures"]

@@ -101,7 +101,6 @@ def test_images_get_images_figures():
         assert f"restore_{kind}_filter_gain" in found
     assert found["anchor_train_coverage_mean"] == pytest.approx(1 / 60)
     assert "fld_features" not in found
-    assert "w2" not in found
 
 
 def test_labels_bring_a_classifiers_figures():

@@ -13,7 +13,6 @@ from reference.feature_sets import feature_sets
 from naign_ext.metrics import fld
 from naign_ext.metrics.fld import (
     FldScorer,
-    Standardiser,
     _log_densities,
     _loss_and_gradients,
     fit_log_variances,
@@ -71,7 +70,7 @@ def test_agrees_with_the_authors_implementation(name):
     assert copies == pytest.approx(expected["fld_at_baseline_1_of_copies"], rel=1e-4)
     scorer = FldScorer(train, heldout, size=len(samples), baseline=1.0)
     for seed, value in enumerate(expected["baseline_nll"]):
-        order = torch.from_numpy(np.random.RandomState(seed).permutation(len(train)))  # noqa: NPY002
+        order = torch.from_numpy(np.random.RandomState(seed).permutation(len(train)))
         assert scorer.halved_nll(order, len(samples)) == pytest.approx(value, abs=1e-5)
 
 

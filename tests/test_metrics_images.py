@@ -19,7 +19,7 @@ from naign_ext.metrics import (
     ssim,
 )
 from naign_ext.metrics.anchors import best_filter, mean_image, pca_gaussian
-from naign_ext.metrics.features import class_coverage, fit_classifier
+from naign_ext.metrics.classifier import class_coverage, fit_classifier
 from naign_ext.metrics.projection import apply
 
 

@@ -13,6 +13,7 @@ from naign_ext.data import Dataset, load_dataset
 from naign_ext.metrics import plots
 from naign_ext.report import (
     accuracy_sentence,
+    baselines_sentence,
     figure_rows,
     format_figure,
     render_page,
@@ -75,6 +76,8 @@ def test_every_printed_figure_is_in_the_metrics(digits):
     assert record["kind"] == "evaluation"
     assert record["step"] == 20
     assert record["figures"] == report.figures
+    assert record["features"] == report.features == "classifier"
+    assert set(report.meaning) == set(report.figures)
     json.dumps(record, allow_nan=False)
     known = {format_figure(v) for v in record["figures"].values()}
     for row in figure_rows(report.figures):
@@ -166,11 +169,18 @@ def test_rows_put_anchors_and_repetitions_beside_their_figure():
         "anchor_ood_auroc_nearest": 0.93,
     }
     rows = {row.title: row for row in figure_rows(figures)}
-    assert list(rows) == ["fixed-point error, train", "modes covered", "OOD AUROC", "OOD AUROC, normalised"]
+    assert rows["rows judged"].value == "1000"
+    assert [title for title in rows if title != "rows judged"] == [
+        "fixed-point error, train",
+        "modes covered",
+        "OOD AUROC",
+        "OOD AUROC, normalised",
+    ]
     assert rows["fixed-point error, train"].value == "0.0123"
     assert (rows["modes covered"].value, rows["modes covered"].twice) == ("7 of 8", "8")
-    assert rows["OOD AUROC"].anchors == "nearest training distance 0.93"
-    assert rows["OOD AUROC, normalised"].anchors == ""
+    assert rows["OOD AUROC"].anchors == {"nearest": "0.930"}
+    assert rows["OOD AUROC, normalised"].anchors == {}
+    assert baselines_sentence(figures).startswith("nearest: the nearest training row")
 
 
 def test_accuracy_is_told_in_a_sentence():

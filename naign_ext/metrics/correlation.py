@@ -1,4 +1,4 @@
-"""Rank correlation."""
+"""Linear and rank correlation."""
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ def ranks(values: Tensor) -> Tensor:
     return shared
 
 
-def spearman(x: Tensor, y: Tensor) -> float:
-    """Spearman's rank correlation of x (N,) and y (N,), in [-1, 1]; 0 where one of them is constant.
+def pearson(x: Tensor, y: Tensor) -> float:
+    """Pearson's correlation of x (N,) and y (N,), in [-1, 1]; 0 where one of them is constant.
 
     Raises:
         ValueError: not one-dimensional, of unequal length, or fewer than 2 values.
@@ -21,6 +21,13 @@ def spearman(x: Tensor, y: Tensor) -> float:
     if x.dim() != 1 or x.shape != y.shape or len(x) < 2:
         got = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise ValueError(f"x, y: expected two vectors of equal length N >= 2, got shapes {got}")
-    centred = [ranks(v) - (len(v) - 1) / 2 for v in (x.detach(), y.detach())]
-    scale = float(centred[0].norm() * centred[1].norm())
-    return float(centred[0] @ centred[1]) / scale if scale > 0 else 0.0
+    first, second = (v.detach().double() - v.detach().double().mean() for v in (x, y))
+    scale = float(first.norm() * second.norm())
+    return float(first @ second) / scale if scale > 0 else 0.0
+
+
+def spearman(x: Tensor, y: Tensor) -> float:
+    """Spearman's correlation: Pearson's of the ranks. Same arguments and errors as :func:`pearson`."""
+    if x.dim() != 1 or x.shape != y.shape:
+        return pearson(x, y)
+    return pearson(ranks(x.detach()), ranks(y.detach()))

@@ -1,9 +1,11 @@
 """Every figure that fits a data set, for one network f, with the trivial anchors to judge them by."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -11,31 +13,51 @@ from torch import Tensor, nn
 
 from naign_ext.data.corruptions import corrupt, gaussian_blur
 from naign_ext.data.dataset import Dataset
-from naign_ext.metrics import anchors, coverage, distances, ood, projection
-from naign_ext.metrics.correlation import spearman
-from naign_ext.metrics.features import Classifier, class_coverage, fit_classifier
+from naign_ext.metrics import anchors, coverage, density, distances, ood, projection
+from naign_ext.metrics.classifier import Classifier, class_coverage, dataset_classifier
+from naign_ext.metrics.features import FeatureSpace, SpaceName, feature_space
+from naign_ext.metrics.fid import fid, kid
+from naign_ext.metrics.field import REACH, field_correlations, noise_of
 from naign_ext.metrics.fld import FldScorer
-from naign_ext.metrics.image_quality import psnr, ssim
-from naign_ext.metrics.rows import generator, subset
+from naign_ext.metrics.restoration import filter_gains, restoration
+from naign_ext.metrics.rows import as_rows, generator, subset
 
-Part = Literal["projection", "samples", "ood", "restoration", "anchors"]
+Part = Literal["projection", "samples", "ood", "likelihood", "restoration", "anchors"]
 PARTS: tuple[Part, ...] = get_args(Part)
-RESTORATIONS: tuple[tuple[str, str, float | None], ...] = (
-    ("noise_0.5", "noise", 0.5),
-    ("noise_1.0", "noise", 1.0),
-    ("mask", "mask", None),
-    ("blur", "blur", None),
-    ("downsample", "downsample", None),
-)
+# Figures of the parts samples and ood that can be asked for by themselves.
+SINGLE: dict[str, Part] = {
+    **dict.fromkeys(("modes", "high_quality", "classes", "energy_distance", "w2", "sliced_w2"), "samples"),
+    **dict.fromkeys(("fld", "fid", "kid", "prdc", "train_coverage", "authenticity"), "samples"),
+    **dict.fromkeys(("variance_ratio",), "samples"),
+    **dict.fromkeys(("auroc", "distance_field"), "ood"),
+}
 NEIGHBOURS = 5
 MOST_RESTORED = 500
 MOST_COMPARED = 2000
 STEADY_BASELINE = 1000
-# JSON has no infinity; equal 8 bit images are beyond 100 dB in any sense that matters.
-HIGHEST_PSNR = 100.0
+BLUR_SIGMA = 0.7
+_GRID_CELLS = {1: 8192, 2: 384}
 
 Map = Callable[[Tensor], Tensor]
 Figures = dict[str, float]
+
+
+def default_features(dataset: Dataset) -> SpaceName:
+    """The classifier's features where images have labels, else the numbers themselves."""
+    return "classifier" if dataset.kind == "image" and dataset.train_labels is not None else "pixels"
+
+
+def chosen_metrics(parts: Collection[str]) -> frozenset[str]:
+    """The parts, with those of SINGLE that they hold.
+
+    Raises:
+        ValueError: a name that is neither a part nor in SINGLE.
+    """
+    unknown = sorted(set(parts) - set(PARTS) - set(SINGLE))
+    if unknown:
+        known = ", ".join((*PARTS, *SINGLE))
+        raise ValueError(f"parts: expected some of {known}, got {', '.join(unknown)}")
+    return frozenset(parts) | {name for name, part in SINGLE.items() if part in parts}
 
 
 def evaluate(
@@ -47,7 +69,9 @@ def evaluate(
     latent_scale: float = 1.0,
     batch_size: int = 512,
     device: torch.device | str | None = None,
-    parts: Collection[Part] = PARTS,
+    parts: Collection[str] = PARTS,
+    features: SpaceName | None = None,
+    feature_weights: str | Path | None = None,
 ) -> dict[str, float]:
     """Judge f on a data set; :func:`naign_ext.metrics.describe` says what each key means.
 
@@ -62,36 +86,33 @@ def evaluate(
         latent_scale: deviation of the latents, z ~ N(0, latent_scale^2 I).
         batch_size: rows that f sees at a time.
         device: where to compute; default the device of f's parameters, else the data's.
-        parts: which groups of figures, of projection, samples, ood, restoration, anchors.
+        parts: groups of figures, of projection, samples, ood, likelihood, restoration, anchors, or single ones, of
+            modes, high_quality, classes, energy_distance, w2, sliced_w2, fld, fid, kid, prdc, train_coverage,
+            authenticity, variance_ratio, auroc, distance_field. "anchors" adds anchors to the others.
+        features: space in which sets of images are compared, see :func:`naign_ext.metrics.feature_space`; default
+            the data set's classifier where it has labels, else pixels.
+        feature_weights: weights of inception or dinov2.
 
     Raises:
-        ValueError: an unknown part, or f changes the shape or answers NaN or Inf.
+        ValueError: an unknown part or feature space, or f changes the shape or answers NaN or Inf.
+        FeaturesUnavailableError (a ValueError): the feature space's weights are not on this machine.
     """
-    unknown = set(parts) - set(PARTS)
-    if unknown:
-        raise ValueError(f"parts: expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+    chosen = chosen_metrics(parts)
     with _eval_mode(f), torch.no_grad():
+        where = _device_of(f, dataset, device)
+        yardstick = Yardstick.of(dataset, features or default_features(dataset), feature_weights, where)
         judge = Judge.prepare(
             f,
             dataset,
+            yardstick,
+            chosen,
             seed=seed,
             samples=samples,
             latent_scale=latent_scale,
             batch_size=batch_size,
-            device=_device_of(f, dataset, device),
+            device=where,
         )
-        found: Figures = {}
-        if "projection" in parts:
-            found |= judge.projection()
-        if "samples" in parts:
-            found |= judge.samples()
-        if "ood" in parts:
-            found |= judge.out_of_distribution()
-        if "restoration" in parts and dataset.kind == "image" and len(dataset.heldout) > 0:
-            found |= judge.restoration()
-        if "anchors" in parts:
-            found |= judge.anchors(parts)
-    return found
+        return judge.all_figures()
 
 
 @contextlib.contextmanager
@@ -113,12 +134,38 @@ def _device_of(f: Map, dataset: Dataset, device: torch.device | str | None) -> t
     return dataset.train.device if parameter is None else parameter.device
 
 
+@dataclass(frozen=True)
+class Yardstick:
+    """The networks that judge, if any: the data set's classifier and the feature space.
+
+    classifier: None where images have no labels. accuracy: the classifier's on held-out images.
+    """
+
+    space: FeatureSpace
+    classifier: Classifier | None
+    accuracy: float | None
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, features: SpaceName, weights: str | Path | None, device: torch.device
+    ) -> "Yardstick":
+        """Read or trained; an unavailable feature space is an error, see :func:`feature_space`."""
+        classifier, accuracy = None, None
+        if dataset.kind == "image" and dataset.train_labels is not None:
+            classifier, accuracy = dataset_classifier(dataset)
+            classifier = classifier.to(device)
+        space = feature_space(features, dataset, classifier=classifier, weights=weights, device=device)
+        return cls(space, classifier, accuracy)
+
+
 @dataclass
 class Judge:
     """One network's outputs on one data set, computed once and shared by all figures."""
 
     f: Map
     dataset: Dataset
+    yardstick: Yardstick
+    chosen: frozenset[str]
     seed: int
     batch_size: int
     train: Tensor
@@ -126,7 +173,6 @@ class Judge:
     latents: Tensor
     once: Tensor
     twice: Tensor
-    _classifier: Classifier | None = field(default=None, repr=False)
     _fld: FldScorer | None = field(default=None, repr=False)
 
     @classmethod
@@ -134,6 +180,8 @@ class Judge:
         cls,
         f: Map,
         dataset: Dataset,
+        yardstick: Yardstick,
+        chosen: frozenset[str],
         *,
         seed: int,
         samples: int | None,
@@ -154,23 +202,50 @@ class Judge:
                 bad = int((~values.isfinite().flatten(1).all(dim=1)).sum())
                 raise ValueError(f"f: expected finite answers, got NaN or Inf in {bad} of {count} {name}")
         train, heldout = dataset.train.to(device), dataset.heldout.to(device)
-        return cls(f, dataset, seed, batch_size, train, heldout, latents, once.float(), twice.float())
+        outputs = (latents, once.float(), twice.float())
+        return cls(f, dataset, yardstick, chosen, seed, batch_size, train, heldout, *outputs)
+
+    def all_figures(self) -> Figures:
+        """Every chosen figure that the data set can have, in the order in which they are shown."""
+        found: Figures = {}
+        if "projection" in self.chosen:
+            found |= self.projection()
+        if self._any_of("samples"):
+            found |= self.samples()
+        if self._any_of("ood"):
+            found |= self.out_of_distribution()
+        if "likelihood" in self.chosen:
+            found |= self.likelihood()
+        if "restoration" in self.chosen and self._has_heldout_images:
+            found |= (
+                restoration(self.apply, self._restored(self.heldout), seed=self.seed) | self._recognition()
+            )
+        if "anchors" in self.chosen:
+            found |= self.anchors()
+        return found
+
+    def _any_of(self, part: Part) -> bool:
+        return any(name in self.chosen for name, of in SINGLE.items() if of == part)
+
+    @property
+    def _has_heldout_images(self) -> bool:
+        return self.dataset.kind == "image" and len(self.heldout) > 0
+
+    def _restored(self, images: Tensor) -> Tensor:
+        return subset(images, MOST_RESTORED, self.seed)
 
     def apply(self, x: Tensor) -> Tensor:
-        """f(x), float32, in batches."""
-        return projection.apply(self.f, x, batch_size=self.batch_size).float()
+        """f(x), float32, in batches, on f's device; the answer lies there."""
+        return projection.apply(self.f, x.to(self.train.device), batch_size=self.batch_size).float()
 
     @property
     def classifier(self) -> Classifier | None:
-        """The yardstick network, where the data have labels; trained on first use."""
-        labels = self.dataset.train_labels if self.dataset.kind == "image" else None
-        if self._classifier is None and labels is not None:
-            self._classifier = fit_classifier(self.train, labels, seed=self.seed)
-        return self._classifier
+        """The data set's classifier, where images have labels."""
+        return self.yardstick.classifier
 
     def features(self, x: Tensor) -> Tensor:
-        """What FLD, precision and recall compare: the classifier's features, else the numbers themselves."""
-        return x.flatten(1) if self.classifier is None else self.classifier.features(x)
+        """What sets of images are compared by."""
+        return self.yardstick.space(x)
 
     def projection(self) -> Figures:
         """Is f a projector, and not the identity?"""
@@ -183,7 +258,7 @@ class Judge:
 
     def samples(self) -> Figures:
         """Quality and coverage of f(z) and of f(f(z))."""
-        found: Figures = {"samples": float(len(self.once))}
+        found: Figures = {}
         if self.dataset.modes is not None:
             found["modes_total"] = float(len(self.dataset.modes))
         if self.classifier is not None:
@@ -192,8 +267,12 @@ class Judge:
         return found | {f"{key}_twice": value for key, value in self.judge_samples(self.twice).items()}
 
     def judge_samples(self, y: Tensor) -> Figures:
-        """All figures of one set of samples, on the scale of a vector or of an image data set."""
-        return self._judge_images(y) if self.dataset.kind == "image" else self._judge_vectors(y)
+        """All chosen figures of one set of samples, on the scale of a vector or of an image data set."""
+        of_kind = self._judge_images(y) if self.dataset.kind == "image" else self._judge_vectors(y)
+        found = {"samples": float(len(y)), **of_kind}
+        if "train_coverage" in self.chosen:
+            found["train_coverage"] = coverage.train_coverage(self.train, y)
+        return found
 
     def _judge_vectors(self, y: Tensor) -> Figures:
         found: Figures = {}
@@ -204,18 +283,19 @@ class Judge:
             of_modes = coverage.mode_coverage(y, modes, dataset.mode_std, sigmas=radius)
             found |= {"modes": float(of_modes.covered), "high_quality": of_modes.high_quality}
         elif dataset.support_distance is not None:
-            found["high_quality"] = float((dataset.support_distance(y.cpu()) <= self._near()).float().mean())
+            near = REACH / 2 * noise_of(dataset)
+            found["high_quality"] = float((dataset.support_distance(y.cpu()) <= near).float().mean())
+        found = {key: value for key, value in found.items() if key in self.chosen}
         truth = self._truth(len(y), 0)
-        if len(truth) > 0:
-            found["energy_distance"] = distances.energy_distance(y, truth, seed=self.seed)
-            found["w2"] = distances.wasserstein2(y, truth, seed=self.seed)
-            found["sliced_w2"] = distances.sliced_wasserstein2(y, truth, seed=self.seed)
-        found["train_coverage"] = coverage.train_coverage(self.train, y)
-        return found
+        return found | (self._distances(y, truth) if len(truth) > 0 else {})
 
-    def _near(self) -> float:
-        """3 sigma of the noise about the support; a fixed sliver where there is no noise."""
-        return 3 * self.dataset.noise_std if self.dataset.noise_std else 0.05
+    def _distances(self, y: Tensor, data: Tensor) -> Figures:
+        measures: dict[str, Callable[[Tensor, Tensor], float]] = {
+            "energy_distance": lambda a, b: distances.energy_distance(a, b, seed=self.seed),
+            "w2": lambda a, b: distances.wasserstein2(a, b, seed=self.seed),
+            "sliced_w2": lambda a, b: distances.sliced_wasserstein2(a, b, seed=self.seed),
+        }
+        return {name: measure(y, data) for name, measure in measures.items() if name in self.chosen}
 
     def _truth(self, count: int, draw: int) -> Tensor:
         """Fresh true rows where the distribution is known, else the held-out ones."""
@@ -225,26 +305,33 @@ class Judge:
 
     def _judge_images(self, y: Tensor) -> Figures:
         found: Figures = {}
-        if self.classifier is not None:
+        if self.classifier is not None and "classes" in self.chosen:
             certain = self.classifier.probabilities(y)
             found["classes"] = float(class_coverage(certain))
             found["confident"] = float((certain.amax(dim=1) > 0.9).float().mean())
-        if self.fld is not None:
-            found["fld_pixels" if self.classifier is None else "fld_features"] = self.fld(self.features(y))
-        found["train_coverage"] = coverage.train_coverage(self.train, y)
-        if len(self.train) > NEIGHBOURS:
-            real = self.features(subset(self.train, MOST_COMPARED, self.seed))
-            of_balls = coverage.prdc(real, self.features(subset(y, MOST_COMPARED, self.seed)), k=NEIGHBOURS)
-            found |= {
-                "precision": of_balls.precision,
-                "recall": of_balls.recall,
-                "density": of_balls.density,
-                "coverage": of_balls.coverage,
-            }
-        if len(self.train) > 1:
+        compared = ("fld", "fid", "kid", "prdc", "energy_distance", "w2", "sliced_w2")
+        if any(name in self.chosen for name in compared):
+            found |= self._compare_features(self.features(y))
+        if len(self.train) > 1 and "authenticity" in self.chosen:
             found["authenticity"] = coverage.authenticity(self.train, y)
+        if len(self.train) > 1 and "variance_ratio" in self.chosen:
             variances = [float(t.flatten(1).double().var(dim=0).sum()) for t in (y, self.train)]
             found["variance_ratio"] = variances[0] / variances[1] if variances[1] > 0 else math.nan
+        return found
+
+    def _compare_features(self, y: Tensor) -> Figures:
+        """Figures of the samples' features y (M, K) against those of the training and held-out images."""
+        found: Figures = {}
+        if "fld" in self.chosen and self.fld is not None:
+            found["fld_pixels" if self.yardstick.space.name == "pixels" else "fld_features"] = self.fld(y)
+        train = self.features(self.train)
+        if len(train) > 1 and len(y) > 1:
+            pair = {"fid": fid, "kid": kid}
+            found |= {name: measure(train, y) for name, measure in pair.items() if name in self.chosen}
+        found |= self._distances(y, train)
+        if min(len(train), len(y)) > NEIGHBOURS and "prdc" in self.chosen:
+            sets = (subset(rows, MOST_COMPARED, self.seed) for rows in (train, y))
+            found |= dataclasses.asdict(coverage.prdc(*sets, k=NEIGHBOURS))
         return found
 
     @property
@@ -260,41 +347,67 @@ class Judge:
     def out_of_distribution(self) -> Figures:
         """Does |f(x) - x| tell data from what is not, and grow with the distance from the data?"""
         found: Figures = {}
-        if self.dataset.ood is not None and len(self.heldout) > 0:
-            inside, outside = self.heldout, self.dataset.ood.to(self.train.device)
-            images = [(x, self.apply(x)) for x in (inside, outside)]
-            found["ood_auroc"] = ood.auroc(*(projection.residual(x, y) for x, y in images))
-            if self.dataset.kind == "image":
-                scores = (projection.normalised_residual(x, y) for x, y in images)
-                found["ood_auroc_normalised"] = ood.auroc(*scores)
-        if self.dataset.support_distance is not None:
-            found["residual_spearman"] = self._near_field(self.dataset.support_distance)
+        if "auroc" in self.chosen:
+            found |= {f"ood_{key}": value for key, value in self._aurocs(self.apply).items()}
+        if "distance_field" in self.chosen and self.dataset.support_distance is not None:
+            found |= self._field(self.apply)
         return found
 
-    def _near_field(self, support_distance: Callable[[Tensor], Tensor]) -> float:
-        """Spearman of residual and true distance over points at most 6 sigma of noise off the support."""
-        reach = 2 * self._near()
-        rng = generator(self.seed)
-        clean = self._truth(2000, 1).cpu()
-        spread = reach * torch.rand(len(clean), 1, generator=rng)
-        points = clean + spread * torch.randn(clean.shape, generator=rng)
-        distance = support_distance(points)
-        points, distance = points[distance <= reach], distance[distance <= reach]
-        x = points.to(self.train.device)
-        return spearman(projection.residual(x, self.apply(x)).cpu(), distance)
+    def _aurocs(self, f: Map) -> Figures:
+        """AUROC of held-out data against what is not data, by each score that f gives."""
+        if self.dataset.ood is None or len(self.heldout) == 0:
+            return {}
+        pairs = [(x, f(x)) for x in (self.heldout, self.dataset.ood.to(self.train.device))]
+        scores = {"auroc": projection.residual}
+        if self.dataset.kind == "image":
+            scores |= {
+                "auroc_normalised": projection.normalised_residual,
+                "auroc_multiscale": projection.multiscale_residual,
+            }
+        return {name: ood.auroc(*(score(x, y) for x, y in pairs)) for name, score in scores.items()}
 
-    def restoration(self) -> Figures:
-        """Corrupted held-out images before and after f, for each corruption."""
-        found: Figures = {}
-        clean = subset(self.heldout, MOST_RESTORED, self.seed)
-        for name, kind, strength in RESTORATIONS:
-            corrupted, mask = corrupt(clean, kind, seed=self.seed, strength=strength)
-            restored = self.apply(corrupted)
-            found |= _prefixed(f"restore_{name}", compare(clean, corrupted, restored))
-            if mask is not None:
-                kept = torch.where(mask, restored, corrupted)
-                found |= _prefixed("restore_inpaint", compare(clean, corrupted, kept))
-        return found | self._recognition()
+    def _field(self, f: Map) -> Figures:
+        def score(points: Tensor) -> Tensor:
+            x = points.to(self.train.device)
+            return projection.residual(x, f(x))
+
+        found = field_correlations(score, self.dataset, self.seed)
+        return {f"residual_{key}": value for key, value in found.items()}
+
+    def likelihood(self) -> Figures:
+        """exp(-E/T)/Z in one or two dimensions: T from every other held-out point, judged on the rest."""
+        grid = self._grid()
+        if grid is None:
+            return {}
+        fit_to, judged = self.heldout[0::2], self.heldout[1::2]
+        energy = torch.cat([self._energy(part) for part in torch.split(grid.points, 1 << 15)])
+        temperature = density.fit_temperature(energy, self._energy(fit_to), grid)
+        log_z = density.log_partition(energy, temperature, grid)
+        found = {
+            "temperature": temperature,
+            "log_likelihood": float((-self._energy(judged) / temperature - log_z).mean()),
+        }
+        truth = density.true_shares(self.dataset, grid)
+        if truth is not None:
+            shares = density.density_shares(energy, temperature)
+            found["total_variation"] = density.total_variation(shares, truth)
+        return found
+
+    def _grid(self) -> density.Grid | None:
+        """Over the data's box, a quarter wider on each side; None beyond two dimensions or with too few points."""
+        dimensions = math.prod(self.dataset.sample_shape)
+        if self.dataset.kind != "vector" or dimensions not in _GRID_CELLS or len(self.heldout) < 2:
+            return None
+        rows = torch.cat([self.train, self.heldout]).double()
+        low, high = rows.amin(dim=0), rows.amax(dim=0)
+        margin = 0.25 * (high - low).clamp(min=1e-3)
+        box = list(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))
+        return density.Grid.over(box, [_GRID_CELLS[dimensions]] * dimensions)
+
+    def _energy(self, x: Tensor) -> Tensor:
+        """|f(x) - x|^2, (N,) float64 on the CPU."""
+        x = x.to(self.train.device, torch.float32)
+        return projection.residual(x, self.apply(x)).double().square().cpu()
 
     def _recognition(self) -> Figures:
         """A classifier's accuracy on strongly noisy held-out images, before and after f."""
@@ -307,76 +420,123 @@ class Judge:
             "restore_noise_1.0_accuracy_after": self.classifier.accuracy(self.apply(noisy), labels),
         }
 
-    def anchors(self, parts: Collection[Part]) -> Figures:
+    def anchors(self) -> Figures:
         """What the same figures are for samplers, scores and filters without a network."""
         found: Figures = {}
-        if "samples" in parts:
+        if "projection" in self.chosen:
+            found |= self._projection_anchors()
+        if self._any_of("samples"):
             found |= self._sample_anchors()
-        if "ood" in parts and self.dataset.ood is not None and len(self.heldout) > 0:
-            outside = self.dataset.ood.to(self.train.device)
-            scores = (ood.nearest_distance(self.train, x) for x in (self.heldout, outside))
-            found["anchor_ood_auroc_nearest"] = ood.auroc(*scores)
-            if self.dataset.kind == "image":
-                flat = (ood.inverse_variance(x) for x in (self.heldout, outside))
-                found["anchor_ood_auroc_variance"] = ood.auroc(*flat)
-        if "restoration" in parts and self.dataset.kind == "image" and len(self.heldout) > 0:
-            found |= self._filter_anchors()
+        if "auroc" in self.chosen or "distance_field" in self.chosen:
+            found |= self._ood_anchors()
+        if "likelihood" in self.chosen:
+            found |= self._likelihood_anchors()
+        if "restoration" in self.chosen and self._has_heldout_images:
+            found |= filter_gains(self._restored(self.train), self._restored(self.heldout), seed=self.seed)
+            if self.yardstick.accuracy is not None:
+                found["anchor_accuracy_classifier"] = self.yardstick.accuracy
+        return found
+
+    def _projection_anchors(self) -> Figures:
+        """Maps to the nearest training row, and to the training mean."""
+        mean = self.train.mean(dim=0, keepdim=True)
+        others: dict[str, Map] = {
+            "nearest": lambda x: ood.nearest_row(self.train, x),
+            "mean": mean.expand_as,
+        }
+        found: Figures = {}
+        for name, f in others.items():
+            found[f"anchor_fixed_point_train_{name}"] = projection.fixed_point_error(f, self.train)
+            if len(self.heldout) > 0:
+                found[f"anchor_fixed_point_heldout_{name}"] = projection.fixed_point_error(f, self.heldout)
+            found[f"anchor_idempotence_{name}"] = projection.idempotence_error(f, self.latents)
+            found[f"anchor_non_identity_{name}"] = projection.non_identity(f, self.latents)
         return found
 
     def _sample_anchors(self) -> Figures:
-        count = len(self.once)
-        components = self.train[0].numel() if self.dataset.kind == "vector" else 8
-        gaussian = anchors.pca_gaussian(self.train, count, self.seed + 1, components=components)
-        if self.dataset.kind == "vector":
-            others = {"prior": self.latents, "gaussian": gaussian, "truth": self._truth(count, 2)}
-            wanted = ("high_quality", "energy_distance", "w2", "sliced_w2")
-        else:
-            others = {"pca": gaussian, "mean": anchors.mean_image(self.train, count), "heldout": self.heldout}
-            wanted = ("fld_features", "fld_pixels", "train_coverage", "coverage")
         found: Figures = {}
-        for name, rows in others.items():
-            if len(rows) > NEIGHBOURS and not (name == "truth" and self.dataset.sample_truth is None):
+        for name, rows in self._trivial_samplers().items():
+            if len(rows) > NEIGHBOURS:
                 figures = self.judge_samples(rows)
-                found |= {f"anchor_{k}_{name}": figures[k] for k in wanted if k in figures}
+                found |= {f"anchor_{key}_{name}": value for key, value in figures.items()}
         # Held-out data judged against themselves: their distance is zero by construction.
         for key in ("anchor_fld_features_heldout", "anchor_fld_pixels_heldout"):
             found.pop(key, None)
+        if self.dataset.kind == "image" and len(self.train) > 2 * NEIGHBOURS:
+            found |= {f"anchor_{key}_half": value for key, value in self._half_against_half().items()}
         return found
 
-    def _filter_anchors(self) -> Figures:
+    def _trivial_samplers(self) -> dict[str, Tensor]:
+        count = len(self.once)
+        chosen = torch.randint(len(self.train), (count,), generator=generator(self.seed + 2))
+        copies = self.train[chosen.to(self.train.device)]
+        if self.dataset.kind == "vector":
+            components = self.train[0].numel()
+            gaussian = anchors.pca_gaussian(self.train, count, self.seed + 1, components=components)
+            found = {"prior": self.latents, "gaussian": gaussian, "copies": copies}
+            return found if self.dataset.sample_truth is None else found | {"truth": self._truth(count, 2)}
+        return {
+            "heldout": self.heldout,
+            "copies": copies,
+            "blur": gaussian_blur(copies, BLUR_SIGMA),
+            "pca": anchors.pca_gaussian(self.train, count, self.seed + 1),
+            "mean": anchors.mean_image(self.train, count),
+        }
+
+    def _half_against_half(self) -> Figures:
+        """One half of the training images as samples, the other half as the training set."""
+        order = torch.randperm(len(self.train), generator=generator(self.seed + 3)).to(self.train.device)
+        middle = len(order) // 2
+        other = dataclasses.replace(self, train=self.train[order[:middle]], _fld=None)
+        return other.judge_samples(self.train[order[middle:]])
+
+    def _ood_anchors(self) -> Figures:
+        """The same scores with the nearest training row in place of f."""
+
+        def nearest(x: Tensor) -> Tensor:
+            return ood.nearest_row(self.train, x)
+
         found: Figures = {}
-        clean = subset(self.heldout, MOST_RESTORED, self.seed)
-        example = subset(self.train, MOST_RESTORED, self.seed)
-        for name, kind, strength in RESTORATIONS:
-            spoilt = corrupt(example, kind, seed=self.seed + 1, strength=strength)[0]
-            sigma = anchors.best_filter(example, spoilt)
-            corrupted = corrupt(clean, kind, seed=self.seed, strength=strength)[0]
-            filtered = compare(clean, corrupted, gaussian_blur(corrupted, sigma))
-            found[f"restore_{name}_filter_gain"] = filtered["gain"]
-        if self.classifier is not None and self.dataset.heldout_labels is not None:
-            accuracy = self.classifier.accuracy(self.heldout, self.dataset.heldout_labels)
-            found["anchor_accuracy_classifier"] = accuracy
+        if "auroc" in self.chosen:
+            found |= {f"anchor_ood_{key}_nearest": value for key, value in self._aurocs(nearest).items()}
+            if found and self.dataset.kind == "image" and self.dataset.ood is not None:
+                sets = (self.heldout, self.dataset.ood.to(self.train.device))
+                found["anchor_ood_auroc_variance"] = ood.auroc(*(ood.inverse_variance(x) for x in sets))
+        if "distance_field" in self.chosen and self.dataset.support_distance is not None:
+            found |= {f"anchor_{key}_nearest": value for key, value in self._field(nearest).items()}
+        return found
+
+    def _likelihood_anchors(self) -> Figures:
+        """A kernel estimate, its bandwidth fitted as T is; the Gaussian of the data; and the truth."""
+        grid = self._grid()
+        if grid is None:
+            return {}
+        train, fit_to, judged = (rows.cpu() for rows in (self.train, self.heldout[0::2], self.heldout[1::2]))
+        bandwidth = density.fit_bandwidth(grid, train, fit_to)
+        rows = as_rows("train", train, at_least=2).double()
+        estimates = {
+            "kde": grid.blurred(grid.histogram(train), bandwidth),
+            "gaussian": _log_normal(rows, grid.points).softmax(dim=0),
+        }
+        truth = density.true_shares(self.dataset, grid)
+        found: Figures = {}
+        for name, shares in estimates.items():
+            found[f"anchor_log_likelihood_{name}"] = _mean_log(grid, shares, judged)
+            if truth is not None:
+                found[f"anchor_total_variation_{name}"] = density.total_variation(shares, truth)
+        if truth is not None:
+            found["anchor_log_likelihood_truth"] = _mean_log(grid, truth, judged)
         return found
 
 
-def _prefixed(prefix: str, figures: Figures) -> Figures:
-    return {f"{prefix}_{key}": value for key, value in figures.items()}
+def _log_normal(rows: Tensor, x: Tensor) -> Tensor:
+    """log density, up to a constant, at x (N, D) of the Gaussian with the mean and covariance of rows."""
+    covariance = rows.T.cov().view(rows.shape[1], -1)
+    apart = x - rows.mean(dim=0)
+    exponent: Tensor = (apart * torch.linalg.solve(covariance, apart.T).T).sum(dim=1)
+    return -0.5 * exponent
 
 
-def compare(clean: Tensor, corrupted: Tensor, restored: Tensor) -> dict[str, float]:
-    """Means over images (N, C, H, W) in [-1, 1] of PSNR (dB, at most 100) and SSIM, before and after.
-
-    gain takes all values as they are, so unclipped noise of deviation s starts at 20 log10(2 / s) dB;
-    gain_clipped clips corrupted and restored images to [-1, 1] first, as writing them to a file does.
-    """
-
-    def decibel(other: Tensor) -> float:
-        return float(psnr(clean, other).clamp(max=HIGHEST_PSNR).mean())
-
-    before, after = decibel(corrupted), decibel(restored)
-    found = {"psnr_before": before, "psnr_after": after, "gain": after - before}
-    found["gain_clipped"] = decibel(restored.clamp(-1, 1)) - decibel(corrupted.clamp(-1, 1))
-    if min(clean.shape[2:]) >= 3:
-        found["ssim_before"] = float(ssim(clean, corrupted).mean())
-        found["ssim_after"] = float(ssim(clean, restored).mean())
-    return found
+def _mean_log(grid: density.Grid, shares: Tensor, x: Tensor) -> float:
+    """Mean log density; where a grid estimate says 0, e^-50 stands in, as JSON has no infinity."""
+    return float(grid.log_density(shares, x).clamp(min=-50).mean())

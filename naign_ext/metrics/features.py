@@ -1,105 +1,159 @@
-"""Features in which images are compared: a small classifier's last hidden layer, where there are labels."""
+"""Feature spaces in which sets of images are compared: pixels, principal components, or a network's features."""
 
+import importlib
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from naign_ext.metrics.rows import as_rows, generator
+from naign_ext.data.dataset import Dataset
+from naign_ext.data.vision import import_torchvision
+from naign_ext.metrics.classifier import Classifier
+from naign_ext.metrics.rows import as_rows
 
-_BATCH = 1024
+SpaceName = Literal["pixels", "pca", "classifier", "inception", "dinov2"]
+SPACES: tuple[SpaceName, ...] = get_args(SpaceName)
+PCA_COMPONENTS = 64
+INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"
+_BATCH = 64
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class FeaturesUnavailableError(ValueError):
+    """A network's weights, or the package that runs it, are not on this machine."""
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A small convolutional classifier, trained with noise on its input so that it bears imperfect images.
+class FeatureSpace:
+    """name, and the map from (N, ...) to float32 features (N, K)."""
 
-    A yardstick for one data set, not a published network: figures in its features compare models trained on the
-    same data and judged with the same seed, not across papers.
-    """
+    name: SpaceName
+    map: Callable[[Tensor], Tensor]
 
-    body: nn.Module
-    head: nn.Module
-    classes: int
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """(N, 64), the last hidden layer, of images (N, C, H, W)."""
-        as_rows("images", images)
-        return torch.cat([self.body(part.float()) for part in torch.split(images, _BATCH)])
-
-    @torch.no_grad()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """(N, classes)."""
-        logits: Tensor = self.head(self.features(images))
-        return logits.softmax(dim=1)
-
-    def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        """Share of images whose most probable class is the label, in [0, 1]."""
-        return float((self.probabilities(images).argmax(dim=1) == labels.to(images.device)).float().mean())
+    def __call__(self, x: Tensor) -> Tensor:
+        """Features (N, K) of x (N, ...), without gradient."""
+        with torch.no_grad():
+            return self.map(x)
 
 
-def fit_classifier(images: Tensor, labels: Tensor, *, seed: int = 0, steps: int = 800) -> Classifier:
-    """Train a classifier on images (N, C, H, W) and labels (N,) int64; the same seed gives the same features.
-
-    AdamW, batch 128, one-cycle rate up to 3e-3, Gaussian input noise of deviation up to 0.3 of the data's own.
-
-    Raises:
-        ValueError: not images, labels do not fit them, or name fewer than two classes.
-    """
-    as_rows("images", images, at_least=2)
-    if images.dim() != 4:
-        raise ValueError(f"images: expected (N, C, H, W), got {tuple(images.shape)}")
-    if labels.shape != (len(images),) or labels.is_floating_point():
-        raise ValueError(f"labels: expected int64 ({len(images)},), got {labels.dtype} {tuple(labels.shape)}")
-    classes = int(labels.max()) + 1
-    if int(labels.min()) < 0 or classes < 2:
-        raise ValueError(
-            f"labels: expected classes 0, 1, ..., got {int(labels.min())} to {int(labels.max())}"
-        )
-    channels, height, width = images.shape[1:]
-    flat = 32 * -(-height // 4) * -(-width // 4)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(seed)
-        body = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(flat, 64),
-            nn.ReLU(),
-        )
-        head = nn.Linear(64, classes)
-        network = nn.Sequential(body, head).to(images.device)
-        _train(network, images.detach().float().clone(), labels.to(images.device), seed, steps)
-    return Classifier(body.eval().requires_grad_(False), head.eval().requires_grad_(False), classes)
-
-
-def _train(network: nn.Module, images: Tensor, labels: Tensor, seed: int, steps: int) -> None:
-    rng = generator(seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps)
-    noise = 0.3 * float(images.std())
-    for _ in range(steps):
-        chosen = torch.randint(len(images), (min(128, len(images)),), generator=rng)
-        disturbance = torch.randn(len(chosen), *images.shape[1:], generator=rng)
-        disturbance *= noise * torch.rand(len(chosen), 1, 1, 1, generator=rng)
-        batch = images[chosen.to(images.device)] + disturbance.to(images.device)
-        loss = nn.functional.cross_entropy(network(batch), labels[chosen.to(images.device)])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-
-
-def class_coverage(probabilities: Tensor, *, min_share: float = 0.1) -> int:
-    """Number of classes that hold at least min_share of their fair share of the samples, and one at the
-    least.
+def feature_space(
+    name: SpaceName,
+    dataset: Dataset,
+    *,
+    classifier: Classifier | None = None,
+    weights: str | Path | None = None,
+    device: torch.device | str | None = None,
+) -> FeatureSpace:
+    """A feature space for a data set; nothing is ever downloaded.
 
     Args:
-        probabilities: (M, classes) of the samples; each counts for its most probable class.
+        name: "pixels", the numbers themselves; "pca", the 64 leading principal components of the training set
+            (fewer where there are fewer); "classifier", the data set's own (docs/metrics.md); "inception", the
+            2048 pooled features of torchvision's Inception v3; "dinov2", the class token of a DINOv2.
+        classifier: for "classifier".
+        weights: for "inception" torchvision's weights file, by default looked for in torch's hub folder; for
+            "dinov2" a folder as transformers' save_pretrained writes it. Also $NAIGN_FEATURE_WEIGHTS.
+        device: where a network computes.
+
+    Raises:
+        ValueError: an unknown name, or a network of images for data that are not.
+        FeaturesUnavailableError (a ValueError): no labels for a classifier, or weights are not there.
     """
-    count, classes = probabilities.shape
-    held = torch.bincount(probabilities.argmax(dim=1), minlength=classes)
-    return int((held >= max(1.0, min_share * count / classes)).sum())
+    if name not in SPACES:
+        raise ValueError(f"features: expected one of {', '.join(SPACES)}, got {name!r}")
+    if name == "pixels":
+        return FeatureSpace(name, lambda x: x.flatten(1).float())
+    if name == "pca":
+        return FeatureSpace(name, _pca(dataset.train))
+    if dataset.kind != "image":
+        raise ValueError(f"features: {name} is for images, data set {dataset.name!r} has vectors; use pixels")
+    if name == "classifier":
+        if classifier is None:
+            raise FeaturesUnavailableError(
+                f"features: data set {dataset.name!r} has no labels to train a classifier on; use pixels or pca"
+            )
+        return FeatureSpace(name, classifier.features)
+    path = weights or os.environ.get("NAIGN_FEATURE_WEIGHTS") or None
+    path = None if path is None else Path(path).expanduser()
+    build = _inception if name == "inception" else _dinov2
+    return FeatureSpace(name, _network(*build(path), torch.device(device or "cpu")))
+
+
+def _pca(train: Tensor) -> Callable[[Tensor], Tensor]:
+    rows = as_rows("train", train, at_least=2).double()
+    centre = rows.mean(dim=0)
+    axes = torch.linalg.svd(rows - centre, full_matrices=False).Vh[:PCA_COMPONENTS].T
+    return lambda x: ((x.flatten(1).double() - centre.to(x.device)) @ axes.to(x.device)).float()
+
+
+def _network(network: nn.Module, side: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The network on images (N, 1 or 3, H, W) in [-1, 1], resized to side x side and scaled as for ImageNet."""
+    network = network.to(device).eval().requires_grad_(False)
+    mean, deviation = (torch.tensor(v, device=device)[:, None, None] for v in (_IMAGENET_MEAN, _IMAGENET_STD))
+
+    def features(x: Tensor) -> Tensor:
+        parts = []
+        for part in torch.split(x, _BATCH):
+            images = (part.to(device).float().clamp(-1, 1) + 1) / 2
+            images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+            images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+            parts.append(network((images - mean) / deviation).to(x.device).float())
+        return torch.cat(parts)
+
+    return features
+
+
+def _inception(path: Path | None) -> tuple[nn.Module, int]:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE if path is None else path
+    if not file.is_file():
+        raise FeaturesUnavailableError(
+            f"features: Inception's weights are not at {file}; put torchvision's {INCEPTION_FILE} there, or name "
+            "the file with --feature-weights; pixels, pca and classifier need no file"
+        )
+    try:
+        models = import_torchvision("models")
+        network = models.inception_v3(
+            weights=None, aux_logits=True, init_weights=False, transform_input=False
+        )
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise FeaturesUnavailableError(
+            f"features: {file} is no Inception v3 of torchvision: {error}"
+        ) from None
+    network.fc = nn.Identity()
+    return network, 299
+
+
+def _dinov2(path: Path | None) -> tuple[nn.Module, int]:
+    if path is None or not (path / "config.json").is_file():
+        raise FeaturesUnavailableError(
+            f"features: DINOv2 needs a folder with config.json and model.safetensors (got {path}), as transformers' "
+            "save_pretrained writes it; name it with --feature-weights; pixels, pca and classifier need none"
+        )
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError:
+        raise FeaturesUnavailableError(
+            "features: DINOv2 needs the package transformers, which is not installed"
+        ) from None
+    loader: Any = transformers.Dinov2Model
+    try:
+        network = loader.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise FeaturesUnavailableError(f"features: {path} holds no DINOv2: {error}") from None
+    return _ClassToken(network), 224
+
+
+class _ClassToken(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        token: Tensor = self.network(images).last_hidden_state[:, 0]
+        return token

@@ -37,6 +37,13 @@ def nearest_distance(train: Tensor, x: Tensor) -> Tensor:
     return imle_knn(x, train).distances[:, 0].sqrt()
 
 
+def nearest_row(train: Tensor, x: Tensor) -> Tensor:
+    """The nearest training row of every x, of x's shape: a projector without a network."""
+    rows, points = as_rows("train", train), as_rows("x", x)
+    same_width(train=rows, x=points)
+    return train[imle_knn(points, rows).indices[:, 0]].to(x.dtype)
+
+
 def inverse_variance(x: Tensor) -> Tensor:
     """(N,) minus the variance of a row's own elements: what the normalisation alone achieves, with no
     model."""

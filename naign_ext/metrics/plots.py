@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from naign_ext.data import Dataset, corrupt
-from naign_ext.metrics.evaluate import RESTORATIONS
-from naign_ext.metrics.projection import normalised_residual, residual
+from naign_ext.metrics.projection import multiscale_residual, residual
+from naign_ext.metrics.restoration import RESTORATIONS
 from naign_ext.ops import imle_knn
 
 if TYPE_CHECKING:
@@ -109,18 +109,16 @@ def draw_ood(f: Map, dataset: Dataset, path: Path, figures: Mapping[str, float])
     sets = {"held out": (dataset.heldout, DATA), "out of distribution": (dataset.ood, OUTSIDE)}
     measures = [("ood_auroc", "residual |f(x) - x|", residual)]
     if dataset.kind == "image":
-        measures.append(("ood_auroc_normalised", "|f(x) - x|$^2$ / variance of x", normalised_residual))
+        measures.append(("ood_auroc_multiscale", "multiscale residual (logarithm)", multiscale_residual))
     with _styled():
         figure, axes = _figure(4.2 * len(measures), 2.8, 1, len(measures))
         for axis, (key, label, measure) in zip(axes, measures, strict=True):
             values = {name: measure(x, f(x)).numpy() for name, (x, _) in sets.items()}
-            edges = _bins(np.concatenate(list(values.values())), logarithmic=key.endswith("normalised"))
+            edges = _bins(np.concatenate(list(values.values())), from_zero=key == "ood_auroc")
             for name, (_, colour) in sets.items():
                 kept = np.clip(values[name], edges[0], edges[-1])
                 counts = np.histogram(kept, edges)[0] / len(kept)
                 axis.stairs(counts, edges, fill=True, color=colour, alpha=0.55, label=name)
-            if key.endswith("normalised"):
-                axis.set_xscale("log")
             axis.set_xlabel(label)
             axis.set_yticks([])
             axis.spines["left"].set_visible(False)
@@ -129,14 +127,11 @@ def draw_ood(f: Map, dataset: Dataset, path: Path, figures: Mapping[str, float])
         return _save(figure, path)
 
 
-def _bins(values: Array, *, logarithmic: bool) -> Array:
+def _bins(values: Array, *, from_zero: bool) -> Array:
     """41 edges over the values; the most extreme half percent at either end falls into the outermost bins."""
     low, high = (float(v) for v in np.quantile(values, [0.005, 0.995]))
-    if logarithmic:
-        low = max(low, 1e-6 * high, 1e-12)
-        edges: Array = np.geomspace(low, max(high, 2 * low), 41)
-        return edges
-    return np.linspace(0.0, max(high, 1e-9), 41)
+    low = 0.0 if from_zero else low
+    return np.linspace(low, max(high, low + 1e-9), 41)
 
 
 def draw_landscape(f: Map, dataset: Dataset, path: Path) -> Path:

@@ -20,7 +20,7 @@ class FeatureSet:
 def feature_sets() -> dict[str, FeatureSet]:
     """gaussian: other mean and scale; digits: pixels, some constant; faces: fewer rows than dimensions."""
     # numpy promises that RandomState's streams never change.
-    random = np.random.RandomState(0)  # noqa: NPY002
+    random = np.random.RandomState(0)
     scales = np.linspace(0.5, 3, 16)
     gaussian = FeatureSet(
         (random.standard_normal((1000, 16)) * scales).astype(np.float32),

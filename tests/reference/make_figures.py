@@ -48,7 +48,7 @@ def fld_figures(s: FeatureSet) -> dict[str, object]:
     train, heldout, samples = (rows.double() for rows in (train, heldout, samples))
     baselines = []
     for seed in range(BASELINE_ORDERS):
-        order = torch.from_numpy(np.random.RandomState(seed).permutation(len(train)))  # noqa: NPY002
+        order = torch.from_numpy(np.random.RandomState(seed).permutation(len(train)))
         baselines.append(module.FLD().get_baseline_nll(train[order], heldout, size=len(samples)))
     metric = module.FLD(baseline_nll=1.0)
     found = {
