@@ -179,6 +179,32 @@ def test_evaluate_appends_and_prints(runs):
     assert f"{run}/report/report.html" in result.stdout
 
 
+def test_evaluate_measures_what_is_asked_for(runs, tmp_path):
+    run, file = runs / "digits", tmp_path / "figures.json"
+    options = ("--samples", 50, "--no-report", "--no-anchors", "--features", "pca", "--json", file)
+    result = naign("evaluate", run, "--metrics", "fld,fid", "--metrics", "idempotence,projection", *options)
+    assert result.exit_code == 2
+    assert "--metrics: expected some of projection, samples" in result.stderr
+    result = naign("evaluate", run, "--metrics", "fld,fid", "--metrics", "projection", *options)
+    assert result.exit_code == 0, result.output
+    content = json.loads(file.read_text())
+    assert content["features"] == "pca"
+    expected = {"fld_features", "fid", "fixed_point_train", "non_identity"}
+    assert expected <= set(content["figures"]) == set(content["meaning"])
+    assert not any(key.startswith(("anchor", "kid", "restore")) for key in content["figures"])
+    assert "compared by pca" in result.stdout
+    assert f"{file}" in result.stdout
+
+
+def test_evaluate_explains_missing_features(runs):
+    result = naign("evaluate", runs / "digits", "--features", "vgg")
+    assert result.exit_code == 2
+    assert "--features: expected one of pixels, pca, classifier, inception, dinov2" in result.stderr
+    result = naign("evaluate", runs / "digits", "--features", "inception", "--feature-weights", "no-file")
+    assert result.exit_code == 2
+    assert "Inception's weights are not at no-file" in result.stderr
+
+
 def test_images_for_vectors_are_a_mistake(runs, pictures):
     result = naign("score", runs / "trimodal1d", pictures)
     assert result.exit_code == 2

@@ -144,6 +144,82 @@ def test_parts_choose_the_figures():
         evaluate(nn.Identity(), dataset, parts=["figures"])
 
 
+def test_single_figures_can_be_asked_for():
+    found = evaluate(Snap(tiny_images().train), tiny_images(), samples=60, parts=["fid", "auroc"])
+    assert set(found) == {"samples", "samples_twice", "fid", "fid_twice"} | {
+        f"ood_auroc{kind}" for kind in ("", "_normalised", "_multiscale")
+    }
+    with_anchors = evaluate(
+        Snap(tiny_images().train), tiny_images(), samples=60, parts=["fid", "auroc", "anchors"]
+    )
+    assert found.items() <= with_anchors.items()
+    assert "anchor_fid_blur" in with_anchors
+    assert "anchor_fld_pixels_blur" not in with_anchors
+
+
+def test_anchors_are_ordered_as_they_must_be():
+    dataset = tiny_images()
+    found = evaluate(Snap(dataset.train), dataset, samples=200)
+    assert found["anchor_fid_copies"] < found["anchor_fid_pca"] < found["anchor_fid_mean"]
+    assert found["anchor_variance_ratio_mean"] == pytest.approx(0, abs=1e-9)
+    assert found["anchor_variance_ratio_blur"] < found["anchor_variance_ratio_copies"]
+    assert found["anchor_fld_pixels_copies"] > 1e6
+    assert found["anchor_samples_half"] == 30
+    assert found["anchor_authenticity_copies"] == 0
+    # f maps to the nearest training row, and so does the anchor.
+    for key in ("ood_auroc", "ood_auroc_normalised", "ood_auroc_multiscale"):
+        assert found[key] == found[f"anchor_{key}_nearest"]
+    for key in ("fixed_point_train", "fixed_point_heldout", "idempotence"):
+        assert found[key] == pytest.approx(found[f"anchor_{key}_nearest"], abs=1e-9)
+
+
+def test_the_feature_space_is_the_callers():
+    dataset = tiny_images(labels=True)
+    f = Snap(dataset.train)
+    parts = ["fid", "fld"]
+    pixels = evaluate(f, dataset, samples=100, parts=parts, features="pixels")
+    components = evaluate(f, dataset, samples=100, parts=parts, features="pca")
+    assert "fld_pixels" in pixels
+    assert "fld_features" in components
+    # A rotation changes no Frechet distance.
+    assert components["fid"] == pytest.approx(pixels["fid"], rel=1e-3)
+    with pytest.raises(ValueError, match="features: expected one of"):
+        evaluate(f, dataset, samples=100, features="vgg")
+
+
+class ToModes(nn.Module):
+    """To the nearest mode: the residual is the distance to the modes."""
+
+    def __init__(self, modes):
+        super().__init__()
+        self.register_buffer("modes", modes)
+
+    def forward(self, x):
+        return self.modes[torch.cdist(x, self.modes).argmin(1)]
+
+
+@pytest.mark.parametrize("name", ["trimodal1d", "8gaussians"])
+def test_an_exact_distance_gives_the_true_density(name):
+    dataset = load_dataset(name)
+    found = evaluate(ToModes(dataset.modes), dataset, samples=200, parts=["likelihood", "anchors"])
+    # exp(-d^2 / T) with T = 2 sigma^2 is the mixture itself.
+    assert found["temperature"] == pytest.approx(2 * dataset.noise_std**2, rel=0.1)
+    assert found["total_variation"] < 0.03
+    assert found["log_likelihood"] == pytest.approx(found["anchor_log_likelihood_truth"], abs=0.02)
+    assert found["anchor_total_variation_gaussian"] > 0.3
+    assert found["total_variation"] < found["anchor_total_variation_kde"]
+
+
+def test_the_truth_chooses_no_temperature():
+    dataset = load_dataset("trimodal1d")
+    blind = Dataset(name="unknown", kind="vector", train=dataset.train, heldout=dataset.heldout)
+    f = ToModes(dataset.modes)
+    first, second = (evaluate(f, d, samples=100, parts=["likelihood"]) for d in (dataset, blind))
+    assert first["temperature"] == second["temperature"]
+    assert "total_variation" in first
+    assert "total_variation" not in second
+
+
 def test_modules_are_judged_in_eval_mode_and_put_back():
     dataset = load_dataset("trimodal1d")
     network = nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))

@@ -11,6 +11,7 @@ from naign_ext.metrics import (
     auroc,
     fixed_point_error,
     idempotence_error,
+    multiscale_residual,
     nearest_distance,
     non_identity,
     normalised_residual,
@@ -20,6 +21,7 @@ from naign_ext.metrics import (
 )
 from naign_ext.metrics.anchors import best_filter, mean_image, pca_gaussian
 from naign_ext.metrics.classifier import class_coverage, fit_classifier
+from naign_ext.metrics.ood import nearest_row
 from naign_ext.metrics.projection import apply
 
 
@@ -64,6 +66,27 @@ def test_residuals():
     assert normalised_residual(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)).isfinite().all()
 
 
+def test_multiscale_residual_by_hand():
+    # A checkerboard vanishes under blurring: f that removes it errs at the finest scale alone.
+    board = torch.ones(16, 16)
+    board[::2, 1::2] = board[1::2, ::2] = -1
+    ramp = torch.linspace(-0.5, 0.5, 16).expand(16, 16)
+    x = (ramp + 0.3 * board)[None, None]
+    fine, coarse = multiscale_residual(x, ramp[None, None]), multiscale_residual(x, x * 0)
+    variance = x.double().var(unbiased=False)
+    first = math.log(0.09 / variance.item())
+    assert fine.item() < (first - 2 * 3) / 3
+    # f = 0 errs by x itself: mean square over variance of a picture of mean 0, at all scales.
+    assert coarse.item() == pytest.approx(0.0, abs=1e-3)
+    assert multiscale_residual(x, x).item() < -10
+    assert multiscale_residual(x * 0, x).isfinite().all()
+
+
+def test_multiscale_residual_of_vectors_has_one_scale():
+    x = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+    assert multiscale_residual(x, x + 0.5).item() == pytest.approx(math.log(0.25), rel=1e-3)
+
+
 def test_auroc_counts_pairs():
     assert auroc(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])) == 1.0
     assert auroc(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0])) == 0.0
@@ -90,6 +113,7 @@ def test_auroc_is_scikit_learns():
 def test_nearest_distance():
     train = torch.tensor([[0.0, 0.0], [10.0, 0.0]])
     torch.testing.assert_close(nearest_distance(train, torch.tensor([[3.0, 4.0]])), torch.tensor([5.0]))
+    assert torch.equal(nearest_row(train, torch.tensor([[7.0, 4.0], [1.0, 0.0]])), train.flip(0))
 
 
 def test_psnr_of_known_noise_and_of_equal_images():

@@ -39,7 +39,7 @@ def authenticity(train: Tensor, samples: Tensor) -> float:
     same_width(train=train, samples=samples)
     own = imle_knn(train, train, k=2).distances[:, 1]
     nearest = imle_knn(samples, train)
-    return float((nearest.distances[:, 0] > own[nearest.indices[:, 0]]).float().mean())
+    return float((nearest.distances[:, 0] > own[nearest.indices[:, 0]]).double().mean())
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def prdc(real: Tensor, samples: Tensor, *, k: int = 5) -> Prdc:
     nearest_sample = imle_knn(real, samples).distances[:, 0]
     inside = _balls_containing(samples, real, real_radius)
     return Prdc(
-        precision=float((inside > 0).float().mean()),
-        recall=float((_balls_containing(real, samples, sample_radius) > 0).float().mean()),
-        density=float(inside.float().mean()) / k,
-        coverage=float((nearest_sample <= real_radius).float().mean()),
+        precision=float((inside > 0).double().mean()),
+        recall=float((_balls_containing(real, samples, sample_radius) > 0).double().mean()),
+        density=float(inside.double().mean()) / k,
+        coverage=float((nearest_sample <= real_radius).double().mean()),
     )
 
 
@@ -118,7 +118,7 @@ def mode_coverage(
     needed = max(1.0, min_share * len(samples) / len(modes))
     return ModeCoverage(
         covered=int((counts >= needed).sum()),
-        high_quality=float(good.float().mean()),
+        high_quality=float(good.double().mean()),
         shares=(counts / len(samples)).cpu(),
     )
 
