@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from naign_ext.projector import Projector
 
 SHOWN = 20
-KEYS = ("residual", "energy", "normalised")
+KEYS = ("residual", "energy", "normalised", "multiscale")
+SCORES = ("residual", "normalised", "multiscale")
 
 
 @guarded
@@ -41,7 +42,7 @@ def score(
     checkpoint: Checkpoint = "best",
     json: Json = False,
 ) -> None:
-    """Print residual |f(x) - x|, energy (its square) and the energy over the image's variance.
+    """Print residual |f(x) - x|, energy (its square), energy over the image's variance, and its log over three blurs.
 
     Without images, the run's out-of-distribution set is scored against its held-out data.
     """
@@ -58,7 +59,7 @@ def score(
     separation: dict[str, Any] = {}
     if reference is not None:
         known = projector.score(_reference(reference, run, projector))
-        separation = {key: auroc(getattr(known, key), columns[key]) for key in ("residual", "normalised")}
+        separation = {key: auroc(getattr(known, key), columns[key]) for key in SCORES}
     rows: list[dict[str, Any]] = [
         {"name": name, **{k: float(columns[k][i]) for k in KEYS}} for i, name in enumerate(names)
     ]
@@ -68,7 +69,7 @@ def score(
         return
     lines = [[row["name"], *(f"{row[key]:.4g}" for key in KEYS)] for row in rows[:SHOWN]]
     if len(rows) > SHOWN:
-        lines.append([f"... {len(rows) - SHOWN} more", "", "", ""])
+        lines.append([f"... {len(rows) - SHOWN} more", *("" for _ in KEYS)])
     lines.append([f"mean of {len(rows)}", *(f"{mean[key]:.4g}" for key in KEYS)])
     print_table("", ["", *KEYS], lines, numbers=KEYS)
     if separation:

@@ -134,6 +134,7 @@ def test_dinov2_from_a_folder(tmp_path):
         with pytest.raises(FeaturesUnavailableError, match="needs the package transformers"):
             feature_space("dinov2", pictures(), weights=tmp_path)
         return
+    import_torchvision()
     import transformers
 
     tiny = transformers.Dinov2Config(

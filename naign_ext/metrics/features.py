@@ -1,5 +1,6 @@
 """Feature spaces in which sets of images are compared: pixels, principal components, or a network's features."""
 
+import contextlib
 import importlib
 import os
 from collections.abc import Callable
@@ -136,12 +137,14 @@ def _dinov2(path: Path | None) -> tuple[nn.Module, int]:
             "save_pretrained writes it; name it with --feature-weights; pixels, pca and classifier need none"
         )
     try:
-        transformers = importlib.import_module("transformers")
-    except ImportError:
+        # transformers imports torchvision where it is installed, which beside another torch needs care.
+        with contextlib.suppress(ImportError):
+            import_torchvision()
+        loader: Any = importlib.import_module("transformers").Dinov2Model
+    except ImportError as error:
         raise FeaturesUnavailableError(
-            "features: DINOv2 needs the package transformers, which is not installed"
+            f"features: DINOv2 needs the package transformers, which cannot be used: {error}"
         ) from None
-    loader: Any = transformers.Dinov2Model
     try:
         network = loader.from_pretrained(path, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
