@@ -25,4 +25,19 @@ AlignedArray<T> aligned_array(size_t count) {
   return AlignedArray<T>(static_cast<T*>(memory));
 }
 
+// Uninitialised, 64-byte aligned numbers; a few of them without an allocation, which would take
+// longer than a small search.
+template <class T, size_t few>
+class Scratch {
+ public:
+  explicit Scratch(size_t count) {
+    if (count > few) heap_ = aligned_array<T>(count);
+  }
+  T* get() { return heap_ ? heap_.get() : own_; }
+
+ private:
+  alignas(64) T own_[few];
+  AlignedArray<T> heap_;
+};
+
 }  // namespace naign::cpu

@@ -22,6 +22,7 @@ constexpr int64_t piece_bytes = 512 << 10;
 constexpr int64_t least_block_rows = 16;
 constexpr int64_t most_block_rows = 512;
 constexpr int64_t most_data_rows = 4;
+constexpr size_t few_rows = 64;
 
 // Compares data rows with pool rows; one a thread.
 class DifferenceSearch {
@@ -33,12 +34,10 @@ class DifferenceSearch {
         first_index_(range.first_index),
         reject_below_(range.reject_below),
         bound_(ScreenBound::of(data.columns(), kernels.difference_lanes)),
-        block_rows_(std::clamp(block_bytes / (4 * data.columns()) / 16 * 16, least_block_rows,
-                               most_block_rows)) {
-    block_rows_ = std::min(block_rows_, (pool_.count() + 15) / 16 * 16);
-    sums_ = aligned_array<float>(kernels.difference_rows * block_rows_);
-    carried_ = aligned_array<float>(carried_numbers(block_rows_, data.columns()));
-    candidates_.resize(block_rows_);
+        block_rows_(block_rows(pool_)),
+        sums_(kernels.difference_rows * block_rows_),
+        carried_(carried_numbers(block_rows_, data.columns())),
+        candidates_(block_rows_) {
     if (!pool_.in_place()) pool_copy_.resize(block_rows_ * data.columns());
     if (!data_.in_place()) data_copy_.resize(kernels.difference_rows * data.columns());
   }
@@ -55,6 +54,12 @@ class DifferenceSearch {
   }
 
  private:
+  static int64_t block_rows(const Rows& pool) {
+    const int64_t in_cache = block_bytes / (4 * pool.columns()) / 16 * 16;
+    const int64_t all = (pool.count() + 15) / 16 * 16;
+    return std::min(std::clamp(in_cache, least_block_rows, most_block_rows), all);
+  }
+
   void compare_all(Span data, const Neighbours& result) {
     for (int64_t row = data.first; row < data.last; row += kernels_.difference_rows) {
       compare(row, std::min(kernels_.difference_rows, data.last - row), result);
@@ -96,9 +101,9 @@ class DifferenceSearch {
     const double& worst = result.distances[row * result.k + result.k - 1];
     const double bound = worst < infinity ? worst : kth_upper_bound(sums, result.k);
     const int64_t found =
-        kernels_.find_at_most(sums, count_, round_up(bound_.beyond(bound)), candidates_.data());
+        kernels_.find_at_most(sums, count_, round_up(bound_.beyond(bound)), candidates_.get());
     for (int64_t c = 0; c < found; ++c) {
-      const int64_t j = candidates_[c];
+      const int64_t j = candidates_.get()[c];
       if (c > 0 && bound_.farther(sums[j], worst)) continue;
       if (bound_.nearer(sums[j], reject_below_) || repeats(j, result.k)) continue;
       const double distance = kernels_.distance(x, pool_row(j), data_.columns());
@@ -136,9 +141,9 @@ class DifferenceSearch {
   double reject_below_;
   ScreenBound bound_;
   int64_t block_rows_;
-  AlignedArray<float> sums_;
-  AlignedArray<float> carried_;
-  std::vector<int32_t> candidates_;
+  Scratch<float, most_data_rows * few_rows> sums_;
+  Scratch<float, 1> carried_;
+  Scratch<int32_t, few_rows> candidates_;
   std::vector<float> smallest_;
   std::vector<float> pool_copy_;
   std::vector<float> data_copy_;

@@ -67,10 +67,6 @@ Choice choose(int64_t rows, int64_t pool_rows, int64_t columns, int64_t k, bool 
   return best;
 }
 
-Choice choose(const Matrix& data, const PoolRange& pool, int64_t k) {
-  return choose(data.rows, pool.rows.rows, data.columns, k, pool.reject_below > 0);
-}
-
 struct Work {
   const Kernels& table;
   Method method;
@@ -132,23 +128,24 @@ void force_method(const std::string& name) {
   forced = static_cast<int>(found - std::begin(method_names));
 }
 
-bool prefers_unpacked(const Matrix& data, const PoolRange& pool, int64_t k) {
-  return choose(data, pool, k).method != Method::packed;
+Unpacked choose_unpacked(const Matrix& data, const PoolRange& pool, int64_t k) {
+  const Choice choice = choose(data.rows, pool.rows.rows, data.columns, k, pool.reject_below > 0);
+  return {static_cast<int32_t>(choice.method), choice.cost};
 }
 
-void search_unpacked(const Matrix& data, const PoolRange& pool, const Neighbours& result,
-                     const Parallel& parallel) {
+void search_unpacked(const Unpacked& way, const Matrix& data, const PoolRange& pool,
+                     const Neighbours& result, const Parallel& parallel) {
   constexpr double cost_worth_a_thread = 4e3;
   if (data.rows == 0 || pool.rows.rows == 0) return;
-  const Choice choice = choose(data, pool, result.k);
-  if (choice.method == Method::tree) return search_tree(data, pool, result, parallel);
+  const auto method = static_cast<Method>(way.method);
+  if (method == Method::tree) return search_tree(data, pool, result, parallel);
   const Kernels& table = kernels(isa());
   const Rows rows(data, table);
-  const Work work{table, choice.method, rows, pool};
-  const bool side_by_side = choice.method != Method::differences;
+  const Work work{table, method, rows, pool};
+  const bool side_by_side = method != Method::differences;
   const int64_t rows_at_once = side_by_side ? lane_sum_rows : table.difference_rows;
   const auto pieces = static_cast<int64_t>(
-      std::clamp(choice.cost / cost_worth_a_thread, 1.0, static_cast<double>(parallel.threads)));
+      std::clamp(way.cost / cost_worth_a_thread, 1.0, static_cast<double>(parallel.threads)));
   if (pieces == 1) {
     work.search({0, data.rows}, {0, pool.rows.rows}, result);
   } else if (data.rows >= pieces * rows_at_once) {

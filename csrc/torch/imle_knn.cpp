@@ -16,8 +16,8 @@
 namespace naign::glue {
 namespace {
 
-// Waking another thread costs as much as this many differences.
-constexpr int64_t work_worth_a_thread = 1 << 16;
+// Waking another thread takes a few thousand nanoseconds.
+constexpr double cost_worth_a_thread = 4e3;
 
 double rejection(const std::optional<double>& reject_below) {
   return reject_below.value_or(-std::numeric_limits<double>::infinity());
@@ -39,18 +39,14 @@ Tensor empty_bytes(const Tensor& like, size_t bytes) {
   return empty_like_device(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
 }
 
-void search_one(const Matrix& x, const Matrix& pool, double reject_below, const Neighbours& result,
-                const Parallel& parallel) {
-  const PoolRange range{pool, 0, reject_below};
+void search_one(const cpu::Unpacked& way, const Matrix& x, const PoolRange& pool,
+                const Neighbours& result, const Parallel& parallel) {
   result.clear();
-  if (cpu::prefers_unpacked(x, range, result.k)) {
-    cpu::search_unpacked(x, range, result, parallel);
-    return;
-  }
+  if (way.pays()) return cpu::search_unpacked(way, x, pool, result, parallel);
   const cpu::Filter filter = cpu::first_filter(x.columns);
   const auto packed = cpu::aligned_array<char>(cpu::packed_bytes(x.rows, x.columns, filter));
-  cpu::pack_data(x, pool, filter, packed.get(), parallel);
-  cpu::search(x, packed.get(), {}, range, result, parallel);
+  cpu::pack_data(x, pool.rows, filter, packed.get(), parallel);
+  cpu::search(x, packed.get(), {}, pool, result, parallel);
 }
 
 std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int64_t k,
@@ -68,10 +64,12 @@ std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int6
   std::vector<double> exact(static_cast<size_t>(x.count) * rows * k);
   auto* rounded = static_cast<float*>(distances.mutable_data_ptr());
   auto* found = static_cast<int64_t*>(indices.mutable_data_ptr());
+  const double reject = rejection(reject_below);
+  const cpu::Unpacked way = cpu::choose_unpacked(x.first, {y.first, 0, reject}, k);
   const auto search_batch = [&](int64_t batch, const Parallel& parallel) {
     const int64_t at = batch * rows * k;
     const Neighbours result{exact.data() + at, found + at, rows, k};
-    search_one(x[batch], y[batch], rejection(reject_below), result, parallel);
+    search_one(way, x[batch], {y[batch], 0, reject}, result, parallel);
     cpu::finish(x[batch], result, rounded + at);
   };
   if (x.count == 1) {
@@ -79,11 +77,12 @@ std::tuple<Tensor, Tensor> imle_knn(const Tensor& data, const Tensor& pool, int6
     return {distances, indices};
   }
   const Parallel here = on_this_thread();
-  const int64_t pairs = rows * y.first.rows * x.first.columns;
-  const int64_t grain = std::max<int64_t>(1, work_worth_a_thread / std::max<int64_t>(1, pairs));
-  torch::stable::parallel_for(0, x.count, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t batch = begin; batch < end; ++batch) search_batch(batch, here);
-  });
+  const double grain = std::max(1.0, cost_worth_a_thread / std::max(1.0, way.cost));
+  torch::stable::parallel_for(0, x.count, static_cast<int64_t>(grain),
+                              [&](int64_t begin, int64_t end) {
+                                for (int64_t batch = begin; batch < end; ++batch)
+                                  search_batch(batch, here);
+                              });
   return {distances, indices};
 }
 
@@ -158,8 +157,9 @@ std::tuple<int64_t, bool> imle_knn_update(const Tensor& data, const Tensor& pack
                           static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows,
                           distances.size(1)};
   const PoolRange range{matrix_of(pool, "pool"), offset, rejection(reject_below)};
-  if (cpu::prefers_unpacked(x, range, result.k)) {
-    cpu::search_unpacked(x, range, result, torch_threads());
+  const cpu::Unpacked way = cpu::choose_unpacked(x, range, result.k);
+  if (way.pays()) {
+    cpu::search_unpacked(way, x, range, result, torch_threads());
     return {filter, true};
   }
   cpu::Projection projection;

@@ -82,12 +82,19 @@ Outcome search(const Matrix& data, const void* packed, const Projection& project
 // [0, inf] for rows it leaves alone. For tests; stores all pairs.
 void filter_bounds(const void* packed, const Matrix& pool, double* lower, double* upper);
 
-// True where the rows are so few, or so short, that a search without packing is faster.
-bool prefers_unpacked(const Matrix& data, const PoolRange& pool, int64_t k);
+// Whether and how to search without packing, for any number of problems of one size.
+struct Unpacked {
+  int32_t method;  // 0 where packing is faster
+  double cost;     // nanoseconds of one thread, roughly
 
-// The same result without packing, whichever way is the fastest.
-void search_unpacked(const Matrix& data, const PoolRange& pool, const Neighbours& result,
-                     const Parallel& parallel);
+  bool pays() const { return method > 0; }
+};
+
+Unpacked choose_unpacked(const Matrix& data, const PoolRange& pool, int64_t k);
+
+// The same result without packing; for rows that are few or short.
+void search_unpacked(const Unpacked& way, const Matrix& data, const PoolRange& pool,
+                     const Neighbours& result, const Parallel& parallel);
 
 // Search this way from now on, where it applies: "packed", or without packing by "tree",
 // "differences", "lane_sums" (k = 1, no rejection) or "lanes" (k = 1); "" for the fastest. For
