@@ -10,8 +10,6 @@
 namespace naign::cpu {
 namespace {
 
-constexpr int64_t piece = 1 << 16;
-
 const LossLoops& loops() {
   switch (isa()) {
 #if defined(__x86_64__)
@@ -53,16 +51,13 @@ void fused_loss(const FusedLoss& loss, double (&terms)[3], const Parallel& paral
   std::fill_n(terms, 3, 0.0);
   if (loss.elements == 0) return;
   const double count = static_cast<double>(loss.elements);
-  float slopes[3];  // weight / elements, doubled for the square
-  for (int t = 0; t < 3; ++t) {
-    slopes[t] = static_cast<float>(loss.weights[t] * (loss.absolute ? 1 : 2) / count);
-  }
+  const float slopes[3] = {loss.slope(0), loss.slope(1), loss.slope(2)};
   const LossLoop loop = loop_for(loss);
-  const int64_t pieces = (loss.elements + piece - 1) / piece;
+  const int64_t pieces = loss.pieces();
   std::vector<double> sums(pieces * 3);
   parallel.run(pieces, [&](int64_t index) {
-    const int64_t begin = index * piece;
-    loop(loss, slopes, begin, std::min(begin + piece, loss.elements), sums.data() + index * 3);
+    const int64_t begin = index * loss_piece;
+    loop(loss, slopes, begin, std::min(begin + loss_piece, loss.elements), sums.data() + index * 3);
   });
   for (int64_t i = 0; i < pieces * 3; ++i) terms[i % 3] += sums[i];
   for (double& value : terms) value /= count;

@@ -1,8 +1,8 @@
 // The loops of the fused loss in the compiler's own vectors. Each instruction set's source file
 // includes this inside its own target region and namespace, after saying how many floats and how
 // many doubles make a vector (`width`, `doubles`) and how a vector bypasses the caches (`stream`,
-// `finish_streams`). Sums are kept apart by an element's index modulo 16, every lane is computed
-// alone and no operation is fused: all instruction sets give the same bits.
+// `finish_streams`). Sums are kept apart by an element's index modulo loss_lanes, every lane is
+// computed alone and no operation is fused: all instruction sets give the same bits.
 //
 // Included several times on purpose: no include guard.
 
@@ -13,7 +13,7 @@ using LongWords = uint64_t __attribute__((vector_size(width * 8)));
 using Few = float __attribute__((vector_size(doubles * 4)));
 using Doubles = double __attribute__((vector_size(doubles * 8)));
 
-constexpr int64_t lanes = 16;
+constexpr int64_t lanes = loss_lanes;
 constexpr int64_t pairs = lanes / (2 * width);
 
 // One for each lane.
