@@ -1,0 +1,37 @@
+// The fused loss as a torch operator on CUDA.
+#define TORCH_TARGET_VERSION 0x020b000000000000
+
+#include <optional>
+#include <tuple>
+
+#include "cuda_stream.h"
+#include "fused_loss_inputs.h"
+
+namespace naign::glue {
+namespace {
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fused_loss_cuda(
+    const Tensor& data, const Tensor& reconstruction, std::optional<Tensor> matched,
+    std::optional<Tensor> projected, double reconstruction_weight, double imle_weight,
+    double idempotence_weight, bool l1) {
+  const OnDevice here(data);
+  const LossInputs inputs =
+      loss_inputs(data, reconstruction, matched, projected,
+                  {reconstruction_weight, imle_weight, idempotence_weight}, l1);
+  Tensor total = torch::stable::new_empty(data, {}, ScalarType::Float);
+  Tensor each = torch::stable::new_empty(data, {int64_t{3}}, ScalarType::Float);
+  Tensor sums = workspace(data, cuda::fused_loss_workspace_bytes(inputs.loss.pieces()));
+  const int status = cuda::fused_loss(inputs.loss, static_cast<float*>(total.mutable_data_ptr()),
+                                      static_cast<float*>(each.mutable_data_ptr()),
+                                      sums.mutable_data_ptr(), here.stream);
+  check_cuda(static_cast<cudaError_t>(status), "fused_loss");
+  return {total, each, inputs.reconstruction.gradient, inputs.matched.gradient,
+          inputs.projected.gradient};
+}
+
+}  // namespace
+}  // namespace naign::glue
+
+STABLE_TORCH_LIBRARY_IMPL(naign, CUDA, m) {
+  m.impl("fused_loss", TORCH_BOX(&naign::glue::fused_loss_cuda));
+}

@@ -1,0 +1,61 @@
+// The tensors of the fused loss and the plain struct that its kernels see of them.
+#pragma once
+
+#include <optional>
+
+#include "naign/fused_loss.h"
+#include "tensors.h"
+
+namespace naign::glue {
+
+// An input, made contiguous, and room for its gradient, both empty where the term is absent.
+struct LossInput {
+  Tensor values;
+  Tensor gradient;
+  LossTensor view{nullptr, nullptr, Dtype::float32};
+};
+
+inline LossInput loss_input(const std::optional<Tensor>& tensor, const Tensor& data,
+                            const char* name) {
+  if (!tensor.has_value()) {
+    return {data, torch::stable::new_empty(data, {int64_t{0}})};
+  }
+  STD_TORCH_CHECK(tensor->numel() == data.numel(), name, ": expected data's ", data.numel(),
+                  " elements, got ", tensor->numel());
+  LossInput input{torch::stable::contiguous(*tensor),
+                  torch::stable::new_empty(*tensor, tensor->sizes())};
+  input.view = {input.values.const_data_ptr(), input.gradient.mutable_data_ptr(),
+                dtype_of(*tensor, name)};
+  return input;
+}
+
+struct LossInputs {
+  Tensor data;
+  LossInput reconstruction;
+  LossInput matched;
+  LossInput projected;
+  FusedLoss loss;
+};
+
+inline LossInputs loss_inputs(const Tensor& data, const Tensor& reconstruction,
+                              const std::optional<Tensor>& matched,
+                              const std::optional<Tensor>& projected, const double (&weights)[3],
+                              bool l1) {
+  STD_TORCH_CHECK(!projected.has_value() || matched.has_value(), "matched: expected f(z)");
+  LossInputs inputs{torch::stable::contiguous(data),
+                    loss_input(reconstruction, data, "reconstruction"),
+                    loss_input(matched, data, "matched"),
+                    loss_input(projected, data, "projected"),
+                    {}};
+  const LossTensor x{inputs.data.const_data_ptr(), nullptr, dtype_of(data, "data")};
+  inputs.loss = {x,
+                 inputs.reconstruction.view,
+                 inputs.matched.view,
+                 inputs.projected.view,
+                 data.numel(),
+                 {weights[0], weights[1], weights[2]},
+                 l1};
+  return inputs;
+}
+
+}  // namespace naign::glue

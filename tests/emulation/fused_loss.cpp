@@ -1,0 +1,28 @@
+// The CUDA kernels of the fused loss, run on the CPU: a shared library for
+// tests/test_fused_loss_emulated.py.
+#include "../../csrc/cuda/fused_loss.cu"
+
+namespace naign::cuda {
+namespace {
+constexpr size_t shared_floats = 1 << 15;
+float4 memory[shared_floats / 4];
+}  // namespace
+}  // namespace naign::cuda
+
+char* const emulated_shared_memory = reinterpret_cast<char*>(naign::cuda::memory);
+const size_t emulated_shared_bytes = sizeof(naign::cuda::memory);
+
+extern "C" int emulated_fused_loss(const void* const* values, void* const* gradients,
+                                   const int* dtypes, int64_t elements, const double* weights,
+                                   bool absolute, float* total, float* terms) {
+  naign::FusedLoss loss{};
+  naign::LossTensor* tensors[] = {&loss.data, &loss.reconstruction, &loss.matched, &loss.projected};
+  for (int t = 0; t < 4; ++t) {
+    *tensors[t] = {values[t], gradients[t], static_cast<naign::Dtype>(dtypes[t])};
+  }
+  loss.elements = elements;
+  std::copy_n(weights, 3, loss.weights);
+  loss.absolute = absolute;
+  std::vector<char> workspace(naign::cuda::fused_loss_workspace_bytes(loss.pieces()));
+  return naign::cuda::fused_loss(loss, total, terms, workspace.data(), nullptr);
+}
