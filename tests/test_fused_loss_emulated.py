@@ -119,6 +119,23 @@ def test_nothing_at_all(kernel: ctypes.CDLL) -> None:
     assert total == 0 and terms.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0, 2.0**17, float("nan")])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_scaling(kernel: ctypes.CDLL, scale: float, offset: int) -> None:
+    for count in (1, 7, 4096 * 3 + 5):
+        gradients = normal(count, MIXED[1:], 7, offset=offset)
+        expected = [(g.float() * scale).to(g.dtype) for g in gradients]
+        places = (ctypes.c_void_p * 3)(gradients[0].data_ptr(), None, gradients[2].data_ptr())
+        dtypes = (ctypes.c_int * 3)(*[NUMBERS[g.dtype] for g in gradients])
+        expected[1] = gradients[1].clone()
+        number = torch.tensor(scale)
+        assert not kernel.emulated_scale_gradients(
+            places, dtypes, ctypes.c_int64(count), ctypes.c_void_p(number.data_ptr())
+        )
+        for actual, wanted in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(actual, wanted, rtol=0, atol=0, equal_nan=True)
+
+
 def ordered_mean(values: np.ndarray) -> np.float32:
     """The mean of values as the header orders its sum: lanes within a piece, then the lanes, then the pieces."""
     total = np.float64(0)

@@ -9,6 +9,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 #include "naign/fused_loss.h"
 
 namespace naign::cuda {
@@ -161,11 +163,13 @@ __device__ void narrow(const Tensor& tensor, const Quad& values, int quad,
   to[1] = brief ? narrow_bfloats(of[2], of[3]) : narrow_halves(of[2], of[3]);
 }
 
-template <Access access>
+// `constant`: the kernel writes no such element, so that reads may overtake its writes.
+template <Access access, bool constant>
 __device__ float read_element(const Tensor& tensor, int64_t at) {
+  const auto fetch = [](const auto* from) { return constant ? __ldg(from) : *from; };
   const Dtype dtype = dtype_of<access>(tensor);
-  if (dtype == Dtype::float32) return __ldg(reinterpret_cast<const float*>(tensor.values) + at);
-  const uint32_t bits = __ldg(reinterpret_cast<const uint16_t*>(tensor.values) + at);
+  if (dtype == Dtype::float32) return fetch(reinterpret_cast<const float*>(tensor.values) + at);
+  const uint32_t bits = fetch(reinterpret_cast<const uint16_t*>(tensor.values) + at);
   return dtype == Dtype::bfloat16 ? widen_bfloats(bits).x : widen_halves(bits).x;
 }
 
@@ -271,7 +275,8 @@ __device__ void work_on_elements(const Arguments& arguments, int64_t begin, int6
     float in[terms + 1];
     float out[terms];
 #pragma unroll
-    for (int t = 0; t <= terms; ++t) in[t] = inside ? read_element<access>(tensors[t], at) : 0;
+    for (int t = 0; t <= terms; ++t)
+      in[t] = inside ? read_element<access, true>(tensors[t], at) : 0;
 #pragma unroll
     for (int t = 0; t < terms; ++t) {
       const float difference = in[t + 1] - in[t == 2 ? 2 : 0];
@@ -391,6 +396,52 @@ __global__ void __launch_bounds__(warp)
   if (term == 0) *outputs.total = static_cast<float>(total);
 }
 
+// A vector of 16 bytes, times the scale.
+__device__ uint4 scaled(uint4 vector, Dtype dtype, float scale) {
+  uint32_t of[4];
+  put(vector, of);
+#pragma unroll
+  for (uint32_t& word : of) {
+    if (dtype == Dtype::float32) {
+      word = __float_as_uint(__uint_as_float(word) * scale);
+    } else if (dtype == Dtype::bfloat16) {
+      const float2 pair = widen_bfloats(word);
+      word = narrow_bfloats(pair.x * scale, pair.y * scale);
+    } else {
+      const float2 pair = widen_halves(word);
+      word = narrow_halves(pair.x * scale, pair.y * scale);
+    }
+  }
+  return take(of);
+}
+
+struct Gradients {
+  Tensor tensors[3];
+  bool aligned;
+  int64_t elements;
+  const float* scale;
+};
+
+__global__ void __launch_bounds__(readers) scale_all(const __grid_constant__ Gradients gradients) {
+  const float scale = *gradients.scale;
+  if (scale == 1) return;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * readers + threadIdx.x;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * readers;
+#pragma unroll 1
+  for (const Tensor& tensor : gradients.tensors) {
+    if (tensor.gradient == nullptr) continue;
+    const int64_t in_vector = tensor.dtype == Dtype::float32 ? 4 : 8;
+    const int64_t vectors = gradients.aligned ? gradients.elements / in_vector : 0;
+    auto* const all = reinterpret_cast<uint4*>(tensor.gradient);
+#pragma unroll 4
+    for (int64_t i = first; i < vectors; i += stride) all[i] = scaled(all[i], tensor.dtype, scale);
+    const Tensor own{tensor.gradient, tensor.gradient, tensor.dtype};
+    for (int64_t i = vectors * in_vector + first; i < gradients.elements; i += stride) {
+      write_element<Access::mixed>(own, i, read_element<Access::mixed, false>(own, i) * scale);
+    }
+  }
+}
+
 using Kernel = void (*)(const Arguments);
 
 template <Access access, bool absolute>
@@ -470,6 +521,9 @@ cudaError_t launch_pieces(const FusedLoss& loss, int terms, double* sums, cudaSt
   return launch(kernel, loss.pieces(), readers + adders(terms), bytes, stream, arguments);
 }
 
+// As many blocks as keep every multiprocessor of a large device busy.
+constexpr int64_t most_scaling_blocks = 512;
+
 }  // namespace
 
 int fused_loss(const FusedLoss& loss, float* total, float* terms, void* workspace,
@@ -486,6 +540,18 @@ int fused_loss(const FusedLoss& loss, float* total, float* terms, void* workspac
                         loss.elements > 0 ? static_cast<double>(loss.elements) : 1};
   return launch(loss_of_pieces, 1, warp, 0, stream, static_cast<const double*>(sums), loss.pieces(),
                 count, outputs);
+}
+
+int scale_gradients(const LossTensor (&gradients)[3], int64_t elements, const float* scale,
+                    CUstream_st* stream) {
+  if (elements == 0) return cudaSuccess;
+  Gradients all{{tensor_of(gradients[0]), tensor_of(gradients[1]), tensor_of(gradients[2])},
+                true,
+                elements,
+                scale};
+  for (const Tensor& tensor : all.tensors) all.aligned &= at_multiple_of_16(tensor.gradient);
+  const int64_t blocks = std::min((elements + tile - 1) / tile, most_scaling_blocks);
+  return launch(scale_all, blocks, readers, 0, stream, all);
 }
 
 }  // namespace naign::cuda

@@ -38,6 +38,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
       "fused_loss(Tensor data, Tensor reconstruction, Tensor? matched, Tensor? projected, "
       "float reconstruction_weight, float imle_weight, float idempotence_weight, bool l1) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "fused_loss_scale_(Tensor scale, Tensor(a!)? reconstruction, Tensor(b!)? matched, "
+      "Tensor(c!)? projected) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {

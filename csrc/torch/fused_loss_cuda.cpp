@@ -29,9 +29,33 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fused_loss_cuda(
           inputs.projected.gradient};
 }
 
+// Gradients as fused_loss made them: contiguous, of one size.
+void fused_loss_scale_cuda(const Tensor& scale, std::optional<Tensor> reconstruction,
+                           std::optional<Tensor> matched, std::optional<Tensor> projected) {
+  STD_TORCH_CHECK(scale.numel() == 1 && scale.scalar_type() == ScalarType::Float,
+                  "scale: expected one float32 number");
+  const OnDevice here(scale);
+  LossTensor views[3]{};
+  int64_t elements = 0;
+  const std::optional<Tensor>* const gradients[] = {&reconstruction, &matched, &projected};
+  for (int t = 0; t < 3; ++t) {
+    if (!gradients[t]->has_value()) continue;
+    const Tensor& gradient = **gradients[t];
+    STD_TORCH_CHECK(gradient.is_contiguous() && (elements == 0 || gradient.numel() == elements),
+                    "gradients: expected contiguous tensors of one size");
+    check_device(gradient, scale, "gradients");
+    elements = gradient.numel();
+    views[t] = {nullptr, gradient.mutable_data_ptr(), dtype_of(gradient, "gradients")};
+  }
+  const int status = cuda::scale_gradients(
+      views, elements, static_cast<const float*>(scale.const_data_ptr()), here.stream);
+  check_cuda(static_cast<cudaError_t>(status), "fused_loss_scale_");
+}
+
 }  // namespace
 }  // namespace naign::glue
 
 STABLE_TORCH_LIBRARY_IMPL(naign, CUDA, m) {
   m.impl("fused_loss", TORCH_BOX(&naign::glue::fused_loss_cuda));
+  m.impl("fused_loss_scale_", TORCH_BOX(&naign::glue::fused_loss_scale_cuda));
 }

@@ -8,6 +8,13 @@
 
 namespace naign::glue {
 
+// A kernel would read the other's memory as its own.
+inline void check_device(const Tensor& tensor, const Tensor& data, const char* name) {
+  STD_TORCH_CHECK(
+      tensor.is_cuda() == data.is_cuda() && tensor.get_device_index() == data.get_device_index(),
+      name, ": expected data's device");
+}
+
 // An input, made contiguous, and room for its gradient, both empty where the term is absent.
 struct LossInput {
   Tensor values;
@@ -22,6 +29,7 @@ inline LossInput loss_input(const std::optional<Tensor>& tensor, const Tensor& d
   }
   STD_TORCH_CHECK(tensor->numel() == data.numel(), name, ": expected data's ", data.numel(),
                   " elements, got ", tensor->numel());
+  check_device(*tensor, data, name);
   LossInput input{torch::stable::contiguous(*tensor),
                   torch::stable::new_empty(*tensor, tensor->sizes())};
   input.view = {input.values.const_data_ptr(), input.gradient.mutable_data_ptr(),

@@ -144,19 +144,24 @@ def _backward(ctx: Any, grad_total: Tensor | None, *_: Any) -> tuple[Tensor | No
     if grad_total is None:
         return (None,) * 8
     for_data, *for_others = ctx.needs_input_grad[:4]
-    own = _own_saved_tensors(grad_total)
-    # Elsewhere than on the CPU, looking at the value would wait for the device.
-    unchanged = own and grad_total.device.type == "cpu" and grad_total.item() == 1
-    gradients: list[Tensor | None] = [
-        None
-        if dtype is None or not (for_data or needed)
-        else g
-        if unchanged
-        else _scaled(g, grad_total, in_place=own)
+    wanted: list[Tensor | None] = [
+        None if dtype is None or not (for_data or needed) else g
         for g, dtype, needed in zip(ctx.saved_tensors, ctx.dtypes[1:], for_others, strict=True)
     ]
+    gradients = _times(wanted, grad_total)
     grad_data = _minus_sum(gradients, grad_total.dtype).to(ctx.dtypes[0]) if for_data else None
     return grad_data, *gradients, None, None, None, None
+
+
+def _times(gradients: list[Tensor | None], scale: Tensor) -> list[Tensor | None]:
+    """The gradients times a scale that is nearly always 1: no pass over memory then, and no wait for the device."""
+    own = _own_saved_tensors(scale)
+    if own and scale.device.type == "cpu" and scale.item() == 1:
+        return gradients
+    if own and scale.device.type == "cuda" and _native.has_kernel(scale, *gradients):
+        torch.ops.naign.fused_loss_scale_(scale, *gradients)
+        return gradients
+    return [None if g is None else _scaled(g, scale, in_place=own) for g in gradients]
 
 
 def _own_saved_tensors(grad_total: Tensor) -> bool:

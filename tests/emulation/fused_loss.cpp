@@ -26,3 +26,12 @@ extern "C" int emulated_fused_loss(const void* const* values, void* const* gradi
   std::vector<char> workspace(naign::cuda::fused_loss_workspace_bytes(loss.pieces()));
   return naign::cuda::fused_loss(loss, total, terms, workspace.data(), nullptr);
 }
+
+extern "C" int emulated_scale_gradients(void* const* gradients, const int* dtypes, int64_t elements,
+                                        const float* scale) {
+  naign::LossTensor tensors[3];
+  for (int t = 0; t < 3; ++t) {
+    tensors[t] = {nullptr, gradients[t], static_cast<naign::Dtype>(dtypes[t])};
+  }
+  return naign::cuda::scale_gradients(tensors, elements, scale, nullptr);
+}

@@ -61,5 +61,10 @@ constexpr int64_t fused_loss_workspace_bytes(int64_t pieces) { return pieces * 3
 int fused_loss(const FusedLoss& loss, float* total, float* terms, void* workspace,
                CUstream_st* stream);
 
+// Enqueues gradient *= scale for those that are there, each rounded once to its dtype; `values` are
+// not looked at. A scale of 1, which only the device knows, costs no pass over memory.
+int scale_gradients(const LossTensor (&gradients)[3], int64_t elements, const float* scale,
+                    CUstream_st* stream);
+
 }  // namespace cuda
 }  // namespace naign
