@@ -3,11 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*.cu csrc/*/*.h csrc/*/*/*.h)
+NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*.h csrc/*/*/*.h)
+EMULATION := $(wildcard tests/emulation/*)
 PYTEST_WORKERS ?= 2
 RUN ?= runs/demo
 NVCC ?= $(shell command -v nvcc)
-CUDA_SOURCES := $(wildcard csrc/cuda/*.cu)
 
 .PHONY: demo install test lint format cuda-compile bench gpu-check clean
 
@@ -32,20 +32,20 @@ lint: install
 	$(BIN)/ruff format --check .
 	@mkdir -p build/mypy && ln -sfn ../../cli build/mypy/naign_cli && ln -sfn ../../bench build/mypy/naign_bench
 	MYPYPATH=build/mypy $(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE) $(EMULATION)
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(NATIVE)
+	$(BIN)/clang-format -i $(NATIVE) $(EMULATION)
 
 bench: install
 	$(BIN)/naign bench knn
 	$(BIN)/naign bench loss
 
-cuda-compile:
-	@sh .ci/cuda-compile "$(NVCC)" $(CUDA_SOURCES)
+cuda-compile: install
+	$(BIN)/python .ci/cuda_compile.py --nvcc "$(NVCC)"
 
 # On a machine with a GPU and its own torch: builds there, runs the GPU tests with skips as failures, measures.
 gpu-check:

@@ -189,8 +189,7 @@ __device__ void write_element(const Tensor& tensor, int64_t at, float gradient) 
 template <bool absolute>
 __device__ float derivative(float difference, float slope) {
   if constexpr (absolute) {
-    const float sign =
-        static_cast<float>(static_cast<int>(difference > 0) - static_cast<int>(difference < 0));
+    const float sign = difference > 0 ? 1.0f : difference < 0 ? -1.0f : 0.0f;
     return difference == difference ? slope * sign : difference;
   } else {
     return slope * difference;
