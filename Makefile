@@ -47,14 +47,9 @@ bench: install
 cuda-compile: install
 	$(BIN)/python .ci/cuda_compile.py --nvcc "$(NVCC)"
 
-# On a machine with a GPU and its own torch: builds there, runs the GPU tests with skips as failures, measures.
+# On a machine with a GPU and its own torch; STEPS=build,gpu-tests,... chooses, see .ci/gpu_check.py.
 gpu-check:
-	python3 -m pip install --quiet --no-build-isolation --no-deps --no-index --editable .
-	NAIGN_REQUIRE_GPU=1 python3 -m pytest -q tests/test_gpu.py tests/test_imle_knn.py tests/test_search.py \
-	    tests/test_fused_loss.py tests/test_bounds.py
-	mkdir -p bench/results
-	python3 -m naign_cli bench knn --device cuda --json bench/results/knn-cuda.json
-	python3 -m naign_cli bench loss --device cuda --json bench/results/loss-cuda.json
+	python3 .ci/gpu_check.py $(if $(STEPS),--steps $(STEPS))
 
 clean:
 	rm -rf build dist *.egg-info naign_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)

@@ -1,10 +1,12 @@
-"""GPU tests are skipped where there is no GPU, unless NAIGN_REQUIRE_GPU=1 turns that into a failure."""
+"""GPU tests are skipped where there is no GPU, unless NAIGN_REQUIRE_GPU=1 turns every skip into a failure."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 import torch
+
+REQUIRED = os.environ.get("NAIGN_REQUIRE_GPU") == "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,6 +20,17 @@ def classifiers_in_a_temporary_folder(tmp_path_factory: pytest.TempPathFactory) 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") is None or torch.cuda.is_available():
         return
-    if os.environ.get("NAIGN_REQUIRE_GPU") == "1":
+    if REQUIRED:
         pytest.fail("NAIGN_REQUIRE_GPU=1, but torch sees no CUDA device")
     pytest.skip("needs a CUDA device")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if REQUIRED and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"NAIGN_REQUIRE_GPU=1 allows no skips: {report.longrepr}"
+    return report
