@@ -126,6 +126,9 @@ def run_loss(
                 results.rows += _with_rates(rows, workload.traffic_bytes(DTYPES[dtype]))
                 if json_path is not None:
                     harness.save(results, json_path)
+        results.header["accelerator_after"] = harness.accelerator(device)
+        if json_path is not None:
+            harness.save(results, json_path)
     finally:
         harness.set_threads(before)
     return results
@@ -244,7 +247,7 @@ def _no_compiler(device: str) -> str | None:
 def _copy(problem: Problem) -> Callable[[], Any]:
     """As many bytes as the loss must move, half of them read and half written."""
     moved = (2 * len(problem.outputs) + 1) * problem.data.nbytes
-    source = torch.zeros(moved // 8, device=problem.data.device)
+    source = torch.rand(moved // 8, device=problem.data.device)
     target = torch.ones_like(source)
     return lambda: target.copy_(source)
 

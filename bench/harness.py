@@ -141,10 +141,15 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
 
 
 class Clock:
-    """Seconds per call on a device: the wall clock on the CPU, events on the current stream on CUDA."""
+    """Seconds per call on a device: the wall clock on the CPU, events on the current stream on CUDA.
+
+    On CUDA every call is timed alone and the device's cache is overwritten before it: inputs that fit in the
+    cache would otherwise never be read from memory.
+    """
 
     def __init__(self, device: str) -> None:
-        self.cuda = device.startswith("cuda")
+        self.cuda = device_kind(device) == "cuda"
+        self._overwritten = torch.empty(_CACHE_BYTES if self.cuda else 0, dtype=torch.uint8, device=device)
 
     def __call__(self, call: Callable[[], Any], calls: int = 1) -> tuple[float, Any]:
         """Seconds of one of `calls` consecutive calls, and the last answer."""
@@ -156,14 +161,19 @@ class Clock:
         return (time.perf_counter() - started) / calls, answer
 
     def _events(self, call: Callable[[], Any], calls: int) -> tuple[float, Any]:
-        start, end = _event(), _event()
+        pairs = [(_event(), _event()) for _ in range(calls)]
         torch.cuda.synchronize()
-        start.record()
-        for _ in range(calls):
+        for start, end in pairs:
+            self._overwritten.fill_(1)
+            start.record()
             answer = call()
-        end.record()
+            end.record()
         torch.cuda.synchronize()
-        return start.elapsed_time(end) * 1e-3 / calls, answer
+        return sum(start.elapsed_time(end) for start, end in pairs) * 1e-3 / calls, answer
+
+
+# Several times the last cache of any GPU.
+_CACHE_BYTES = 256 << 20
 
 
 def _event() -> torch.cuda.Event:
@@ -281,6 +291,7 @@ def environment(device: str, threads: int, kind: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": versions(),
         "extension": _extension(),
+        "accelerator": accelerator(device),
         "peaks": {},
     }
 
@@ -288,7 +299,8 @@ def environment(device: str, threads: int, kind: str) -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """Installed versions; null where a package is missing."""
     found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("naign", "faiss-cpu", "faiss-gpu", "flash-kmeans", "numpy", "scikit-learn", "scipy"):
+    packages = ("naign", "faiss-cpu", "faiss-gpu", "flash-kmeans", "triton", "numpy", "scikit-learn", "scipy")
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -296,6 +308,42 @@ def versions() -> dict[str, str | None]:
     if found["naign"] is None:
         found["naign"] = _source_version()
     return found
+
+
+_ACCELERATOR = (
+    "driver_version",
+    "clocks.sm",
+    "clocks.mem",
+    "clocks.max.sm",
+    "power.limit",
+    "temperature.gpu",
+)
+
+
+def accelerator(device: str) -> dict[str, Any] | None:
+    """What is known of a GPU: its properties, torch's CUDA, and the driver's state as nvidia-smi tells it."""
+    if device_kind(device) != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties(torch.device(device))
+    found: dict[str, Any] = {
+        "cuda": torch.version.cuda,
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_bytes": properties.total_memory,
+        "cache_bytes": getattr(properties, "L2_cache_size", None),
+    }
+    command = ["nvidia-smi", f"--query-gpu={','.join(_ACCELERATOR)}", "--format=csv,noheader", "--id=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return found
+    return {**found, **parse_accelerator(done.stdout)}
+
+
+def parse_accelerator(line: str) -> dict[str, str]:
+    """The values of one line of nvidia-smi, by name."""
+    values = [value.strip() for value in line.strip().split(",")]
+    return dict(zip(_ACCELERATOR, values, strict=True)) if len(values) == len(_ACCELERATOR) else {}
 
 
 def _source_version() -> str | None:

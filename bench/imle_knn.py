@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,18 @@ COLUMNS: dict[str, str] = {
     "d": "numbers in a row",
     "k": "neighbours wanted",
     "gflops": "2 N M D (times the batch) over the median, in 10^9 / s, whatever arithmetic the peer saved",
+    "share_of_fp32": "that rate over the device's fp32 matrix product (header: peaks)",
+    "share_of_bf16": "the same for bf16",
+    "share_of_int8": "the same for int8",
     "checked": "queries whose answer was compared with float64 brute force; null for bare matrix products",
     "mismatches": "of those, queries with a neighbour farther than the true one at its rank",
     "max_relative_error": "largest |distance - float64| / float64 of them; null where a peer gives none",
     "ratio_naign": "this peer's median over that of imle_knn: above 1 where imle_knn is faster",
     "ratio_prepared": "this peer's median over that of a prepared ImleSearch",
 }
+_PEAKS = {"share_of_fp32": "fp32_gflops", "share_of_bf16": "bf16_gflops", "share_of_int8": "int8_gops"}
+# Minutes of a GPU are scarce, and its clock is steadier than a CPU's.
+CUDA_BUDGET_S = 3.0
 GRID_EFFORT = Effort(repeats=3, min_repeats=2, budget_s=6.0)
 _PRELOAD = ("naign_bench.imle_knn", "naign_ext", "faiss", "sklearn.neighbors", "scipy.spatial")
 _WARM_ROWS = 64
@@ -82,23 +88,33 @@ def run_knn(
             results.header["memory_method"] = probe.method
             for number, workload in enumerate(chosen):
                 say(f"{workload.name} {tuple(workload.shape)} ({number + 1} of {len(chosen)})")
-                effort = GRID_EFFORT if workload.name.startswith("grid_") else Effort(repeats=repeats)
                 setting = _Setting(
                     device=device,
                     threads=threads,
                     dtype=dtype,
-                    peers=names,
+                    peers=[n for n in names if peers is not None or n in (workload.peers or names)],
                     seed=seed,
                     queries=queries,
-                    effort=effort,
+                    effort=_effort(workload, device, repeats),
                     probe=probe,
                 )
                 results.rows += _run_workload(workload, setting, results.header)
                 if json_path is not None:
                     harness.save(results, json_path)
+        results.header["accelerator_after"] = harness.accelerator(device)
+        if json_path is not None:
+            harness.save(results, json_path)
     finally:
         harness.set_threads(before)
     return results
+
+
+def _effort(workload: Workload, device: str, repeats: int) -> Effort:
+    if workload.name.startswith("grid_"):
+        return GRID_EFFORT
+    if device_kind(device) == "cuda":
+        return Effort(repeats=repeats, budget_s=CUDA_BUDGET_S)
+    return Effort(repeats=repeats)
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,7 @@ def _chosen(workloads: Sequence[str] | None, grid_shapes: int, seed: int, k: int
         return found
     if k < 1 or any(k > workload.m for workload in found):
         raise ValueError(f"k: expected 1 to the number of pool rows of every workload, got {k}")
-    return [Workload(w.name, w.n, w.m, w.d, w.kind, k, w.batch) for w in found]
+    return [replace(workload, k=k) for workload in found]
 
 
 def _check_peers(peers: Sequence[str]) -> None:
@@ -147,7 +163,7 @@ def _run_workload(workload: Workload, setting: _Setting, header: Mapping[str, An
     ready = [peer for peer in built if isinstance(peer, Peer)]
     peaks = _peak_memory(ready, problem, setting)
     measured = harness.measure(ready, setting.effort, device=setting.device, seed=setting.seed)
-    return _with_rates(harness.rows(header, columns, built, measured, peaks), workload)
+    return _with_rates(harness.rows(header, columns, built, measured, peaks), workload, header["peaks"])
 
 
 def _workload_columns(workload: Workload, dtype: str) -> dict[str, Any]:
@@ -156,11 +172,14 @@ def _workload_columns(workload: Workload, dtype: str) -> dict[str, Any]:
     return {**dict.fromkeys(COLUMNS), **sizes, **named}
 
 
-def _with_rates(rows: list[Row], workload: Workload) -> list[Row]:
+def _with_rates(rows: list[Row], workload: Workload, peaks: Mapping[str, float | None]) -> list[Row]:
     by_name = {row["peer"]: row for row in rows}
     for row in rows:
         if row["median_s"] is not None:
             row["gflops"] = workload.operations / row["median_s"] * 1e-9
+            for column, name in _PEAKS.items():
+                peak = peaks.get(name)
+                row[column] = row["gflops"] / peak if peak else None
         row["ratio_naign"] = harness.ratio(row, by_name.get(OURS))
         row["ratio_prepared"] = harness.ratio(row, by_name.get(PREPARED))
     return rows
@@ -188,9 +207,8 @@ def _peak_memory(peers: Sequence[Peer], problem: Problem, setting: _Setting) -> 
 
 def _cuda_peak(peer: Peer, device: str) -> int | None:
     try:
-        peer.call()
         return cuda_peak_bytes(peer.call, device)
-    except RuntimeError:
+    except Exception:  # the measurement that follows reports it
         return None
 
 

@@ -153,10 +153,10 @@ def _blocks(values: Tensor, rows: int) -> list[tuple[int, Tensor]]:
 
 
 def search_chunked(
-    data: Tensor, pool: Tensor, k: int, convert: Callable[[Tensor], Tensor], scores: Any = None
+    data: Tensor, pool: Tensor, k: int, convert: Callable[[Tensor], Tensor], nearest: Any = None
 ) -> tuple[Tensor, Tensor]:
     """Squared distances and indices of the k nearest in plain torch; inputs (N, D) or (B, N, D)."""
-    scores = scores or block_scores
+    nearest = nearest or nearest_of_block
     rows, pool_rows = _tile(data)
     queries = [convert(part) for _, part in _blocks(data, rows)]
     best: list[tuple[Tensor, Tensor] | None] = [None] * len(queries)
@@ -164,7 +164,7 @@ def search_chunked(
         norms = torch.linalg.vector_norm(part, dim=-1, dtype=torch.float32).square().unsqueeze(-2)
         converted = convert(part)
         for number, query in enumerate(queries):
-            values, found = _smallest(scores(query, converted, norms), k)
+            values, found = nearest(query, converted, norms, k)
             best[number] = _merge(best[number], values, found + start, k)
     distances, indices = (torch.cat(parts, dim=-2) for parts in zip(*filter(None, best), strict=True))
     return distances + data.float().square().sum(-1, keepdim=True), indices
@@ -176,6 +176,11 @@ def block_scores(queries: Tensor, part: Tensor, norms: Tensor) -> Tensor:
         return torch.add(norms, queries @ part.mT, alpha=-2)
     product = torch.addmm if queries.dim() == 2 else torch.baddbmm
     return product(norms, queries, part.mT, alpha=-2)
+
+
+def nearest_of_block(queries: Tensor, part: Tensor, norms: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The at most k smallest scores of each query in a block of the pool, and their columns."""
+    return _smallest(block_scores(queries, part, norms), k)
 
 
 def _smallest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -200,8 +205,29 @@ def _merge(
 
 
 def _torch_compiled(problem: Problem) -> Callable[[], Any]:
-    scores = torch.compile(block_scores, dynamic=True)
-    return lambda: search_chunked(problem.data, problem.pool, problem.k, Tensor.float, scores)
+    compiled = torch.compile(nearest_of_block, dynamic=True)
+    return lambda: search_chunked(problem.data, problem.pool, problem.k, Tensor.float, compiled)
+
+
+def _flash_kmeans(convert: Callable[[Tensor], Tensor]) -> Build:
+    """The assignment step of flash-kmeans, a Triton kernel: data are points, the pool is the centroids."""
+
+    def build(problem: Problem) -> Callable[[], Any]:
+        from flash_kmeans.assign_euclid_triton import euclid_assign_triton
+
+        if problem.k != 1:
+            raise Unavailable("finds one neighbour")
+        shape = problem.data.shape[:-1]
+        points = convert(problem.data).contiguous().view(-1, *problem.data.shape[-2:])
+        squares = points.float().square().sum(-1)
+
+        def call() -> Any:
+            centroids = convert(problem.pool).contiguous().view(len(points), *problem.pool.shape[-2:])
+            return None, euclid_assign_triton(points, centroids, squares).view(*shape, 1)
+
+        return call
+
+    return build
 
 
 def _tf32(build: Build) -> Build:
@@ -311,6 +337,8 @@ PEERS: dict[str, Entry] = {
     "torch tf32": Entry(_tf32(_torch_chunked(Tensor.float)), devices=("cuda",), read=_read_arrays),
     "torch bf16": Entry(_torch_chunked(Tensor.bfloat16), read=_read_arrays),
     "torch compile": Entry(_torch_compiled, devices=("cuda",), read=_read_arrays),
+    "flash-kmeans": Entry(_flash_kmeans(Tensor.float), devices=("cuda",), read=_read_arrays),
+    "flash-kmeans bf16": Entry(_flash_kmeans(Tensor.bfloat16), devices=("cuda",), read=_read_arrays),
     "torch cdist": Entry(_torch_cdist, read=_read_arrays),
     "sklearn": Entry(_sklearn, devices=("cpu",), read=_read_arrays),
     "cKDTree": Entry(_tree, devices=("cpu",), read=_read_arrays),

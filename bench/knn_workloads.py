@@ -26,7 +26,10 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Workload:
-    """N data rows and M pool rows of D numbers, k neighbours wanted; `batch` such problems at once."""
+    """N data rows and M pool rows of D numbers, k neighbours wanted; `batch` such problems at once.
+
+    peers: the only ones to measure, where others would take minutes; None for all.
+    """
 
     name: str
     n: int
@@ -35,6 +38,7 @@ class Workload:
     kind: str = "gaussian"
     k: int = 1
     batch: int | None = None
+    peers: tuple[str, ...] | None = None
 
     @property
     def shape(self) -> list[int]:
@@ -69,9 +73,16 @@ QUICK = (
 )
 CUDA = (
     Workload("cuda_wide", 4096, 262_144, 1024, "features"),
+    Workload("cuda_features", 60_000, 100_000, 784, "features"),
     Workload("cuda_mnist", 60_000, 100_000, 784, "mnist"),
     Workload("cuda_images", 100, 10_000, 12_288, "images"),
-    Workload("cuda_million", 1_000_000, 1_000_000, 64),
+    Workload(
+        "cuda_million",
+        1_000_000,
+        1_000_000,
+        64,
+        peers=("naign", "naign prepared", "torch fp32", "torch tf32", "flash-kmeans", "faiss", "gemm bf16"),
+    ),
 )
 SETS = {"quick": QUICK, "full": FULL, "cuda": CUDA}
 

@@ -38,7 +38,7 @@ def copy_rate(device: str = "cpu", size: int | None = None) -> float:
     """10^9 bytes read and written per second when an array of `size` bytes is copied."""
     kind = device_kind(device)
     size = _COPY_BYTES[kind] if size is None else size
-    source = torch.zeros(size // 4, device=device)
+    source = torch.rand(size // 4, device=device)
     target = torch.ones_like(source)
     seconds = _fastest(device, lambda: target.copy_(source))
     return 2 * source.nbytes / seconds * 1e-9

@@ -25,6 +25,8 @@ _COLOURS = {
     "torch bf16": "#56B4E9",
     "torch compile": "#CC79A7",
     "torch cdist": "#9AD0EE",
+    "flash-kmeans": "#8C510A",
+    "flash-kmeans bf16": "#BF812D",
     "sklearn": "#009E73",
     "cKDTree": "#7CCBAF",
     "gemm fp32": "#E69F00",

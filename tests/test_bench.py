@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -504,6 +505,66 @@ def test_command_line_measures_and_plots(tiny: None, tmp_path: Path):
     assert measured.exit_code == 0 and "small: 40 x 300 x 24" in measured.output
     assert CliRunner().invoke(app, ["bench", "plot", str(out), str(picture)]).exit_code == 0
     assert picture.stat().st_size > 10_000
+
+
+def test_peers_of_a_gpu():
+    wanted = {"naign", "naign prepared", "faiss", "torch fp32", "torch tf32", "torch compile", "torch cdist"}
+    wanted |= {"flash-kmeans", "flash-kmeans bf16", "gemm bf16", "gemm tf32"}
+    assert wanted <= set(knn_peers.peer_names("cuda"))
+    assert set(knn_peers.peer_names("cpu")).isdisjoint({"flash-kmeans", "torch tf32"})
+    shapes = [workload.shape for workload in knn_workloads.CUDA]
+    for shape in ([4096, 262144, 1024], [60000, 100000, 784], [100, 10000, 12288], [1000000, 1000000, 64]):
+        assert shape in shapes
+    for workload in knn_workloads.CUDA:
+        assert set(workload.peers or ()) <= set(knn_peers.peer_names("cuda"))
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_flash_kmeans_is_asked_for_the_nearest(monkeypatch: pytest.MonkeyPatch, batch: tuple[int, ...]):
+    """With its kernel replaced by torch: points, centroids and squared norms in, int32 numbers out."""
+
+    def assign(points: torch.Tensor, centroids: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
+        assert points.dtype == centroids.dtype and points.dim() == centroids.dim() == 3
+        torch.testing.assert_close(squares, points.float().square().sum(-1))
+        return torch.cdist(points.float(), centroids.float()).argmin(-1).int()
+
+    module = types.ModuleType("flash_kmeans.assign_euclid_triton")
+    module.euclid_assign_triton = assign
+    monkeypatch.setitem(sys.modules, "flash_kmeans", types.ModuleType("flash_kmeans"))
+    monkeypatch.setitem(sys.modules, "flash_kmeans.assign_euclid_triton", module)
+    g = torch.Generator().manual_seed(0)
+    data, pool = torch.randn(*batch, 20, 8, generator=g), torch.randn(*batch, 90, 8, generator=g)
+    known = oracle.truth(data, pool, 1, queries=20, seed=0)
+    entry = knn_peers.PEERS["flash-kmeans"]
+    distances, indices = entry.build(knn_peers.Problem(data, pool, 1, 1))()
+    assert distances is None and indices.shape == (*batch, 20, 1)
+    assert oracle.compare(known, data, pool, indices, None)["mismatches"] == 0
+    with pytest.raises(knn_peers.Unavailable, match="one neighbour"):
+        entry.build(knn_peers.Problem(data, pool, 2, 1))
+
+
+def test_a_workload_may_name_its_peers(tiny: None, monkeypatch: pytest.MonkeyPatch):
+    few = Workload("few", 4, 30, 5, peers=("naign", "gemm fp32"))
+    monkeypatch.setitem(knn_workloads.SETS, "quick", (few,))
+    assert {row["peer"] for row in run_tiny("few", peers=None).rows} == {"naign", "gemm fp32"}
+    assert {row["peer"] for row in run_tiny("few", peers=["torch fp32"]).rows} == {"torch fp32"}
+
+
+def test_rates_beside_the_measured_ceilings(tiny: None):
+    workload = knn_workloads.resolve(["small"])[0]
+    row = {**dict.fromkeys(imle_knn.COLUMNS), "peer": "naign", "median_s": workload.operations * 1e-9 / 50}
+    imle_knn._with_rates([row], workload, {"fp32_gflops": 100.0, "bf16_gflops": 200.0, "int8_gops": None})
+    assert row["gflops"] == pytest.approx(50)
+    assert row["share_of_fp32"] == pytest.approx(0.5) and row["share_of_bf16"] == pytest.approx(0.25)
+    assert row["share_of_int8"] is None
+
+
+def test_what_nvidia_smi_says_is_kept():
+    line = "580.159.03, 1980 MHz, 3201 MHz, 1980 MHz, 700.00 W, 41\n"
+    found = harness.parse_accelerator(line)
+    assert found["clocks.sm"] == "1980 MHz" and found["driver_version"] == "580.159.03"
+    assert harness.parse_accelerator("No devices were found") == {}
+    assert harness.accelerator("cpu") is None
 
 
 @pytest.mark.gpu
