@@ -53,7 +53,11 @@ def extension() -> tuple[list, dict]:
     host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-maybe-uninitialized"]
     host_flags += ["-Wno-unused-function"]
     device_flags = ["-std=c++20", "-O3", "--fmad=false", "--threads=3", "-Xcompiler=-fvisibility=hidden"]
-    device_flags += ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90a,code=sm_90a"]
+    # PTX of compute_80 serves what lies between the others: sm_100 and the like.
+    device_flags += [
+        "-gencode=arch=compute_80,code=[sm_80,compute_80]",
+        "-gencode=arch=compute_90a,code=sm_90a",
+    ]
     device_flags += ["-gencode=arch=compute_120,code=compute_120"]
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     folders = [str(ROOT / "csrc" / name) for name in ("include", "cpu")]

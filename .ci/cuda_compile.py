@@ -75,7 +75,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> tuple[
 
 
 def resource_faults(log: str) -> list[str]:
-    """Kernels that ptxas says use local memory, and its advice that an instruction has no effect."""
+    """Kernels that ptxas says use local memory, and its remarks that an instruction is ignored or serialised."""
     faults = []
     function = "?"
     for line in log.splitlines():
@@ -83,7 +83,7 @@ def resource_faults(log: str) -> list[str]:
         function = named.group(1) if named else function
         if re.search(r"\b[1-9]\d* bytes (stack frame|spill stores|spill loads)", line):
             faults.append(f"{function}: {line.strip()}")
-        elif re.search(r"\b(warning|advisory)\b|ignored", line, re.IGNORECASE):
+        elif re.search(r"\b(warning|advisory|ignored|performance loss)\b", line, re.IGNORECASE):
             faults.append(line.strip())
     return faults
 

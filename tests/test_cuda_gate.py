@@ -130,3 +130,15 @@ def test_matrix_instructions_are_recognised(gate: ModuleType) -> None:
     assert gate.opcode_faults(code, expect) == []
     assert gate.opcode_faults(code, gate.Expectation("f.cu", "sm_90a", "other", (r"(IGMMA|HGMMA)\b.*",)))
     assert not gate.opcode_faults(code, gate.Expectation("f.cu", "sm_80", "other", (r"(IMMA|HMMA)\b.*",)))
+
+
+def test_remarks_of_the_assembler_are_faults(gate: ModuleType) -> None:
+    log = """
+ptxas info    : Compiling entry function 'good' for 'sm_90a'
+ptxas info    : Function properties for good
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 56 registers, used 1 barriers
+ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized in 'bad'
+ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored to maintain minimum registers
+"""
+    assert len(gate.resource_faults(log)) == 2

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from naign_ext import ImleSearch, fused_loss, imle_knn
+from naign_ext import ImleSearch, imle_knn
 
 pytestmark = pytest.mark.gpu
 
@@ -43,15 +43,3 @@ def test_batches_and_gradients() -> None:
     expected = torch.autograd.grad(imle_knn(on_cpu[0], on_cpu[1], 2).distances.sum(), on_cpu)
     for actual, wanted in zip(gradients, expected, strict=True):
         torch.testing.assert_close(actual.cpu(), wanted)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("norm", ["l2", "l1"])
-def test_loss_equals_the_cpu(norm: str, dtype: torch.dtype) -> None:
-    inputs = [normal(40, 3, 17, 17, seed=s).to(dtype).requires_grad_() for s in range(4)]
-    on_device = [t.detach().cuda().requires_grad_() for t in inputs]
-    expected, found = fused_loss(*inputs, norm=norm), fused_loss(*on_device, norm=norm)
-    torch.testing.assert_close(found.total.cpu(), expected.total, rtol=1e-6, atol=0)
-    wanted = torch.autograd.grad(expected.total, inputs)
-    for actual, gradient in zip(torch.autograd.grad(found.total, on_device), wanted, strict=True):
-        torch.testing.assert_close(actual.cpu(), gradient, rtol=1e-2, atol=1e-7)
