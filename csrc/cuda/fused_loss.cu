@@ -364,35 +364,36 @@ __global__ void __launch_bounds__(readers + adders(terms), (blocks_a_multiproces
   }
 }
 
-// The pieces in order, a thread for each term.
-__global__ void __launch_bounds__(warp)
+// The pieces in order, a warp for each term: its lanes fetch the sums of 32 pieces at a time, two
+// batches ahead, and all add them up alike.
+__global__ void __launch_bounds__(3 * warp)
     loss_of_pieces(const double* sums, int64_t pieces, int terms, const Outputs outputs) {
-  constexpr int batch = 16;
-  const int term = static_cast<int>(threadIdx.x);
+  const int term = static_cast<int>(threadIdx.x) / warp;
+  const int lane = static_cast<int>(threadIdx.x) % warp;
+  const double* const from = sums + term * pieces;
   const int64_t count = term < terms ? pieces : 0;
-  const double* const from = sums + (term < terms ? term * pieces : 0);
-  double next[batch];
-#pragma unroll
-  for (int i = 0; i < batch; ++i) next[i] = i < count ? from[i] : 0;
+  const auto fetch = [&](int64_t at) { return at < count ? from[at] : 0.0; };
+  double now = fetch(lane);
+  double next = fetch(warp + lane);
   double sum = 0;
-  for (int64_t first = 0; first < count; first += batch) {
-    double now[batch];
+  for (int64_t first = 0; first < count; first += warp) {
+    const double ahead = fetch(first + 2 * warp + lane);
 #pragma unroll
-    for (int i = 0; i < batch; ++i) {
-      now[i] = next[i];
-      const int64_t ahead = first + batch + i;
-      next[i] = ahead < count ? from[ahead] : 0;
-    }
-#pragma unroll
-    for (int i = 0; i < batch; ++i) sum += now[i];
+    for (int i = 0; i < warp; ++i) sum += __shfl_sync(0xffffffffu, now, i);
+    now = next;
+    next = ahead;
   }
-  __syncwarp();
-  const double mean = sum / outputs.elements;
+  auto* const means = reinterpret_cast<double*>(memory);
+  if (lane == 0) means[term] = sum / outputs.elements;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
   double total = 0;
 #pragma unroll
-  for (int t = 0; t < 3; ++t) total += outputs.weights[t] * __shfl_sync(0xffffffffu, mean, t);
-  if (term < 3) outputs.terms[term] = static_cast<float>(mean);
-  if (term == 0) *outputs.total = static_cast<float>(total);
+  for (int t = 0; t < 3; ++t) {
+    total += outputs.weights[t] * means[t];
+    outputs.terms[t] = static_cast<float>(means[t]);
+  }
+  *outputs.total = static_cast<float>(total);
 }
 
 // A vector of 16 bytes, times the scale.
@@ -537,8 +538,8 @@ int fused_loss(const FusedLoss& loss, float* total, float* terms, void* workspac
                         terms,
                         {loss.weights[0], loss.weights[1], loss.weights[2]},
                         loss.elements > 0 ? static_cast<double>(loss.elements) : 1};
-  return launch(loss_of_pieces, 1, warp, 0, stream, static_cast<const double*>(sums), loss.pieces(),
-                count, outputs);
+  return launch(loss_of_pieces, 1, 3 * warp, 3 * static_cast<int>(sizeof(double)), stream,
+                static_cast<const double*>(sums), loss.pieces(), count, outputs);
 }
 
 int scale_gradients(const LossTensor (&gradients)[3], int64_t elements, const float* scale,
