@@ -43,6 +43,10 @@ for dtype, name in (("float32", "loss-cuda"), ("bfloat16", "loss-cuda-bfloat16")
     found = run_loss(["cuda"], device="cuda", dtype=dtype, json_path=f"bench/results/{name}.json", progress=print)
     show(found)
     draw(found, f"build/gpu-check/{name}.png")
+    limit = 1e-5 if dtype == "float32" else 1e-2
+    for row in found.rows:
+        if row["peer"] == "naign" and not (row["status"] == "ok" and row["gradient_error"] < limit):
+            raise SystemExit(f"{row['workload']}: {row['status']}, {row['reason']}, {row['gradient_error']}")
 """
 BENCH_KNN = """
 from naign_bench.imle_knn import run_knn
@@ -51,6 +55,9 @@ from naign_bench.tables import show
 found = run_knn(["cuda"], device="cuda", json_path="bench/results/knn-cuda.json", progress=print)
 show(found)
 draw(found, "build/gpu-check/knn-cuda.png")
+for row in found.rows:
+    if row["peer"] in ("naign", "naign prepared") and (row["status"] == "failed" or row["mismatches"]):
+        raise SystemExit(f"{row['workload']}: {row['status']}, {row['reason']}, {row['mismatches']} wrong")
 """
 
 

@@ -23,7 +23,7 @@ PREPARED = "naign prepared"
 # fastest powers of two over shapes from (100, 10000, 3072) to (20000, 4000, 64); on a GPU enough to fill it.
 _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
 _ROWS = {"cpu": 1024, "cuda": 8192}
-_CDIST_BYTES = 2 << 30
+_CDIST_BYTES = {"cpu": 2 << 30, "cuda": 32 << 30}
 Answer = tuple[Tensor, Tensor | None]
 
 
@@ -252,7 +252,7 @@ def _tf32(build: Build) -> Build:
 def _torch_cdist(problem: Problem) -> Callable[[], Any]:
     data, pool, k = problem.data, problem.pool, problem.k
     needed = 4 * math.prod(data.shape[:-1]) * pool.shape[-2]
-    limit = min(_CDIST_BYTES, available_bytes(problem.device) // 3)
+    limit = min(_CDIST_BYTES[problem.device], available_bytes(problem.device) // 3)
     if needed > limit:
         raise Unavailable(f"its N x M matrix would take {needed / 2**30:.1f} GiB")
 
