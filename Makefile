@@ -1,4 +1,4 @@
-# make demo | test | install | lint | cuda-compile | bench | clean
+# make demo | test | install | lint | cuda-compile | gpu-check | bench | clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin

@@ -101,7 +101,15 @@ def sanitizer_command(tool: str) -> list[str]:
 
 
 def steps() -> list[Step]:
-    pytest = ["-m", "pytest", "-q", "--maxfail=20", "-p", "no:cacheprovider"]
+    pytest = [
+        "-m",
+        "pytest",
+        "-q",
+        "--maxfail=20",
+        "--continue-on-collection-errors",
+        "-p",
+        "no:cacheprovider",
+    ]
     spread = ["-n", "4", "--dist", "worksteal"] if importlib.util.find_spec("xdist") else []
     required = {"NAIGN_REQUIRE_GPU": "1"}
     return [
