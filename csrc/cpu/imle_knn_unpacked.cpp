@@ -20,12 +20,8 @@ enum class Method { packed, tree, differences, lane_sums, lanes };
 
 constexpr const char* method_names[]{"packed", "tree", "differences", "lane_sums", "lanes"};
 constexpr int nothing_forced = -1;
+constexpr int64_t most_tree_columns = 6;
 std::atomic<int> forced{nothing_forced};
-
-bool applies(Method method, int64_t k, bool rejects) {
-  if (method == Method::lane_sums) return k == 1 && !rejects;
-  return method != Method::lanes || k == 1;
-}
 
 // A way to search, and about how many nanoseconds it takes one thread.
 struct Choice {
@@ -54,7 +50,7 @@ Choice choose(int64_t rows, int64_t pool_rows, int64_t columns, int64_t k, bool 
                                   m * (75 + 0.4 * d) + n * m * pair};
   best.consider(Method::differences,
                 n * (35 + 0.1 * d) + 0.05 * m * d + n * m * (0.65 + 0.008 * d));
-  if (columns <= 6) {
+  if (columns <= most_tree_columns) {
     best.consider(Method::tree, std::log2(m) * (17 * m + 20 * std::pow(1.55, d) * n));
   }
   if (k > 1) return best;

@@ -96,9 +96,10 @@ Unpacked choose_unpacked(const Matrix& data, const PoolRange& pool, int64_t k);
 void search_unpacked(const Unpacked& way, const Matrix& data, const PoolRange& pool,
                      const Neighbours& result, const Parallel& parallel);
 
-// Search this way from now on, where it applies: "packed", or without packing by "tree",
-// "differences", "lane_sums" (k = 1, no rejection) or "lanes" (k = 1); "" for the fastest. For
-// tests and measurements: the answer is the same. Throws std::invalid_argument for another name.
+// Search this way from now on, where it applies: "packed", or without packing by "tree" (few
+// columns), "differences", "lane_sums" (k = 1, no rejection) or "lanes" (k = 1); "" for the
+// fastest. For tests and measurements: the answer is the same. Throws std::invalid_argument for
+// another name.
 void force_method(const std::string& name);
 
 // Distances as float32; NaN and index -1 where the data row itself holds NaN or Inf.
