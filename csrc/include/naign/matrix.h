@@ -3,11 +3,15 @@
 
 #include <cstdint>
 
+#include "naign/host_device.h"
+
 namespace naign {
 
 enum class Dtype : int32_t { float32, float16, bfloat16 };
 
-constexpr int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
+NAIGN_HOST_DEVICE constexpr int64_t bytes_of(Dtype dtype) {
+  return dtype == Dtype::float32 ? 4 : 2;
+}
 
 // Rows of numbers; strides count elements, not bytes.
 struct Matrix {

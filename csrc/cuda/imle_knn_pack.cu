@@ -1,0 +1,375 @@
+// Rows to integers: centre, scale, quantise, and measure what that costs. A team of threads takes a
+// row; up to 32 of its values stay in a thread's registers between the two passes.
+#include "imle_knn_kernels.cuh"
+#include "ptx.cuh"
+#include "rows.cuh"
+
+namespace naign::cuda {
+namespace {
+
+constexpr int block_threads = 256;
+constexpr int cached_fours = 4;
+
+template <int team>
+struct Team {
+  static constexpr int warps = team / 32;
+  int64_t* scratch;  // shared, one word a warp of the team
+  int number;        // of the block's teams
+
+  __device__ void sync() const { named_barrier(1 + number, team); }
+
+  template <class T, class Combine>
+  __device__ T all(T value, const Combine& combine) const {
+#pragma unroll
+    for (int width = 16; width > 0; width /= 2) {
+      value = combine(value, __shfl_xor_sync(~0u, value, width));
+    }
+    if constexpr (team > 32) {
+      T* slots = reinterpret_cast<T*>(scratch);
+      sync();
+      if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32 % warps] = value;
+      sync();
+      value = slots[threadIdx.x % warps];
+#pragma unroll
+      for (int width = warps / 2; width > 0; width /= 2) {
+        value = combine(value, __shfl_xor_sync(~0u, value, width));
+      }
+    }
+    return value;
+  }
+  template <class T>
+  __device__ T sum(T value) const {
+    return all(value, [](T a, T b) { return a + b; });
+  }
+  __device__ uint32_t largest(uint32_t value) const {
+    return all(value, [](uint32_t a, uint32_t b) { return a < b ? b : a; });
+  }
+};
+
+__device__ float total(const float4& v) { return (v.x + v.y) + (v.z + v.w); }
+
+__device__ void add_square(float4& sum, const float4& v) {
+  sum.x += v.x * v.x;
+  sum.y += v.y * v.y;
+  sum.z += v.z * v.z;
+  sum.w += v.w * v.w;
+}
+
+__device__ uint32_t magnitude(float value) { return __float_as_uint(value) & 0x7fffffffu; }
+
+__device__ uint32_t largest_magnitude(const float4& v) {
+  return max(max(magnitude(v.x), magnitude(v.y)), max(magnitude(v.z), magnitude(v.w)));
+}
+
+__device__ uint32_t bytes_of_four(const int (&v)[4]) {
+  return (v[0] & 0xff) | (v[1] & 0xff) << 8 | (v[2] & 0xff) << 16 |
+         static_cast<uint32_t>(v[3] & 0xff) << 24;
+}
+
+// Where a row's packed values go.
+struct Target {
+  int8_t* values;
+  int64_t row;
+  int64_t slabs;  // a digit
+  int digits;
+
+  __device__ void store(int64_t k, int digit, uint32_t four) const {
+    const int64_t at = packed_offset(row, k + digit * slabs * slab_bytes, slabs * digits);
+    *reinterpret_cast<uint32_t*>(values + at) = four;
+  }
+  __device__ void store(int64_t k, const int (&integers)[4]) const {
+    if (digits == 1) return store(k, 0, bytes_of_four(integers));
+    const int high[4]{high_digit(integers[0]), high_digit(integers[1]), high_digit(integers[2]),
+                      high_digit(integers[3])};
+    const int low[4]{low_digit(integers[0]), low_digit(integers[1]), low_digit(integers[2]),
+                     low_digit(integers[3])};
+    store(k, 0, bytes_of_four(high));
+    store(k, 1, bytes_of_four(low));
+  }
+};
+
+template <int team>
+class RowPacker {
+ public:
+  __device__ RowPacker(const PackProblem& problem, const Team<team>& threads, int64_t at)
+      : p_(problem),
+        threads_(threads),
+        thread_(static_cast<int>(threadIdx.x) % team),
+        columns_(problem.rows.columns),
+        scale_(problem.frame->scale),
+        target_{problem.values, at, problem.slabs, problem.digits} {}
+
+  // The row's integers are written; returns what they stand for.
+  template <class T>
+  __device__ PackedRowInfo pack(const Row<T>& row, bool aligned) {
+    float4 kept[cached_fours];
+    float4 squares{0, 0, 0, 0};
+    uint32_t raw = 0;
+    uint32_t largest = 0;
+    for_each_four([&](int64_t k, int slot) {
+      const float4 values = four_of(row, k, columns_, aligned);
+      const float4 value = centred_four(values, k);
+      if (slot < cached_fours) keep(kept, slot, value);
+      raw = max(raw, largest_magnitude(values));
+      largest = max(largest, largest_magnitude(value));
+      add_square(squares, value);
+    });
+    RowSums sums{};
+    sums.finite = threads_.largest(raw) < 0x7f800000u;
+    sums.extent.largest = __uint_as_float(threads_.largest(largest));
+    sums.extent.reach = reach_of(threads_.sum(total(squares)), columns_);
+    const bool packs = sums.finite && !sums.extent.packs_as_zeros();
+    sums.unit = sums.finite ? integer_unit(sums.extent, levels_of(p_.digits)) : 1;
+    const float inverse = packs ? 1 / sums.unit : 0;
+    float4 errors{0, 0, 0, 0};
+    int64_t squared = 0;
+    for_each_four([&](int64_t k, int slot) {
+      const float4 value = slot < cached_fours
+                               ? kept_at(kept, slot)
+                               : centred_four(four_of(row, k, columns_, aligned), k);
+      const Quantised q[4]{
+          quantise(value.x, sums.unit, inverse), quantise(value.y, sums.unit, inverse),
+          quantise(value.z, sums.unit, inverse), quantise(value.w, sums.unit, inverse)};
+      int integers[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        // Not a number in rows that take no part.
+        integers[i] = packs ? q[i].integer : 0;
+        squared += static_cast<int64_t>(integers[i]) * integers[i];
+      }
+      add_square(errors, {q[0].error, q[1].error, q[2].error, q[3].error});
+      target_.store(k, integers);
+    });
+    sums.squared_errors = threads_.sum(total(errors));
+    sums.squared_integers = threads_.sum(squared);
+    return packed_row_info(sums, columns_);
+  }
+
+  __device__ void pack_nothing() const {
+    for_each_four([&](int64_t k, int) {
+      constexpr int zeros[4]{};
+      target_.store(k, zeros);
+    });
+  }
+
+ private:
+  // The register slots are compile-time constants in the unrolled part, hence the two loops.
+  template <class Body>
+  __device__ void for_each_four(const Body& body) const {
+    const int64_t end = target_.slabs * slab_bytes;
+#pragma unroll
+    for (int slot = 0; slot < cached_fours; ++slot) {
+      const int64_t k = (static_cast<int64_t>(slot) * team + thread_) * 4;
+      if (k < end) body(k, slot);
+    }
+    for (int64_t k = (static_cast<int64_t>(cached_fours) * team + thread_) * 4; k < end;
+         k += team * 4) {
+      body(k, cached_fours);
+    }
+  }
+
+  __device__ static void keep(float4 (&kept)[cached_fours], int slot, const float4& value) {
+#pragma unroll
+    for (int i = 0; i < cached_fours; ++i) {
+      if (i == slot) kept[i] = value;
+    }
+  }
+  __device__ static float4 kept_at(const float4 (&kept)[cached_fours], int slot) {
+    float4 value{};
+#pragma unroll
+    for (int i = 0; i < cached_fours; ++i) {
+      if (i == slot) value = kept[i];
+    }
+    return value;
+  }
+
+  __device__ float4 centred_four(const float4& v, int64_t k) const {
+    if (k >= columns_) return {0, 0, 0, 0};
+    // The centre is padded with zeros to whole slabs.
+    const float4 c = *reinterpret_cast<const float4*>(p_.centre + k);
+    return {centred(v.x, scale_, c.x), centred(v.y, scale_, c.y), centred(v.z, scale_, c.z),
+            centred(v.w, scale_, c.w)};
+  }
+
+  const PackProblem& p_;
+  const Team<team>& threads_;
+  int thread_;
+  int64_t columns_;
+  float scale_;
+  Target target_;
+};
+
+__device__ void raise(float* to, float value) {
+  // Non-negative floats are ordered as their bits are.
+  atomicMax(reinterpret_cast<int*>(to), __float_as_int(value));
+}
+
+__device__ void publish(const PackProblem& p, int64_t at, const PackedRowInfo& info) {
+  if (p.queries != nullptr) {
+    p.queries[at] = PackedQuery::of(info);
+    return;
+  }
+  p.columns[at] = PoolColumn::of(info);
+  p.bounds[at] = {info.error, info.reach};
+  if (info.kind == RowKind::usual) {
+    raise(&p.panels[at / panel_rows].error, info.error);
+    raise(&p.panels[at / panel_rows].reach, info.reach);
+  }
+  if (info.kind == RowKind::wild) p.wild[atomicAdd(p.wild_count, 1)] = static_cast<int32_t>(at);
+}
+
+template <int team>
+__global__ void __launch_bounds__(block_threads, 2) pack_kernel(const PackProblem p, bool aligned) {
+  __shared__ int64_t scratch[block_threads / 32];
+  if (p.gate != nullptr && *p.gate == 0) return;
+  const int64_t active = p.selection.active();
+  const int64_t end =
+      p.selection.count != nullptr ? ceil_div(active, panel_rows) * panel_rows : p.padded_rows;
+  constexpr int64_t rows_per_block = block_threads / team;
+  const int number = static_cast<int>(threadIdx.x) / team;
+  const Team<team> threads{scratch + number * Team<team>::warps, number};
+  for (int64_t at = blockIdx.x * rows_per_block + threadIdx.x / team; at < end;
+       at += gridDim.x * rows_per_block) {
+    RowPacker<team> packer(p, threads, at);
+    PackedRowInfo info{0, 0, 0, 0, RowKind::excluded};
+    if (at < active) {
+      const int64_t row = p.selection.row(static_cast<int>(at));
+      info = with_type(p.rows.dtype, [&](auto type) {
+        return packer.pack(row_of<decltype(type)>(p.rows, row), aligned);
+      });
+    } else {
+      packer.pack_nothing();
+    }
+    if (threadIdx.x % team == 0) publish(p, at, info);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------
+
+constexpr int sample_rows = 64;
+constexpr int frame_threads = 1024;
+
+// The n-th smallest of a few numbers, by one thread each; every thread of the block gets it.
+__device__ float median(const float* values, const bool* taken, float* out) {
+  const int i = static_cast<int>(threadIdx.x);
+  __syncthreads();
+  if (i == 0) *out = 0;
+  __syncthreads();
+  if (i < sample_rows && taken[i]) {
+    int below = 0;
+    int all = 0;
+    for (int j = 0; j < sample_rows; ++j) {
+      if (!taken[j]) continue;
+      ++all;
+      below += values[j] < values[i] || (values[j] == values[i] && j < i);
+    }
+    if (below == all / 2) *out = values[i];
+  }
+  __syncthreads();
+  return *out;
+}
+
+template <class T>
+__device__ void sample_magnitudes(const Matrix& matrix, const float* centre, float* largest,
+                                  bool* finite) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int i = static_cast<int>(threadIdx.x) / 32; i < sample_rows; i += frame_threads / 32) {
+    const int64_t count = min(static_cast<int64_t>(sample_rows), matrix.rows);
+    uint32_t most = i < count ? 0 : 0x7f800000u;
+    if (i < count) {
+      const Row<T> row = row_of<T>(matrix, i * matrix.rows / count);
+      for (int64_t k = lane; k < matrix.columns; k += 32) {
+        most = max(most, magnitude(row[k] - (centre != nullptr ? centre[k] : 0)));
+      }
+    }
+    most = __reduce_max_sync(~0u, most);
+    if (lane == 0) {
+      largest[i] = __uint_as_float(most);
+      finite[i] = most < 0x7f800000u;
+    }
+  }
+}
+
+__device__ float usual_magnitude(const Matrix& matrix, const float* centre, float* largest,
+                                 bool* finite, float* out) {
+  __syncthreads();
+  with_type(matrix.dtype,
+            [&](auto type) { sample_magnitudes<decltype(type)>(matrix, centre, largest, finite); });
+  return median(largest, finite, out);
+}
+
+// The mean of the sampled pool rows without outliers. Distances do not depend on the centre; bounds
+// are tightest where the pool is near it.
+template <class T>
+__device__ void robust_mean(const Matrix& pool, const float* largest, const bool* finite,
+                            float usual, float* mean) {
+  const int64_t count = min(static_cast<int64_t>(sample_rows), pool.rows);
+  for (int64_t k = threadIdx.x; k < pool.columns; k += frame_threads) {
+    float sum = 0;
+    int taken = 0;
+    for (int i = 0; i < count; ++i) {
+      if (!finite[i] || !(largest[i] <= 8 * usual)) continue;
+      sum += row_of<T>(pool, i * pool.rows / count)[k] / sample_rows;
+      ++taken;
+    }
+    mean[k] = taken > 0 ? sum * (static_cast<float>(sample_rows) / static_cast<float>(taken)) : 0;
+  }
+}
+
+// A power of two that brings values of this size near one.
+__device__ float scale_for(float size) {
+  if (!(size > 0) || !is_finite(size)) return 1;
+  return ldexpf(1.0f, max(-126, min(126, -ilogbf(size))));
+}
+
+__global__ void __launch_bounds__(frame_threads)
+    frame_kernel(const Matrix data, const Matrix pool, float* centre, int64_t padded,
+                 Frame* frame) {
+  __shared__ float largest[sample_rows];
+  __shared__ bool finite[sample_rows];
+  __shared__ float out;
+  const float usual = usual_magnitude(pool, nullptr, largest, finite, &out);
+  with_type(pool.dtype,
+            [&](auto type) { robust_mean<decltype(type)>(pool, largest, finite, usual, centre); });
+  const float pool_size = usual_magnitude(pool, centre, largest, finite, &out);
+  const float data_size = usual_magnitude(data, centre, largest, finite, &out);
+  const float scale = scale_for(fmaxf(pool_size, data_size));
+  for (int64_t k = threadIdx.x; k < padded; k += frame_threads) {
+    const float value = k < pool.columns ? centre[k] * scale : 0;
+    centre[k] = is_finite(value) ? value : 0;
+  }
+  if (threadIdx.x == 0) *frame = {scale, static_cast<double>(scale) * scale};
+}
+
+}  // namespace
+
+namespace {
+
+template <int team>
+void launch(const PackProblem& problem, cudaStream_t stream) {
+  const int64_t blocks = ceil_div(problem.padded_rows, block_threads / team);
+  // A launch that may have nothing to do should end soon.
+  const bool optional = problem.gate != nullptr || problem.selection.count != nullptr;
+  const int64_t most_blocks = optional ? 1024 : 1 << 16;
+  const auto grid = static_cast<unsigned>(blocks < most_blocks ? blocks : most_blocks);
+  pack_kernel<team><<<grid, block_threads, 0, stream>>>(problem, aligned_for_four(problem.rows));
+}
+
+}  // namespace
+
+void pack_rows(const PackProblem& problem, cudaStream_t stream) {
+  // The smallest team that keeps the row in its registers.
+  const int64_t fours = problem.slabs * slab_bytes / 4;
+  if (fours <= 32 * cached_fours) return launch<32>(problem, stream);
+  if (fours <= 64 * cached_fours) return launch<64>(problem, stream);
+  if (fours <= 128 * cached_fours) return launch<128>(problem, stream);
+  launch<256>(problem, stream);
+}
+
+void choose_frame(const Matrix& data, const Matrix& pool, float* centre, Frame* frame,
+                  cudaStream_t stream) {
+  frame_kernel<<<1, frame_threads, 0, stream>>>(data, pool, centre,
+                                                slabs_of(pool.columns) * slab_bytes, frame);
+}
+
+}  // namespace naign::cuda
