@@ -5,9 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from naign_ext import _native
 from naign_ext.ops import reference
-from naign_ext.ops.imle_knn import Neighbours, check_k, check_pool_matches, check_reject_below, check_tensor
+from naign_ext.ops.imle_knn import (
+    Neighbours,
+    check_k,
+    check_pool_matches,
+    check_reject_below,
+    check_tensor,
+    has_kernel,
+)
 
 # Axes of the projection that discards most pairs before the full rows are compared.
 RANK = 64
@@ -85,11 +91,31 @@ class ImleSearch:
         return self
 
     def _take_in(self, pool: Tensor, first: int) -> None:
-        if not _native.has_kernel(self.data, pool):
+        if not has_kernel(self.data, pool, self.k):
             self._distances, self._indices = reference.update(
                 self.data, pool, self._distances, self._indices, offset=first, reject_below=self.reject_below
             )
-            return
+        elif self.data.device.type == "cuda":
+            self._take_in_on_cuda(pool, first)
+        else:
+            self._take_in_on_cpu(pool, first)
+
+    def _take_in_on_cuda(self, pool: Tensor, first: int) -> None:
+        # A new pool may lie elsewhere. Packing again costs less than waiting for the device to say so.
+        if self.count == 0 or self._packed is None:
+            self._packed = torch.ops.naign.imle_knn_cuda_pack(self.data, pool)
+        torch.ops.naign.imle_knn_cuda_update(
+            self.data,
+            self._packed,
+            pool,
+            first,
+            self.count,
+            self.reject_below,
+            self._distances,
+            self._indices,
+        )
+
+    def _take_in_on_cpu(self, pool: Tensor, first: int) -> None:
         operators = torch.ops.naign
         # The packing has a centre near the pool; a pool that moved far away, as at a restart, gets a new one.
         moved = self.count == 0 and self._packed is not None

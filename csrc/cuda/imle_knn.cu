@@ -512,8 +512,6 @@ int64_t run_search(const Search& s, float* distances, int64_t* indices, void* me
 
 }  // namespace
 
-const char* error_name(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
-
 size_t search_bytes(const Search& search) {
   return static_cast<size_t>(run_search(search, nullptr, nullptr, nullptr, nullptr, true));
 }

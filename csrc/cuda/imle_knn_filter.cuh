@@ -9,22 +9,6 @@
 
 namespace naign::cuda {
 
-// The loop over the slabs of a tile: the products of the digits in turn, hh, hl, lh, ll.
-template <int digits>
-struct Slabs {
-  int slabs;
-  __device__ int count() const { return digits == 1 ? slabs : 4 * slabs; }
-  __device__ int query(int i) const { return i % slabs + (digits == 2 && i >= 2 * slabs) * slabs; }
-  __device__ int pool(int i) const {
-    return i % slabs + (digits == 2 && i / slabs % 2 == 1) * slabs;
-  }
-  // The sum so far counts 128 times as much as what follows.
-  __device__ bool shifts_before(int i) const {
-    return digits == 2 && (i == slabs || i == 3 * slabs);
-  }
-  __device__ bool last_of_row(int i) const { return i % slabs == slabs - 1; }
-};
-
 // What one data row's pairs with the pool rows of a tile are held against.
 struct RowLimit {
   float limit;        // scores above it are too far
@@ -50,17 +34,6 @@ __device__ inline RowLimit row_limit(const FilterProblem& p, int slot, int activ
   limit.limit = score_limit(p.bounds, packed.query, __ldcg(p.bound + query), rows, frame);
   limit.rejected = -round_up(-rejected_limit(p.bounds, packed.query, p.reject_below, rows, frame));
   return limit;
-}
-
-// The largest error and reach of the pool rows first, ..., first + count - 1, whole panels or less.
-__device__ inline RowBound bound_of_panels(const RowBound* panels, int64_t first, int64_t count) {
-  RowBound all = panels[first / panel_rows];
-  for (int64_t at = (first / panel_rows + 1) * panel_rows; at < first + count; at += panel_rows) {
-    const RowBound& next = panels[at / panel_rows];
-    all.error = fmaxf(all.error, next.error);
-    all.reach = fmaxf(all.reach, next.reach);
-  }
-  return all;
 }
 
 __device__ inline void append(const FilterProblem& p, int query, int32_t row, float score) {

@@ -37,14 +37,12 @@ __device__ void multiply_step(int32_t (&sum)[row_pairs * column_blocks * 4], uin
   uint32_t a[row_pairs][4];
 #pragma unroll
   for (int m = 0; m < row_pairs; ++m) {
-    const int row = m * 16 + lane % 16;
-    load_matrices(a[m], queries + static_cast<uint32_t>(swizzled(row, step * 32 + lane / 16 * 16)));
+    load_matrices(a[m], queries + static_cast<uint32_t>(lane_query_offset(m * 16, step, lane)));
   }
 #pragma unroll
   for (int n = 0; n < column_blocks; n += 2) {
     uint32_t b[4];
-    const int row = n * 8 + lane / 16 * 8 + lane % 8;
-    load_matrices(b, pool + static_cast<uint32_t>(swizzled(row, step * 32 + lane / 8 % 2 * 16)));
+    load_matrices(b, pool + static_cast<uint32_t>(lane_pool_offset(n * 8, step, lane)));
 #pragma unroll
     for (int m = 0; m < row_pairs; ++m) {
       multiply(sum + (m * column_blocks + n) * 4, a[m], b[0], b[1]);

@@ -48,23 +48,6 @@ struct Place {
   }
 };
 
-// Tiles in the order in which they are taken: a few panels of data rows against all pool rows, so
-// that blocks at work together read few different rows.
-struct Tiles {
-  static constexpr int64_t band = 16;
-  int64_t row_tiles;
-  int64_t column_tiles;
-
-  __device__ int64_t count() const { return row_tiles * column_tiles; }
-  __device__ void at(int64_t tile, int64_t& row_tile, int64_t& column_tile) const {
-    const int64_t first = tile / (band * column_tiles) * band;
-    const int64_t height = row_tiles - first < band ? row_tiles - first : band;
-    const int64_t within = tile - first * column_tiles;
-    row_tile = first + within % height;
-    column_tile = within / height;
-  }
-};
-
 template <int tile_columns, int digits>
 __device__ void produce(const FilterProblem& p, Shared<tile_columns>& shared, const Tiles& tiles) {
   constexpr int stages = Shared<tile_columns>::stages;

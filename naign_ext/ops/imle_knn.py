@@ -9,6 +9,8 @@ from torch import Tensor
 from naign_ext import _native
 from naign_ext.ops import reference
 
+# A CUDA block keeps the neighbours of a data row in shared memory.
+LARGEST_K_ON_CUDA = 128
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -43,7 +45,7 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
     """
     if not _looks_right(data, pool, k, reject_below):
         check_arguments(data, pool, k, reject_below)
-    if not _native.has_kernel(data, pool):
+    if not has_kernel(data, pool, k):
         return Neighbours(*torch.ops.naign.imle_knn_reference(data, pool, k, reject_below))
     differentiable = torch.is_grad_enabled() and (data.requires_grad or pool.requires_grad)
     # Autograd written in Python takes longer than a small search, also where there is nothing to differentiate.
@@ -66,6 +68,11 @@ def _looks_right(data: Any, pool: Any, k: Any, reject_below: Any) -> bool:
         and pool.dtype in FLOATING
         and data.device == pool.device
     )
+
+
+def has_kernel(data: Tensor, pool: Tensor, k: int) -> bool:
+    """True where the extension searches for k neighbours of these tensors."""
+    return _native.has_kernel(data, pool) and (data.device.type != "cuda" or k <= LARGEST_K_ON_CUDA)
 
 
 def check_tensor(name: str, value: Any, dims: tuple[int, ...]) -> None:

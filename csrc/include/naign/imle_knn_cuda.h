@@ -14,8 +14,6 @@ namespace naign::cuda {
 // More neighbours than this are not supported.
 constexpr int64_t largest_k = 128;
 
-const char* error_name(int error);
-
 // A search over batches of equal size.
 struct Search {
   Matrix data;  // of the first batch

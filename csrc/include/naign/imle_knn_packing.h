@@ -53,6 +53,52 @@ NAIGN_HOST_DEVICE constexpr int fragment_column(int lane, int i) {
   return i / 4 * 8 + lane % 4 * 2 + i % 2;
 }
 
+// ldmatrix: the byte of a slab from which a lane reads 16 for the instruction m16n8k32, so that
+// data rows first ... first + 15 arrive as its operand a, and pool rows first ... first + 15 as
+// operand b of two instructions. One step is 32 bytes of every row.
+NAIGN_HOST_DEVICE constexpr int64_t lane_query_offset(int first, int step, int lane) {
+  return swizzled(first + lane % 16, step * step_bytes + lane / 16 * 16);
+}
+NAIGN_HOST_DEVICE constexpr int64_t lane_pool_offset(int first, int step, int lane) {
+  return swizzled(first + lane / 16 * 8 + lane % 8, step * step_bytes + lane / 8 % 2 * 16);
+}
+
+// The loop over the slabs of a tile: the products of the digits in turn, hh, hl, lh, ll.
+template <int digits>
+struct Slabs {
+  int slabs;  // a digit
+
+  NAIGN_HOST_DEVICE constexpr int count() const { return digits == 1 ? slabs : 4 * slabs; }
+  NAIGN_HOST_DEVICE constexpr int query(int i) const {
+    return i % slabs + (digits == 2 && i >= 2 * slabs ? slabs : 0);
+  }
+  NAIGN_HOST_DEVICE constexpr int pool(int i) const {
+    return i % slabs + (digits == 2 && i / slabs % 2 == 1 ? slabs : 0);
+  }
+  // The sum so far counts 128 times as much as what follows.
+  NAIGN_HOST_DEVICE constexpr bool shifts_before(int i) const {
+    return digits == 2 && (i == slabs || i == 3 * slabs);
+  }
+  NAIGN_HOST_DEVICE constexpr bool last_of_row(int i) const { return i % slabs == slabs - 1; }
+};
+
+// Tiles in the order in which they are taken: a few panels of data rows against all pool rows, so
+// that blocks at work together read few different rows.
+struct Tiles {
+  static constexpr int64_t band = 16;
+  int64_t row_tiles;
+  int64_t column_tiles;
+
+  NAIGN_HOST_DEVICE constexpr int64_t count() const { return row_tiles * column_tiles; }
+  NAIGN_HOST_DEVICE constexpr void at(int64_t tile, int64_t& row_tile, int64_t& column_tile) const {
+    const int64_t first = tile / (band * column_tiles) * band;
+    const int64_t height = row_tiles - first < band ? row_tiles - first : band;
+    const int64_t within = tile - first * column_tiles;
+    row_tile = first + within % height;
+    column_tile = within / height;
+  }
+};
+
 // Rows of one digit hold integers up to 127, rows of two hold 128 high + low, with |high| <= 127
 // and -64 <= low < 64. A product of two-digit rows is built from the high digits on,
 // 128 (128 hh + (hl + lh)) + ll; the bound of the norm keeps every partial sum below 2^31.
@@ -136,6 +182,17 @@ struct RowBound {
   float error;
   float reach;
 };
+
+// The largest of the panels that hold pool rows first, ..., first + count - 1.
+NAIGN_HOST_DEVICE inline RowBound bound_of_panels(const RowBound* panels, int64_t first,
+                                                  int64_t count) {
+  RowBound all = panels[first / panel_rows];
+  for (int64_t panel = first / panel_rows + 1; panel * panel_rows < first + count; ++panel) {
+    all.error = fmaxf(all.error, panels[panel].error);
+    all.reach = fmaxf(all.reach, panels[panel].reach);
+  }
+  return all;
+}
 
 struct Candidate {
   int32_t row;  // of the chunk
