@@ -261,20 +261,19 @@ class Search {
   }
 
   void seed(const Packed& queries, const Packed& pool, int64_t count) {
-    const int64_t padded = cuda::round_to(count, cuda::chunk_multiple);
-    const int64_t groups = padded / cuda::seed_group_rows;
+    const int64_t groups = cuda::seed_groups(count);
     if (groups < result_.k) return;
     const RowBound all = cuda::bound_of_panels(pool.panels.data(), 0, count);
     for (int64_t row = 0; row < data_.rows; ++row) {
       const Query query = PackedQuery::of(queries.rows[row]).query;
       if (query.kind != RowKind::usual) continue;
       std::vector<float> best(groups, float_infinity);
-      for (int64_t column = 0; column < padded; ++column) {
+      for (int64_t column = 0; column < cuda::round_to(count, cuda::seed_strip_rows); ++column) {
         const RowBound tile = tile_bound(pool, column);
         const float admissible =
             cuda::admissible_limit(bounds_, query, reject_below_, tile, framing_.frame);
         const float s = score(queries, row, pool, column);
-        float& group = best[column / 64 * 4 + column / 2 % 4];
+        float& group = best[cuda::seed_group_of(column)];
         if (s > admissible) group = std::min(group, s);
       }
       std::nth_element(best.begin(), best.begin() + (result_.k - 1), best.end());

@@ -201,8 +201,7 @@ class GroupSearch {
 
   void seed(FilterProblem filter) {
     filter.groups = reinterpret_cast<float*>(w_.lists);
-    filter.groups_per_row =
-        static_cast<int32_t>(round_to(filter.pool_rows, chunk_multiple) / seed_group_rows);
+    filter.groups_per_row = static_cast<int32_t>(seed_groups(filter.pool_rows));
     run_filter(filter);
     seed_bounds({queries_, w_.panels, static_cast<int32_t>(ceil_div(filter.pool_rows, panel_rows)),
                  filter.groups, filter.groups_per_row, static_cast<int32_t>(data_.rows),

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "imle_knn_kernels.cuh"
+#include "naign/imle_knn_plan.h"
 #include "nearest.cuh"
 
 namespace naign::cuda {
@@ -90,9 +91,13 @@ struct WarpTile {
           if (s0 > limit.rejected) best = fminf(best, s0);
           if (s1 > limit.rejected) best = fminf(best, s1);
         }
-        const int64_t group = (first_column / 64 + strip) * 4 + lane % 4;
+        const int64_t group =
+            seed_group_of(first_column + strip * seed_strip_rows + fragment_column(lane, 0));
         const int64_t at = slot + r / 2 * 16 + fragment_row(lane, r % 2 * 2);
-        if (at < problem.rows) problem.groups[at * problem.groups_per_row + group] = best;
+        // The tile may be wider than what is left of the pool.
+        if (at < problem.rows && group < problem.groups_per_row) {
+          problem.groups[at * problem.groups_per_row + group] = best;
+        }
       }
     }
   }

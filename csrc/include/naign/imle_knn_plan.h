@@ -10,8 +10,18 @@ namespace naign::cuda {
 
 // Pool rows of a chunk are a multiple of the widest tile.
 constexpr int64_t chunk_multiple = 256;
-// Smallest scores are collected for this many pool rows each.
+// Smallest scores are collected for this many pool rows each: every fourth pair of a strip's.
 constexpr int64_t seed_group_rows = 16;
+constexpr int64_t seed_strip_rows = 64;
+
+// Groups of a data row, and the one to which a pool row belongs. A strip belongs to one warp, a
+// group to one lane in four: no two threads write the same group.
+constexpr int64_t seed_groups(int64_t pool_rows) {
+  return ceil_div(pool_rows, seed_strip_rows) * (seed_strip_rows / seed_group_rows);
+}
+NAIGN_HOST_DEVICE constexpr int64_t seed_group_of(int64_t pool_row) {
+  return pool_row / seed_strip_rows * (seed_strip_rows / seed_group_rows) + pool_row / 2 % 4;
+}
 
 struct Plan {
   int64_t capacity;    // candidates a data row
