@@ -34,6 +34,42 @@ def test_the_kernels_are_under_test() -> None:
     assert "cuda" in _native.DEVICES_WITH_KERNELS
 
 
+FILTER, FILTER_BY_MMA, COLUMNS, EXACT = 1, 2, 3, 4
+WAYS = {FILTER: "filter", FILTER_BY_MMA: "mma", COLUMNS: "columns", EXACT: "exact"}
+
+
+def problem(kind: str, rows: int, pool_rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    data, pool = normal(rows, columns, 50), normal(pool_rows, columns, 51)
+    if kind == "ties":
+        data, pool = data.round(), pool.round()
+    elif kind == "collapsed":
+        pool = 40 + pool[:1] + 1e-5 * pool
+    elif kind == "twins":
+        pool = data[torch.arange(pool_rows) % rows]
+        pool = torch.nextafter(pool, pool + normal(pool_rows, columns, 52))
+    elif kind == "scales":
+        g = torch.Generator().manual_seed(53)
+        data = data * torch.rand(rows, 1, generator=g).mul(240).sub(120).exp2()
+        pool = pool * torch.rand(pool_rows, 1, generator=g).mul(240).sub(120).exp2()
+    elif kind == "holes":
+        data[rows // 2, 0], pool[::3, columns - 1], pool[-1] = math.inf, math.nan, -math.inf
+    return data, pool
+
+
+@pytest.mark.parametrize("way", WAYS, ids=WAYS.get)
+@pytest.mark.parametrize("kind", ["plain", "ties", "collapsed", "twins", "scales", "holes"])
+@pytest.mark.parametrize("columns", [1, 31, 32, 33, 100, 129, 300])
+def test_every_way_gives_the_answer(way: int, kind: str, columns: int) -> None:
+    if way == COLUMNS and columns > 32:
+        return
+    for rows, pool_rows, k, capacity in [(1, 1, 1, 0), (129, 257, 1, 3), (70, 2500, 2, 5), (40, 700, 128, 0)]:
+        data, pool = problem(kind, rows, pool_rows, columns)
+        for reject in (None, float(columns)):
+            expected = imle_knn(data, pool, k, reject_below=reject)
+            found = torch.ops.naign.imle_knn_cuda_by(data.cuda(), pool.cuda(), k, reject, way, capacity)
+            assert_same(Neighbours(*found), expected)
+
+
 @pytest.mark.parametrize("columns", [1, 2, 3, 5, 8, 17, 31, 32, 33, 64, 65, 127, 128, 129, 784, 1030])
 @pytest.mark.parametrize(("rows", "pool_rows"), [(1, 300), (33, 57), (70, 2057)])
 def test_small_problems(rows: int, pool_rows: int, columns: int) -> None:

@@ -350,8 +350,6 @@ class GroupSearch {
 
 // ------------------------------------------------------------------------------------------------
 
-enum class Method { filter, columns, exact };
-
 // Comparing this many numbers exactly takes no longer than the filter's many small steps.
 constexpr int64_t exact_work = int64_t{1} << 26;
 constexpr int64_t few_rows = 4;
@@ -360,12 +358,10 @@ Method method_for(int64_t batches, int64_t rows, int64_t pool_rows, int64_t colu
   const int64_t work = rows * pool_rows * columns;
   const bool small = batches > 1 ? work <= exact_work : rows <= few_rows || work <= exact_work;
   if (small || columns > largest_integer_columns) return Method::exact;
-  return columns <= most_columns_by_thread ? Method::columns : Method::filter;
+  return columns <= largest_columns_by_thread ? Method::columns : Method::filter;
 }
 
-Plan plan_of(const Matrix& data, const Matrix& pool, int64_t k, double reject_below) {
-  return plan_for(data.rows, pool.rows, data.columns, k, k == 1 && !(reject_below > 0));
-}
+bool filters(Method method) { return method == Method::filter || method == Method::filter_by_mma; }
 
 // How the exact comparison is spread over the device.
 struct Segments {
@@ -393,15 +389,22 @@ int64_t shares_for(int64_t rows, int64_t pool_rows, int64_t k, const Machine& ma
 class Update {
  public:
   Update(const Matrix& data, const PoolRange& pool, const Neighbours& result, Arena& arena,
-         const Machine& machine)
-      : data_(data), pool_(pool), result_(result), arena_(arena), machine_(machine) {}
+         const Machine& machine, int64_t capacity = 0)
+      : data_(data),
+        pool_(pool),
+        result_(result),
+        arena_(arena),
+        machine_(machine),
+        capacity_(capacity) {}
 
   // Or only counts the memory.
   void run(Method method, const PackedData* packed, int64_t rows_seen, cudaStream_t stream,
            bool counts_only) {
     if (method == Method::exact) return run_exact(stream, counts_only);
     if (method == Method::columns) return run_columns(stream, counts_only);
-    const Plan plan = plan_of(data_, pool_.rows, result_.k, pool_.reject_below);
+    const bool tightens = result_.k == 1 && !(pool_.reject_below > 0);
+    const Plan plan =
+        plan_for(data_.rows, pool_.rows.rows, data_.columns, result_.k, tightens, capacity_);
     const Workspace workspace(arena_, plan, data_.columns);
     if (counts_only) return;
     for (int64_t first = 0; first < data_.rows; first += plan.group_rows) {
@@ -445,6 +448,7 @@ class Update {
   const Neighbours& result_;
   Arena& arena_;
   const Machine& machine_;
+  int64_t capacity_;
 };
 
 Matrix batch_of(const Matrix& matrix, int64_t stride, int64_t batch) {
@@ -474,8 +478,11 @@ void search_at_once(const Search& search, float* distances, int64_t* indices, in
 // Runs a whole search in the memory, or only counts the bytes that it takes.
 int64_t run_search(const Search& s, float* distances, int64_t* indices, void* memory,
                    cudaStream_t stream, bool counts_only) {
-  const Machine machine = Machine::current();
-  const Method method = method_for(s.batches, s.data.rows, s.pool.rows, s.data.columns);
+  Machine machine = Machine::current();
+  const Method method = s.method == Method::automatic
+                            ? method_for(s.batches, s.data.rows, s.pool.rows, s.data.columns)
+                            : s.method;
+  machine.has_wgmma &= method != Method::filter_by_mma;
   if (method == Method::exact) {
     const Segments segments(s.batches * s.data.rows, s.pool.rows, machine);
     if (segments.count == 1 || s.batches > 1) {
@@ -486,8 +493,7 @@ int64_t run_search(const Search& s, float* distances, int64_t* indices, void* me
   Arena arena(memory);
   double* exact = arena.take<double>(s.data.rows * s.k);
   Arena packed_arena(arena.take<char>(
-      method == Method::filter ? static_cast<int64_t>(packed_bytes(s.data.rows, s.data.columns))
-                               : 0));
+      filters(method) ? static_cast<int64_t>(packed_bytes(s.data.rows, s.data.columns)) : 0));
   const PackedData packed(packed_arena, s.data.rows, s.data.columns);
   const int64_t fixed = arena.used();
   int64_t used = fixed;
@@ -497,10 +503,10 @@ int64_t run_search(const Search& s, float* distances, int64_t* indices, void* me
     const int64_t at = batch * s.data.rows * s.k;
     const Neighbours result{exact, indices + at, s.data.rows, s.k};
     Arena rest(counts_only ? nullptr : static_cast<char*>(memory) + fixed);
-    Update update(data, pool, result, rest, machine);
+    Update update(data, pool, result, rest, machine, s.capacity);
     if (!counts_only) {
       clear_neighbours(result, stream);
-      if (method == Method::filter) pack_data(data, pool.rows, packed.frame, stream);
+      if (filters(method)) pack_data(data, pool.rows, packed.frame, stream);
     }
     update.run(method, &packed, 0, stream, counts_only);
     if (!counts_only) round_distances(data, result, distances + at, stream);

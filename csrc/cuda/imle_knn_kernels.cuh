@@ -162,8 +162,6 @@ struct ColumnsProblem {
   Neighbours partial;  // shares one after the other; unused with one share
 };
 
-constexpr int64_t most_columns_by_thread = 32;
-
 void compare_few_columns(const ColumnsProblem& problem, cudaStream_t stream);
 
 // ------------------------------------------------------------------------------------------------

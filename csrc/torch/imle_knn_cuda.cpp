@@ -37,8 +37,16 @@ double rejection_of(const std::optional<double>& reject_below) {
   return reject_below.value_or(-std::numeric_limits<double>::infinity());
 }
 
-std::tuple<Tensor, Tensor> imle_knn_cuda(const Tensor& data, const Tensor& pool, int64_t k,
-                                         std::optional<double> reject_below) {
+// As imle_knn, in a given way and with lists of a given length, for tests.
+std::tuple<Tensor, Tensor> imle_knn_cuda_by(const Tensor& data, const Tensor& pool, int64_t k,
+                                            std::optional<double> reject_below, int64_t method,
+                                            int64_t capacity) {
+  STD_TORCH_CHECK(method >= 0 && method <= static_cast<int64_t>(cuda::Method::exact) &&
+                      capacity >= 0 && capacity <= 1024,
+                  "method, capacity: expected 0 to 4 and 0 to 1024");
+  STD_TORCH_CHECK(static_cast<cuda::Method>(method) != cuda::Method::columns ||
+                      data.size(data.dim() - 1) <= cuda::largest_columns_by_thread,
+                  "method: expected at most ", cuda::largest_columns_by_thread, " columns");
   check_search(data, pool, k);
   const OnDevice here(data);
   const Batches x = batches_of(data, "data");
@@ -50,13 +58,25 @@ std::tuple<Tensor, Tensor> imle_knn_cuda(const Tensor& data, const Tensor& pool,
   Tensor distances = torch::stable::new_empty(data, shape, ScalarType::Float);
   Tensor indices = torch::stable::new_empty(data, shape, ScalarType::Long);
   if (x.count * x.first.rows == 0) return {distances, indices};
-  const cuda::Search search{
-      x.first, y.first, x.count, x.stride, y.stride, k, rejection_of(reject_below)};
+  const cuda::Search search{x.first,
+                            y.first,
+                            x.count,
+                            x.stride,
+                            y.stride,
+                            k,
+                            rejection_of(reject_below),
+                            static_cast<cuda::Method>(method),
+                            capacity};
   Tensor memory = workspace(data, static_cast<int64_t>(cuda::search_bytes(search)));
   check(cuda::search(search, static_cast<float*>(distances.mutable_data_ptr()),
                      static_cast<int64_t*>(indices.mutable_data_ptr()), memory.mutable_data_ptr(),
                      here.stream));
   return {distances, indices};
+}
+
+std::tuple<Tensor, Tensor> imle_knn_cuda(const Tensor& data, const Tensor& pool, int64_t k,
+                                         std::optional<double> reject_below) {
+  return imle_knn_cuda_by(data, pool, k, reject_below, 0, 0);
 }
 
 // Data packed for imle_knn_cuda_update.
@@ -95,6 +115,9 @@ void imle_knn_cuda_update(const Tensor& data, const Tensor& packed, const Tensor
 }  // namespace naign::glue
 
 STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
+  m.def(
+      "imle_knn_cuda_by(Tensor data, Tensor pool, int k, float? reject_below, int method, "
+      "int capacity) -> (Tensor, Tensor)");
   m.def("imle_knn_cuda_pack(Tensor data, Tensor sample) -> Tensor");
   m.def(
       "imle_knn_cuda_update(Tensor data, Tensor packed, Tensor pool, int offset, int rows_seen, "
@@ -104,6 +127,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
 STABLE_TORCH_LIBRARY_IMPL(naign, CUDA, m) {
   m.impl("imle_knn", TORCH_BOX(&naign::glue::imle_knn_cuda));
   m.impl("imle_knn_no_grad", TORCH_BOX(&naign::glue::imle_knn_cuda));
+  m.impl("imle_knn_cuda_by", TORCH_BOX(&naign::glue::imle_knn_cuda_by));
   m.impl("imle_knn_cuda_pack", TORCH_BOX(&naign::glue::imle_knn_cuda_pack));
   m.impl("imle_knn_cuda_update", TORCH_BOX(&naign::glue::imle_knn_cuda_update));
 }

@@ -14,6 +14,17 @@ namespace naign::cuda {
 // More neighbours than this are not supported.
 constexpr int64_t largest_k = 128;
 
+// How a search goes about it. Tests force each way; the answer is the same.
+enum class Method : int32_t {
+  automatic,
+  filter,
+  filter_by_mma,  // with the instructions of Ampere, also where Hopper's are there
+  columns,        // at most largest_columns_by_thread
+  exact
+};
+
+constexpr int64_t largest_columns_by_thread = 32;
+
 // A search over batches of equal size.
 struct Search {
   Matrix data;  // of the first batch
@@ -23,6 +34,8 @@ struct Search {
   int64_t pool_batch_stride;
   int64_t k;
   double reject_below;
+  Method method = Method::automatic;
+  int64_t capacity = 0;  // candidates a data row, at most; 0: what suits the sizes
 };
 
 // One call, from inputs to outputs: distances (batches, rows, k) float32, indices int64.

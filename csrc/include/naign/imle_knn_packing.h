@@ -70,16 +70,20 @@ struct Slabs {
 
   NAIGN_HOST_DEVICE constexpr int count() const { return digits == 1 ? slabs : 4 * slabs; }
   NAIGN_HOST_DEVICE constexpr int query(int i) const {
-    return i % slabs + (digits == 2 && i >= 2 * slabs ? slabs : 0);
+    if (digits == 1) return i;
+    return i % slabs + (i >= 2 * slabs ? slabs : 0);
   }
   NAIGN_HOST_DEVICE constexpr int pool(int i) const {
-    return i % slabs + (digits == 2 && i / slabs % 2 == 1 ? slabs : 0);
+    if (digits == 1) return i;
+    return i % slabs + (i / slabs % 2 == 1 ? slabs : 0);
   }
   // The sum so far counts 128 times as much as what follows.
   NAIGN_HOST_DEVICE constexpr bool shifts_before(int i) const {
     return digits == 2 && (i == slabs || i == 3 * slabs);
   }
-  NAIGN_HOST_DEVICE constexpr bool last_of_row(int i) const { return i % slabs == slabs - 1; }
+  NAIGN_HOST_DEVICE constexpr bool last_of_row(int i) const {
+    return (digits == 1 ? i : i % slabs) == slabs - 1;
+  }
 };
 
 // Tiles in the order in which they are taken: a few panels of data rows against all pool rows, so
