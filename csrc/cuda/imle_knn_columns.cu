@@ -1,6 +1,7 @@
 // Few columns: a thread keeps its data row in registers and reads pool rows from shared memory; a
 // float32 screen decides which distances are computed exactly.
 #include "imle_knn_kernels.cuh"
+#include "launch.cuh"
 #include "nearest.cuh"
 #include "rows.cuh"
 
@@ -146,8 +147,8 @@ template <int padded>
 void launch(const ColumnsProblem& problem, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(ceil_div(problem.data.rows, threads));
   const dim3 grid(blocks, static_cast<unsigned>(problem.shares));
-  columns_kernel<padded><<<grid, threads, 0, stream>>>(problem);
-  if (problem.shares > 1) merge_kernel<<<blocks, threads, 0, stream>>>(problem);
+  start(columns_kernel<padded>, grid, threads, 0, stream, problem);
+  if (problem.shares > 1) start(merge_kernel, blocks, threads, 0, stream, problem);
 }
 
 }  // namespace

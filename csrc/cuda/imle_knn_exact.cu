@@ -1,6 +1,7 @@
 // Every pair compared exactly, after a float32 screen: the last resort of the filter, and all there
 // is to small problems.
 #include "imle_knn_kernels.cuh"
+#include "launch.cuh"
 #include "nearest.cuh"
 #include "rows.cuh"
 
@@ -215,23 +216,24 @@ void compare_exactly(const ExactProblem& problem, int multiprocessors, cudaStrea
                         ceil_div(problem.pool.rows, problem.segment_rows);
   const int64_t most = problem.selection.count != nullptr ? 8 * multiprocessors : most_blocks;
   const int64_t blocks = items < most ? items : most;
-  exact_kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(problem);
+  start(exact_kernel, static_cast<unsigned>(blocks), threads, 0, stream, problem);
 }
 
 void clear_neighbours(const Neighbours& result, cudaStream_t stream) {
   const int64_t blocks = ceil_div(result.rows * result.k, clear_threads);
-  clear_kernel<<<static_cast<unsigned>(blocks < most_blocks ? blocks : most_blocks), clear_threads,
-                 0, stream>>>(result);
+  start(clear_kernel, static_cast<unsigned>(blocks < most_blocks ? blocks : most_blocks),
+        clear_threads, 0, stream, result);
 }
 
 void worst_of(const Neighbours& result, double* bound, cudaStream_t stream) {
-  worst_kernel<<<blocks_for(result.rows, clear_threads), clear_threads, 0, stream>>>(result, bound);
+  start(worst_kernel, blocks_for(result.rows, clear_threads), clear_threads, 0, stream, result,
+        bound);
 }
 
 void round_distances(const Matrix& data, const Neighbours& result, float* distances,
                      cudaStream_t stream) {
-  round_kernel<<<blocks_for(result.rows, clear_threads / 32), clear_threads, 0, stream>>>(
-      data, result, distances);
+  start(round_kernel, blocks_for(result.rows, clear_threads / 32), clear_threads, 0, stream, data,
+        result, distances);
 }
 
 }  // namespace naign::cuda

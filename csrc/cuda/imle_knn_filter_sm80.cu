@@ -2,6 +2,7 @@
 // pool rows; a warp takes 32 x 64 of them. Slabs of 128 bytes arrive through three stages of
 // cp.async.
 #include "imle_knn_filter.cuh"
+#include "launch.cuh"
 #include "ptx.cuh"
 
 namespace naign::cuda {
@@ -53,8 +54,7 @@ __device__ void multiply_step(int32_t (&sum)[row_pairs * column_blocks * 4], uin
 
 template <int digits, bool seeds>
 __global__ void __launch_bounds__(threads, 1) filter_kernel(const FilterProblem p) {
-  extern __shared__ __align__(1024) int8_t memory[];
-  Shared& shared = *reinterpret_cast<Shared*>(memory);
+  Shared& shared = *reinterpret_cast<Shared*>(dynamic_shared_memory());
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int warp_row = warp / warps_across * row_pairs * 16;
@@ -130,7 +130,7 @@ void launch(const FilterProblem& problem, int multiprocessors, cudaStream_t stre
   const int64_t tiles =
       ceil_div(problem.rows, panel_rows) * ceil_div(problem.pool_rows, tile_columns);
   const int64_t blocks = tiles < multiprocessors ? tiles : multiprocessors;
-  kernel<<<static_cast<unsigned>(blocks), threads, sizeof(Shared), stream>>>(problem);
+  start(kernel, static_cast<unsigned>(blocks), threads, sizeof(Shared), stream, problem);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // into a ring of stages; two warpgroups multiply 64 data rows each and hold their sums in
 // registers. Packed slabs already have the layout that wgmma reads, so a copy is a plain bulk copy.
 #include "imle_knn_filter.cuh"
+#include "launch.cuh"
 #include "ptx.cuh"
 #include "wgmma.cuh"
 
@@ -168,7 +169,7 @@ template <int tile_columns, int digits, bool seeds>
 __global__ void __launch_bounds__(threads, 1)
     filter_kernel([[maybe_unused]] const __grid_constant__ FilterProblem p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  extern __shared__ int8_t memory[];
+  int8_t* memory = dynamic_shared_memory();
   // The swizzle is one of addresses: panels begin at multiples of 1024.
   const uint32_t misplaced = shared_address(memory) % swizzle_bytes;
   int8_t* aligned = memory + (misplaced > 0 ? swizzle_bytes - misplaced : 0);
@@ -202,7 +203,7 @@ void launch(const FilterProblem& problem, int multiprocessors, cudaStream_t stre
   const int64_t tiles =
       ceil_div(problem.rows, panel_rows) * ceil_div(problem.pool_rows, tile_columns);
   const int64_t blocks = tiles < multiprocessors ? tiles : multiprocessors;
-  kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(problem);
+  start(kernel, static_cast<unsigned>(blocks), threads, bytes, stream, problem);
 }
 
 }  // namespace

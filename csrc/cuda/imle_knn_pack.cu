@@ -1,6 +1,7 @@
 // Rows to integers: centre, scale, quantise, and measure what that costs. A team of threads takes a
 // row; up to 32 of its values stay in a thread's registers between the two passes.
 #include "imle_knn_kernels.cuh"
+#include "launch.cuh"
 #include "ptx.cuh"
 #include "rows.cuh"
 
@@ -352,7 +353,7 @@ void launch(const PackProblem& problem, cudaStream_t stream) {
   const bool optional = problem.gate != nullptr || problem.selection.count != nullptr;
   const int64_t most_blocks = optional ? 1024 : 1 << 16;
   const auto grid = static_cast<unsigned>(blocks < most_blocks ? blocks : most_blocks);
-  pack_kernel<team><<<grid, block_threads, 0, stream>>>(problem, aligned_for_four(problem.rows));
+  start(pack_kernel<team>, grid, block_threads, 0, stream, problem, aligned_for_four(problem.rows));
 }
 
 }  // namespace
@@ -368,8 +369,8 @@ void pack_rows(const PackProblem& problem, cudaStream_t stream) {
 
 void choose_frame(const Matrix& data, const Matrix& pool, float* centre, Frame* frame,
                   cudaStream_t stream) {
-  frame_kernel<<<1, frame_threads, 0, stream>>>(data, pool, centre,
-                                                slabs_of(pool.columns) * slab_bytes, frame);
+  start(frame_kernel, 1, frame_threads, 0, stream, data, pool, centre,
+        slabs_of(pool.columns) * slab_bytes, frame);
 }
 
 }  // namespace naign::cuda

@@ -1,5 +1,6 @@
 // Survivors of the filter: bound again with their own errors, ordered by score, compared exactly.
 #include "imle_knn_kernels.cuh"
+#include "launch.cuh"
 #include "nearest.cuh"
 #include "rows.cuh"
 
@@ -102,7 +103,7 @@ __device__ double distance_of(const RerankProblem& p, int64_t row, int64_t pool_
 
 __global__ void __launch_bounds__(threads, 8) rerank_kernel(const RerankProblem p) {
   __shared__ Shared shared;
-  extern __shared__ __align__(16) Candidate candidates[];
+  auto* candidates = reinterpret_cast<Candidate*>(dynamic_shared_memory());
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
   const int warp = thread / 32;
@@ -167,7 +168,7 @@ __global__ void __launch_bounds__(threads, 8) rerank_kernel(const RerankProblem 
 
 void seed_bounds(const SeedProblem& problem, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(ceil_div(problem.rows, seed_warps));
-  seed_kernel<<<blocks, 32 * seed_warps, 0, stream>>>(problem);
+  start(seed_kernel, blocks, 32 * seed_warps, 0, stream, problem);
 }
 
 void rerank(const RerankProblem& problem, cudaStream_t stream) {
@@ -176,7 +177,7 @@ void rerank(const RerankProblem& problem, cudaStream_t stream) {
   const int rows = problem.selection.rows;
   const auto blocks = static_cast<unsigned>(rows < most ? rows : most);
   const size_t bytes = 2 * sizeof(Candidate) * static_cast<size_t>(problem.capacity);
-  rerank_kernel<<<blocks, threads, bytes, stream>>>(problem);
+  start(rerank_kernel, blocks, threads, bytes, stream, problem);
 }
 
 }  // namespace naign::cuda

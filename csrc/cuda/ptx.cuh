@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+
 namespace naign::cuda {
 
 __device__ inline uint32_t shared_address(const void* pointer) {
@@ -92,3 +94,7 @@ __device__ inline void give_registers() {
 #endif
 
 }  // namespace naign::cuda
+
+#else
+#include <emulated_instructions.h>
+#endif

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+
 namespace naign::cuda {
 
 // sum (64 x 64, 32-bit integers) = a b^T, plus the old sum if `adds`; a is 64 x 32 and b is 64 x 32
@@ -86,3 +88,7 @@ __device__ inline void pin(int32_t (&sum)[n]) {
 }
 
 }  // namespace naign::cuda
+
+#else
+#include <emulated_instructions.h>
+#endif

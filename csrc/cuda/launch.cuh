@@ -1,0 +1,32 @@
+// Starting kernels, and their dynamic shared memory.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace naign::cuda {
+
+template <class... Parameters>
+void start(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes,
+           cudaStream_t stream, const std::type_identity_t<Parameters>&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+__device__ inline int8_t* dynamic_shared_memory() {
+#ifdef __CUDACC__
+  extern __shared__ __align__(1024) int8_t memory[];
+  return memory;
+#else
+  return emulated_shared_memory();
+#endif
+}
+
+}  // namespace naign::cuda

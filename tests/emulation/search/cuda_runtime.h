@@ -1,0 +1,246 @@
+// CUDA on one CPU thread, as far as the kernels of the search go. A block's threads are coroutines
+// that change hands where they wait; blocks run one after the other. Copies and matrix products that
+// the device does behind the threads' back happen as early or as late as the program allows.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#define __device__
+#define __host__
+#define __global__
+#define __shared__ static
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+#define __CUDA_ARCH_FEAT_SM90_ALL
+
+using std::max;
+using std::min;
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
+struct dim3 {
+  dim3(unsigned x_ = 1, unsigned y_ = 1) : x(x_), y(y_) {}
+  unsigned x, y;
+};
+inline dim3 threadIdx, blockIdx, gridDim;
+
+using cudaStream_t = struct CUstream_st*;
+enum cudaError_t { cudaSuccess = 0 };
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+namespace emulation {
+
+constexpr size_t stack_bytes = 128 << 10;
+constexpr size_t shared_bytes = 228 << 10;
+constexpr uint32_t shared_base = 512;  // the address of the first byte
+
+inline int multiprocessors = 1;
+inline bool late = false;
+
+struct Thread {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  int64_t meetings[17] = {};  // of the block, of named barriers, of the warp
+  bool done = false;
+};
+
+inline ucontext_t scheduler;
+inline std::vector<Thread> threads;
+inline std::function<void()> body;
+inline unsigned running = 0;
+alignas(1024) inline int8_t shared_memory[shared_bytes];
+
+[[noreturn]] inline void fail(const char* what) {
+  std::fprintf(stderr, "emulation: %s\n", what);
+  std::abort();
+}
+
+inline void leave() {
+  const unsigned self = running;
+  swapcontext(&threads[self].context, &scheduler);
+}
+
+// Waits until `count` threads from `first` on have met here as often as this one, or ended.
+inline void meet(int place, unsigned first, unsigned count) {
+  const int64_t turn = ++threads[running].meetings[place];
+  const unsigned last = std::min<unsigned>(first + count, threads.size());
+  const auto all_here = [&] {
+    for (unsigned t = first; t < last; ++t) {
+      if (threads[t].meetings[place] < turn && !threads[t].done) return false;
+    }
+    return true;
+  };
+  while (!all_here()) leave();
+}
+inline void meet_warp() { meet(16, running & ~31u, 32); }
+
+inline void enter() {
+  body();
+  threads[running].done = true;
+  leave();
+}
+
+inline void run_block(unsigned count, const std::function<void()>& kernel) {
+  body = kernel;
+  threads = std::vector<Thread>(count);
+  for (Thread& thread : threads) {
+    getcontext(&thread.context);
+    thread.stack = std::make_unique_for_overwrite<char[]>(stack_bytes);
+    thread.context.uc_stack.ss_sp = thread.stack.get();
+    thread.context.uc_stack.ss_size = stack_bytes;
+    thread.context.uc_link = &scheduler;
+    makecontext(&thread.context, enter, 0);
+  }
+  int64_t turns = 0;
+  for (bool alive = true; alive;) {
+    alive = false;
+    if (++turns > 2000000) fail("threads wait for ever");
+    for (running = 0; running < count; ++running) {
+      if (threads[running].done) continue;
+      alive = true;
+      threadIdx = dim3(running);
+      swapcontext(&scheduler, &threads[running].context);
+    }
+  }
+  for (unsigned t = 0; t < count; ++t) {
+    if (threads[t].meetings[16] != threads[t & ~31u].meetings[16]) {
+      fail("lanes of a warp exchanged unequally often");
+    }
+  }
+}
+
+// What every lane of the warp gives, seen by all of them.
+template <class T>
+std::vector<T> exchange(const T& value) {
+  static std::vector<T> given;
+  if (given.size() < threads.size()) given.resize(threads.size());
+  given[running] = value;
+  meet_warp();
+  const unsigned first = running & ~31u;
+  const unsigned last = std::min<unsigned>(first + 32, threads.size());
+  std::vector<T> all(given.begin() + first, given.begin() + last);
+  meet_warp();
+  return all;
+}
+
+}  // namespace emulation
+
+inline int8_t* emulated_shared_memory() { return emulation::shared_memory; }
+
+inline void __syncthreads() { emulation::meet(0, 0, emulation::threads.size()); }
+inline void __syncwarp() { emulation::meet_warp(); }
+inline void __threadfence() {}
+
+template <class T>
+T __shfl_sync(uint32_t, T value, int lane) {
+  return emulation::exchange(value)[lane];
+}
+template <class T>
+T __shfl_xor_sync(uint32_t, T value, int lanes) {
+  return emulation::exchange(value)[emulation::running % 32 ^ lanes];
+}
+inline uint32_t __ballot_sync(uint32_t, bool value) {
+  const auto all = emulation::exchange<int>(value);
+  uint32_t bits = 0;
+  for (size_t i = 0; i < all.size(); ++i) bits |= static_cast<uint32_t>(all[i]) << i;
+  return bits;
+}
+inline bool __any_sync(uint32_t mask, bool value) { return __ballot_sync(mask, value) != 0; }
+inline bool __all_sync(uint32_t mask, bool value) { return __ballot_sync(mask, !value) == 0; }
+inline uint32_t __reduce_add_sync(uint32_t, uint32_t value) {
+  uint32_t sum = 0;
+  for (const uint32_t v : emulation::exchange(value)) sum += v;
+  return sum;
+}
+inline uint32_t __reduce_max_sync(uint32_t, uint32_t value) {
+  const auto all = emulation::exchange(value);
+  return *std::max_element(all.begin(), all.end());
+}
+inline int __popc(uint32_t bits) { return std::popcount(bits); }
+inline int __ffs(int bits) { return std::countr_zero(static_cast<uint32_t>(bits)) + 1; }
+
+template <class T, class Change>
+T atomically(T* at, const Change& change) {
+  const T old = *at;
+  *at = change(old);
+  return old;
+}
+inline uint32_t atomicAdd(uint32_t* at, uint32_t value) {
+  return atomically(at, [&](uint32_t old) { return old + value; });
+}
+inline int atomicAdd(int* at, int value) {
+  return atomically(at, [&](int old) { return old + value; });
+}
+inline unsigned long long atomicMin(unsigned long long* at, unsigned long long value) {
+  return atomically(at, [&](unsigned long long old) { return std::min(old, value); });
+}
+inline int atomicMax(int* at, int value) {
+  return atomically(at, [&](int old) { return std::max(old, value); });
+}
+inline int atomicCAS(int* at, int expected, int value) {
+  return atomically(at, [&](int old) { return old == expected ? value : old; });
+}
+inline int atomicExch(int* at, int value) {
+  return atomically(at, [&](int) { return value; });
+}
+
+template <class T>
+T __ldcg(const T* from) {
+  return *from;
+}
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline float __uint_as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
+inline uint32_t __float_as_uint(float value) { return std::bit_cast<uint32_t>(value); }
+inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
+inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline void cudaGetDevice(int* device) { *device = 0; }
+inline void cudaDeviceGetAttribute(int* value, int attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::multiprocessors : 9;
+}
+inline void cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
+  std::memset(at, value, bytes);
+}
+template <class Kernel>
+void cudaFuncSetAttribute(Kernel, int, size_t) {}
+
+template <class... Parameters, class... Given>
+void cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                        const Given&... given) {
+  if (config->dynamicSmemBytes > 227 << 10) emulation::fail("too much shared memory");
+  if (config->gridDim.x == 0 || config->gridDim.y == 0) emulation::fail("an empty grid");
+  gridDim = config->gridDim;
+  for (unsigned y = 0; y < config->gridDim.y; ++y) {
+    for (unsigned x = 0; x < config->gridDim.x; ++x) {
+      blockIdx = dim3(x, y);
+      std::memset(emulation::shared_memory, 0xff, config->dynamicSmemBytes);
+      emulation::run_block(config->blockDim.x, [&] { kernel(given...); });
+    }
+  }
+}

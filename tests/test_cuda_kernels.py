@@ -1,0 +1,155 @@
+"""The CUDA search's own sources, run on the CPU by tests/emulation/search, against the float64 oracle bit for bit."""
+
+import ctypes
+import math
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from naign_ext import Neighbours
+from naign_ext.ops import reference
+
+ROOT = Path(__file__).resolve().parent.parent
+FILTER, FILTER_BY_MMA, COLUMNS, EXACT = 1, 2, 3, 4
+# One multiprocessor takes wide tiles, many take narrow ones.
+WIDE, NARROW = 1, 64
+
+
+def compiled(folder: Path, source: Path) -> Path:
+    product = folder / f"{source.name}.o"
+    options = ["-std=c++20", "-O2", "-ffp-contract=off", "-fPIC", "-Wno-unknown-pragmas", "-x", "c++"]
+    includes = [f"-I{ROOT / 'tests/emulation/search'}", f"-I{ROOT / 'csrc/include'}"]
+    subprocess.run(["g++", *options, *includes, "-c", str(source), "-o", str(product)], check=True)
+    return product
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    folder = tmp_path_factory.mktemp("kernels")
+    sources = [*(ROOT / "csrc/cuda").glob("imle_knn*.cu"), ROOT / "tests/emulation/search/entry.cpp"]
+    with ThreadPoolExecutor(2) as threads:
+        products = list(threads.map(lambda source: compiled(folder, source), sources))
+    library = folder / "search.so"
+    subprocess.run(["g++", "-shared", *map(str, products), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def run(
+    kernels: ctypes.CDLL,
+    data: Tensor,
+    pool: Tensor,
+    k: int,
+    reject_below: float | None,
+    way: int,
+    capacity: int,
+    multiprocessors: int,
+    late: bool,
+) -> Neighbours:
+    batches = data.shape[0] if data.dim() == 3 else 1
+    shape = (*data.shape[:-1], k)
+    distances, indices = torch.full(shape, 7.0), torch.full(shape, 7)
+    status = kernels.emulated_search(
+        ctypes.c_void_p(data.data_ptr()),
+        ctypes.c_void_p(pool.data_ptr()),
+        *(ctypes.c_int64(n) for n in (batches, data.shape[-2], pool.shape[-2], data.shape[-1], k)),
+        ctypes.c_double(-math.inf if reject_below is None else reject_below),
+        ctypes.c_int(way),
+        ctypes.c_int64(capacity),
+        ctypes.c_int(multiprocessors),
+        ctypes.c_int(late),
+        ctypes.c_void_p(distances.data_ptr()),
+        ctypes.c_void_p(indices.data_ptr()),
+    )
+    assert status == 0
+    return Neighbours(distances, indices)
+
+
+def check(
+    kernels: ctypes.CDLL,
+    data: Tensor,
+    pool: Tensor,
+    k: int = 1,
+    reject_below: float | None = None,
+    *,
+    way: int = 0,
+    capacity: int = 0,
+    multiprocessors: int = WIDE,
+    late: bool = False,
+) -> None:
+    found = run(kernels, data, pool, k, reject_below, way, capacity, multiprocessors, late)
+    expected = Neighbours(*reference.imle_knn(data, pool, k, reject_below))
+    assert torch.equal(found.indices, expected.indices)
+    torch.testing.assert_close(found.distances, expected.distances, rtol=0, atol=0, equal_nan=True)
+
+
+def normal(rows: int, columns: int, seed: int) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("multiprocessors", [WIDE, NARROW])
+@pytest.mark.parametrize("way", [FILTER, FILTER_BY_MMA])
+@pytest.mark.parametrize("columns", [33, 300, 700])
+def test_filters_whenever_copies_and_products_happen(
+    kernels: ctypes.CDLL, columns: int, way: int, multiprocessors: int, late: bool
+) -> None:
+    data, pool = normal(130, columns, 1), normal(300, columns, 2)
+    check(kernels, data, pool, way=way, multiprocessors=multiprocessors, late=late)
+
+
+def problem(kind: str, rows: int, pool_rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    data, pool = normal(rows, columns, 3), normal(pool_rows, columns, 4)
+    if kind == "ties":
+        data, pool = data.round(), pool.round()
+    elif kind == "collapsed":
+        pool = 40 + pool[:1] + 1e-5 * pool
+    elif kind == "twins":
+        pool = data[torch.arange(pool_rows) % rows]
+        pool = torch.nextafter(pool, pool + normal(pool_rows, columns, 5))
+    elif kind == "scales":
+        g = torch.Generator().manual_seed(6)
+        data = data * torch.rand(rows, 1, generator=g).mul(240).sub(120).exp2()
+        pool = pool * torch.rand(pool_rows, 1, generator=g).mul(240).sub(120).exp2()
+    elif kind == "holes":
+        data[rows // 2, 0], pool[::3, columns - 1], pool[-1] = math.inf, math.nan, -math.inf
+    return data, pool
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "collapsed", "twins", "scales", "holes"])
+@pytest.mark.parametrize("way", [FILTER, FILTER_BY_MMA, COLUMNS, EXACT])
+def test_every_way_gives_the_answer(kernels: ctypes.CDLL, way: int, kind: str) -> None:
+    for columns, k, capacity, reject in [(40, 1, 3, None), (31, 2, 2, 31.0), (32, 17, 0, None)]:
+        if way == COLUMNS and columns > 32:
+            continue
+        data, pool = problem(kind, 12, 600, columns)
+        check(kernels, data, pool, k, reject, way=way, capacity=capacity, late=True)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 16])
+def test_few_columns(kernels: ctypes.CDLL, columns: int) -> None:
+    for k in (1, 7):
+        data, pool = normal(150, columns, 7), normal(2500, columns, 8).round(decimals=1)
+        check(kernels, data, pool, k, way=COLUMNS)
+
+
+@pytest.mark.parametrize("columns", [600, 1100, 2100, 4300])
+def test_long_rows_are_packed_by_larger_teams(kernels: ctypes.CDLL, columns: int) -> None:
+    check(kernels, normal(3, columns, 9), normal(70, columns, 10), way=FILTER, multiprocessors=NARROW)
+
+
+def test_several_chunks_and_bounds_from_the_first(kernels: ctypes.CDLL) -> None:
+    for k, reject in ((1, None), (5, None), (2, 40.0)):
+        check(kernels, normal(9, 40, 11), normal(5000, 40, 12), k, reject, way=FILTER)
+
+
+def test_batches_and_small_problems_in_one_launch(kernels: ctypes.CDLL) -> None:
+    data, pool = normal(20, 32, 13).view(20, 1, 32), normal(400, 32, 14).view(20, 20, 32)
+    check(kernels, data, pool)
+    check(kernels, normal(5, 200, 15), normal(3000, 200, 16), 128)
