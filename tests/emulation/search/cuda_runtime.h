@@ -63,7 +63,6 @@ inline bool late = false;
 
 struct Thread {
   ucontext_t context;
-  std::unique_ptr<char[]> stack;
   int64_t meetings[17] = {};  // of the block, of named barriers, of the warp
   bool done = false;
 };
@@ -104,13 +103,22 @@ inline void enter() {
   leave();
 }
 
+// Stacks outlive their block: the kernel would clear fresh ones page by page.
+inline char* stack_of(unsigned thread) {
+  static std::vector<std::unique_ptr<char[]>> stacks;
+  while (stacks.size() <= thread) {
+    stacks.push_back(std::make_unique_for_overwrite<char[]>(stack_bytes));
+  }
+  return stacks[thread].get();
+}
+
 inline void run_block(unsigned count, const std::function<void()>& kernel) {
   body = kernel;
   threads = std::vector<Thread>(count);
-  for (Thread& thread : threads) {
+  for (unsigned t = 0; t < count; ++t) {
+    Thread& thread = threads[t];
     getcontext(&thread.context);
-    thread.stack = std::make_unique_for_overwrite<char[]>(stack_bytes);
-    thread.context.uc_stack.ss_sp = thread.stack.get();
+    thread.context.uc_stack.ss_sp = stack_of(t);
     thread.context.uc_stack.ss_size = stack_bytes;
     thread.context.uc_link = &scheduler;
     makecontext(&thread.context, enter, 0);

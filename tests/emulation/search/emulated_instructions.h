@@ -47,12 +47,15 @@ inline int8_t* at(uint32_t address) {
   return emulation::shared_memory + (address - emulation::shared_base);
 }
 
-inline int8_t operand(uint64_t descriptor, int row, int byte) {
+// 32 bytes of an operand's row; the swizzle keeps pieces of 16 together.
+inline void operand(uint64_t descriptor, int row, int8_t (&out)[32]) {
   const uint64_t start = (descriptor & 0x3fff) << 4;
   const uint64_t stride = (descriptor >> 32 & 0x3fff) << 4;
   if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) emulation::fail("a descriptor");
-  const auto linear = static_cast<uint32_t>(start + row / 8 * stride + row % 8 * 128 + byte);
-  return *at(linear ^ (linear >> 7 & 7) << 4);
+  for (int piece = 0; piece < 32; piece += 16) {
+    const auto linear = static_cast<uint32_t>(start + row / 8 * stride + row % 8 * 128 + piece);
+    std::memcpy(out + piece, at(linear ^ (linear >> 7 & 7) << 4), 16);
+  }
 }
 
 }  // namespace emulated
@@ -149,12 +152,14 @@ void multiply(int32_t (&sum)[n], uint64_t a, uint64_t b, int adds) {
     int8_t x[2][32];
     for (int half = 0; half < 2; ++half) {
       const int row = thread / 32 * 16 + thread % 32 / 4 + half * 8;
-      for (int k = 0; k < 32; ++k) x[half][k] = emulated::operand(a, row, k);
+      emulated::operand(a, row, x[half]);
     }
     for (int i = 0; i < n; ++i) {
       const int column = i / 4 * 8 + thread % 4 * 2 + i % 2;
       int32_t product = adds ? sums[i] : 0;
-      for (int k = 0; k < 32; ++k) product += x[i % 4 / 2][k] * emulated::operand(b, column, k);
+      int8_t y[32];
+      emulated::operand(b, column, y);
+      for (int k = 0; k < 32; ++k) product += x[i % 4 / 2][k] * y[k];
       sums[i] = product;
     }
   });
