@@ -93,7 +93,7 @@ __device__ void load_row(const Matrix& matrix, int64_t row, float* out) {
 }
 
 template <int padded>
-__global__ void __launch_bounds__(threads) columns_kernel(const ColumnsProblem p) {
+__global__ void __launch_bounds__(threads, 4) columns_kernel(const ColumnsProblem p) {
   __shared__ __align__(16) float tile[tile_rows][padded];
   const int64_t row = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
   const int64_t share = blockIdx.y;
