@@ -51,7 +51,7 @@ Choice choose(int64_t rows, int64_t pool_rows, int64_t columns, int64_t k, bool 
   best.consider(Method::differences,
                 n * (35 + 0.1 * d) + 0.05 * m * d + n * m * (0.65 + 0.008 * d));
   if (columns <= most_tree_columns) {
-    best.consider(Method::tree, std::log2(m) * (17 * m + 20 * std::pow(1.55, d) * n));
+    best.consider(Method::tree, std::log2(m + 1) * (17 * m + 20 * std::pow(1.55, d) * n) + 50 * n);
   }
   if (k > 1) return best;
   const double n16 = round_up_to(lane_rows, n);
