@@ -52,7 +52,11 @@ Preset = Annotated[
     typer.Option(help="quick, default or paper; chosen for the data set.", autocompletion=_presets),
 ]
 ObjectiveName = Annotated[
-    str | None, typer.Option(help="What is minimised: naign, imle.", autocompletion=_objectives)
+    str | None,
+    typer.Option(
+        help="What is minimised: naign, ign, imle, adaptive-imle, rs-imle, matching.",
+        autocompletion=_objectives,
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, latents, noise and the order of the data.")]
 Out = Annotated[

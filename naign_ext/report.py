@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from naign_ext import __version__
-from naign_ext.data import Dataset, load_dataset
+from naign_ext.data import Dataset
 from naign_ext.metrics import PARTS, describe, evaluate, plots
 from naign_ext.metrics.evaluate import default_features
 from naign_ext.metrics.features import SpaceName
@@ -21,6 +21,7 @@ from naign_ext.metrics.figures import BASELINES
 from naign_ext.projector import Projector
 from naign_ext.training.checkpoint import Which
 from naign_ext.training.config import TrainConfig, load_config
+from naign_ext.training.data import load_configured
 from naign_ext.training.log import MetricsLog, read_metrics
 
 _PICTURED = 2000
@@ -78,14 +79,8 @@ class RestorationRow:
 
 
 def load_run_dataset(config: TrainConfig) -> Dataset:
-    """The data set that a run was trained on, drawn and split as it was then."""
-    return load_dataset(
-        config.dataset,
-        data_root=config.data_root,
-        seed=config.data_seed,
-        image_size=config.image_size,
-        heldout_fraction=config.heldout_fraction,
-    )
+    """The data set that a run was trained on, with the held-out rows that chose nothing (Dataset.for_test)."""
+    return load_configured(config).for_test()
 
 
 def write_report(
@@ -102,7 +97,7 @@ def write_report(
     feature_weights: str | Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Report:
-    """Judge a run's f, append the figures to its metrics.jsonl, and write RUN/report/.
+    """Judge a run's f on data that chose nothing, append the figures to its metrics.jsonl, write RUN/report/.
 
     The record has kind "evaluation", the checkpoint's step, seed, weights, and all figures under "figures".
 

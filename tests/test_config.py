@@ -1,5 +1,7 @@
 """The configuration: presets, precedence, errors that name the field, help."""
 
+import re
+
 import pytest
 import yaml
 
@@ -81,8 +83,11 @@ def test_another_objective_leaves_the_presets_options_it_lacks():
         ("optimiser.betas=[0.9, 1.0]", r"^optimiser\.betas: .*\[0, 1\)"),
         ("objective.pool_siz=3", r"^objective\.pool_siz: no such field; did you mean objective\.pool_size\?"),
         ("learning_rate=3", r"^learning_rate: no such field"),
-        ("objective=vae", r"^objective\.name: expected one of naign, imle, got 'vae'"),
-        ("objective.match=all", r"^objective\.match: .*'batch' or 'dataset'.*got 'all'"),
+        (
+            "objective=vae",
+            r"^objective\.name: expected one of naign, ign, imle, adaptive-imle, rs-imle, matching, got 'vae'",
+        ),
+        ("objective.match=all", r"^objective\.match: .*'batch', 'dataset'.*got 'all'"),
         ("objective.restore_kinds=[rain]", r"^objective\.restore_kinds\.0: .*got 'rain'"),
         ("model.widths=[]", r"^model\.widths: "),
         ("model=3", r"^model: .*got 3"),
@@ -142,7 +147,9 @@ def test_every_field_a_user_may_set_is_described_in_a_group():
     assert groups == sorted(groups, key=groups.index) and len(set(groups)) == 7
     for f in fields:
         value = "null" if f.default is None else yaml.safe_dump(_plain(f.default), default_flow_style=True)
-        resolve_config(settings=[f"{f.key}={value.removesuffix('...' + chr(10))}"])
+        only = re.search(r"Only with objective (\S+)\.$", f.description)
+        flags = {"objective": only[1] if only else None}
+        resolve_config(settings=[f"{f.key}={value.removesuffix('...' + chr(10))}"], flags=flags)
 
 
 def _plain(value):

@@ -233,3 +233,40 @@ def test_mnist_without_a_connection_says_what_to_do(tmp_path, monkeypatch):
         load_dataset("mnist", data_root=tmp_path)
     for fragment in ("could not be downloaded", "naign data get mnist", "--data-root", "mnist5k"):
         assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lfw100", "digits", "moons"])
+def test_heldout_rows_are_split_into_validation_and_test(name):
+    data = load_dataset(name)
+    validation, test = data.for_validation(), data.for_test()
+    assert len(validation.heldout) == pytest.approx(len(data.heldout) / 4, abs=3)
+    parts = rows_as_bytes(validation.heldout), rows_as_bytes(test.heldout)
+    assert not parts[0] & parts[1]
+    assert parts[0] | parts[1] == rows_as_bytes(data.heldout)
+    assert torch.equal(validation.heldout, load_dataset(name).for_validation().heldout)
+    assert torch.equal(test.train, data.train)
+    if data.heldout_labels is not None:
+        shares = torch.bincount(validation.heldout_labels) / torch.bincount(data.heldout_labels)
+        assert ((shares - 0.25).abs() < 0.03).all()
+        assert len(test.heldout_labels) == len(test.heldout)
+
+
+def test_few_heldout_rows_are_all_for_test():
+    data = load_dataset("lfw100", heldout_fraction=0.01)
+    assert (len(data.for_validation().heldout), len(data.for_test().heldout)) == (0, 1)
+    none = load_dataset("lfw100", heldout_fraction=0)
+    assert len(none.for_validation().heldout) == len(none.for_test().heldout) == 0
+
+
+def test_fewer_training_rows_are_nested_and_balanced():
+    data = load_dataset("digits")
+    small, large = data.with_train_rows(40, 3), data.with_train_rows(200, 3)
+    assert torch.bincount(small.train_labels).tolist() == [4] * 10
+    assert rows_as_bytes(small.train) < rows_as_bytes(large.train) < rows_as_bytes(data.train)
+    assert torch.equal(small.heldout, data.heldout)
+    assert small.parameters["train_rows"] == 40
+    faces = load_dataset("lfw100")
+    assert len(faces.with_train_rows(10, 0).train) == 10
+    assert not torch.equal(faces.with_train_rows(10, 0).train, faces.with_train_rows(10, 1).train)
+    with pytest.raises(ValueError, match=r"train_rows: expected 1 to 80 for lfw100, got 81"):
+        faces.with_train_rows(81, 0)

@@ -9,8 +9,9 @@ from torch.utils._pytree import tree_leaves
 from naign_ext.data import corrupt
 from naign_ext.latents import BLOCK, LatentPool, derive_seed, generator
 from naign_ext.objectives import OBJECTIVES, Imle, ImleOptions, Naign, NaignOptions
-from naign_ext.objectives.matching import Matcher, sample_in_evaluation
-from naign_ext.objectives.naign import add_noise, nearest_data
+from naign_ext.objectives.matchers import build_matcher, sample_in_evaluation
+from naign_ext.objectives.naign import nearest_data
+from naign_ext.objectives.repair import add_noise
 
 SEED = 5
 
@@ -47,7 +48,7 @@ def brute_force(f, data, options, draw):
 def test_matched_pairs_are_those_of_brute_force(match, normalise):
     f, data = network(normalise=normalise), points()
     options = NaignOptions(match=match, pool_size=300, pool_chunk=70, latent_scale=1.5, resample_every=3)
-    matcher = Matcher(options, data, SEED)
+    matcher = build_matcher(options, data, SEED)
     rows = torch.tensor([3, 3, 17, 39, 0])
     for step in (0, 2, 3, 7):
         matcher.prepare(f, step)
@@ -177,7 +178,7 @@ def test_gradient_reaches_f_through_the_matched_samples_only_once():
 def test_pool_does_not_touch_running_statistics_or_mode():
     f, data = network(normalise=True), points()
     f.train()
-    matcher = Matcher(NaignOptions(pool_size=500), data, SEED)
+    matcher = build_matcher(NaignOptions(pool_size=500), data, SEED)
     before = [b.clone() for b in f.buffers()]
     matcher.prepare(f, 0)
     matcher.latents(f, torch.arange(10))
@@ -197,7 +198,7 @@ def test_rejected_rows_contribute_nothing():
 def test_reject_below_takes_the_nearest_sample_that_is_far_enough():
     f, data = network(), points()
     options = NaignOptions(pool_size=100, reject_below=4.0)
-    matcher = Matcher(options, data, SEED)
+    matcher = build_matcher(options, data, SEED)
     matcher.prepare(f, 0)
     latents, admissible = matcher.latents(f, torch.arange(40))
     z, _ = brute_force(f, data, options, 0)
@@ -227,7 +228,7 @@ def test_memory_is_that_of_a_chunk_not_of_the_pool():
     f, data = network(size=32), points(64, 32)
     largest = {}
     for pool_size in (2048, 16384):
-        matcher = Matcher(NaignOptions(pool_size=pool_size, pool_chunk=256), data, SEED)
+        matcher = build_matcher(NaignOptions(pool_size=pool_size, pool_chunk=256), data, SEED)
         with LargestTensor() as seen:
             matcher.prepare(f, 0)
             matcher.latents(f, torch.arange(64))
@@ -313,4 +314,4 @@ def test_errors_name_what_is_missing():
     with pytest.raises(ValueError, match="corrupt"):
         Naign(NaignOptions(restore_weight=1.0), points(), seed=0)
     with pytest.raises(RuntimeError, match="prepare"):
-        Matcher(NaignOptions(match="dataset"), points(), 0).latents(network(), torch.arange(2))
+        build_matcher(NaignOptions(match="dataset"), points(), 0).latents(network(), torch.arange(2))

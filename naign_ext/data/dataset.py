@@ -2,13 +2,17 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Kind = Literal["vector", "image"]
+
+
+VALIDATION_SHARE = 0.25
+"""Part of the held-out rows that may choose checkpoints and settings; figures are reported on the rest."""
 
 
 class DataUnavailableError(ValueError):
@@ -54,6 +58,60 @@ class Dataset:
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one point: (D,) or (C, H, W)."""
         return tuple(self.train.shape[1:])
+
+    def for_validation(self) -> "Dataset":
+        """The same with the held-out rows that choose checkpoints and settings; see :meth:`for_test`."""
+        return self._with_heldout(_split_heldout(self)[0])
+
+    def for_test(self) -> "Dataset":
+        """The same with the held-out rows on which figures are reported, which no choice has seen.
+
+        The held-out rows are split once and for all: a quarter (VALIDATION_SHARE), of each class where there are
+        labels, is for validation and the rest for test. The split depends on their number and labels alone; of
+        one or two rows all are for test.
+        """
+        return self._with_heldout(_split_heldout(self)[1])
+
+    def with_train_rows(self, count: int, seed: int) -> "Dataset":
+        """The same with count of the training rows: the first of a seeded order, so smaller sets lie in larger.
+
+        With labels the order takes one row of each class in turn.
+
+        Raises:
+            ValueError: fewer training rows than that, or count < 1.
+        """
+        if not 1 <= count <= len(self.train):
+            raise ValueError(f"train_rows: expected 1 to {len(self.train)} for {self.name}, got {count}")
+        order = torch.randperm(len(self.train), generator=stream(seed, "train_rows"))
+        if self.train_labels is not None:
+            labels = self.train_labels[order]
+            turn = torch.zeros(len(order), dtype=torch.int64)
+            for label in torch.unique(labels):
+                of_class = (labels == label).nonzero().flatten()
+                turn[of_class] = torch.arange(len(of_class))
+            order = order[turn.argsort(stable=True)]
+        kept = order[:count].sort().values
+        return replace(
+            self,
+            train=self.train[kept],
+            train_labels=None if self.train_labels is None else self.train_labels[kept],
+            parameters={**self.parameters, "train_rows": count},
+        )
+
+    def _with_heldout(self, rows: Tensor) -> "Dataset":
+        labels = self.heldout_labels
+        return replace(
+            self, heldout=self.heldout[rows], heldout_labels=None if labels is None else labels[rows]
+        )
+
+
+def _split_heldout(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Rows (validation, test) of the held-out data."""
+    generator = stream(0, "validation")
+    test, validation = split_indices(
+        len(dataset.heldout), VALIDATION_SHARE, generator, dataset.heldout_labels
+    )
+    return validation, test
 
 
 def stream(seed: int, *names: str | int) -> torch.Generator:

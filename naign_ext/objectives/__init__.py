@@ -4,25 +4,48 @@ from typing import Annotated
 
 from pydantic import Field
 
-from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Options, Vary
+from naign_ext.objectives.adaptive_imle import AdaptiveImle, AdaptiveImleOptions
+from naign_ext.objectives.base import Clock, Corrupt, Loss, MatchOptions, Objective, Options, Vary
+from naign_ext.objectives.ign import Ign, IgnOptions
 from naign_ext.objectives.imle import Imle, ImleOptions
+from naign_ext.objectives.matching import Matching, MatchingOptions
 from naign_ext.objectives.naign import Naign, NaignOptions
+from naign_ext.objectives.rs_imle import RsImle, RsImleOptions
 
-OBJECTIVES: dict[str, type[Objective]] = {"naign": Naign, "imle": Imle}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "naign": Naign,
+    "ign": Ign,
+    "imle": Imle,
+    "adaptive-imle": AdaptiveImle,
+    "rs-imle": RsImle,
+    "matching": Matching,
+}
 
-ObjectiveOptions = Annotated[NaignOptions | ImleOptions, Field(discriminator="name")]
+ObjectiveOptions = Annotated[
+    NaignOptions | IgnOptions | ImleOptions | AdaptiveImleOptions | RsImleOptions | MatchingOptions,
+    Field(discriminator="name"),
+]
 
 __all__ = [
     "OBJECTIVES",
+    "AdaptiveImle",
+    "AdaptiveImleOptions",
+    "Clock",
     "Corrupt",
+    "Ign",
+    "IgnOptions",
     "Imle",
     "ImleOptions",
     "Loss",
     "MatchOptions",
+    "Matching",
+    "MatchingOptions",
     "Naign",
     "NaignOptions",
     "Objective",
     "ObjectiveOptions",
     "Options",
+    "RsImle",
+    "RsImleOptions",
     "Vary",
 ]

@@ -1,12 +1,14 @@
 """What every objective offers to the trainer, and the options shared by those that search a latent pool."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor, nn
 
 Corrupt = Callable[[Tensor, str, int], Tensor]
@@ -26,6 +28,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
+    not_from_preset: ClassVar[tuple[str, ...]] = ()
+    """Fields whose default here stands against a preset's value, which was made for another objective."""
+
 
 class MatchOptions(Options):
     """How each data point finds the latent whose sample is nearest."""
@@ -38,23 +43,75 @@ class MatchOptions(Options):
     pool_chunk: int = option(
         1024, "Rows of the pool in memory at a time; does not change the result.", "Latent pool", ge=1
     )
-    match: Literal["batch", "dataset"] = option(
+    match: Literal["batch", "dataset", "one-to-one", "adaptive"] = option(
         "batch",
-        "Search for the rows of each batch, or for the whole data set at once and keep the winners' latents.",
+        "batch: the nearest sample of each row of a batch; dataset: of the whole data set at once, the winners' "
+        "latents kept; one-to-one: as batch, but no sample serves two rows and the sum of the squared distances "
+        "is least; adaptive: as dataset, but a row is matched anew only when its sample has come nearer "
+        "(Adaptive IMLE).",
         "Latent pool",
     )
     resample_every: int = option(
         1,
-        "Steps a pool is kept before new latents are drawn (dataset: before the next match).",
+        "Steps a pool is kept before new latents are drawn (dataset, adaptive: before the next match).",
         "Latent pool",
         ge=1,
     )
     reject_below: FiniteFloat | None = option(
-        None,
-        "Samples at a squared distance below this from a data point are not its match (RS-IMLE).",
-        "Latent pool",
-        ge=0,
+        None, "Samples at a squared distance below this from data are rejected.", "Latent pool", ge=0
     )
+    reject: Literal["pair", "sample"] = option(
+        "pair",
+        "What is rejected: the pair alone, or the sample for every row, where any row of the data set is that "
+        "near (RS-IMLE).",
+        "Latent pool",
+    )
+    adaptive_decay: FiniteFloat = option(
+        0.04,
+        "adaptive: a row is matched anew when its squared distance falls below (1 - this) times what it was at "
+        "the last match.",
+        "Latent pool",
+        gt=0,
+        lt=1,
+    )
+    adaptive_patience: int = option(
+        7, "adaptive: matches that pass before a row may be matched anew.", "Latent pool", ge=1
+    )
+    adaptive_limit: int = option(
+        30, "adaptive: matches after which a row is matched anew in any case.", "Latent pool", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _one_to_one_rejects_nothing(self) -> "MatchOptions":
+        if self.match == "one-to-one" and self.reject_below is not None:
+            raise ValueError(
+                f"reject_below: expected none with match one-to-one, got {self.reject_below}; the pairs left may "
+                "not match every row"
+            )
+        return self
+
+
+class Clock:
+    """Adds up wall seconds by stage: ``with clock("search"): ...``; stages must not be nested.
+
+    It does not wait for CUDA, so there the seconds are those until the work was queued.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+    def take(self) -> dict[str, float]:
+        """The seconds since the last call, by stage."""
+        taken, self.seconds = self.seconds, {}
+        return taken
 
 
 @dataclass(frozen=True)
@@ -71,6 +128,7 @@ class Objective(ABC):
 
     Everything random is derived from (seed, step), so that a step can be repeated from the state alone.
     data: float32 (N, *shape), where f's inputs live.
+    clock: where the stages "generation" (of pools) and "search" are timed.
     """
 
     Options: ClassVar[type[Options]]
@@ -89,6 +147,7 @@ class Objective(ABC):
         self.seed = seed
         self.corrupt = corrupt
         self.vary = vary
+        self.clock = Clock()
 
     def prepare(self, f: nn.Module, step: int) -> None:  # noqa: B027 - most objectives have nothing to prepare
         """What is due before the step's batch, such as a match of the whole data set. Without gradients."""

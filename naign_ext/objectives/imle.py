@@ -1,12 +1,12 @@
 """Plain implicit maximum likelihood estimation (Li and Malik, arXiv 1809.09087)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, option
-from naign_ext.objectives.matching import Matcher
+from naign_ext.objectives.matchers import build_matcher
 from naign_ext.ops import fused_loss
 
 
@@ -23,7 +23,7 @@ class Imle(Objective):
     the reconstruction term of :class:`~naign_ext.objectives.naign.Naign` adds.
     """
 
-    Options = ImleOptions
+    Options: ClassVar[type[ImleOptions]] = ImleOptions
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Imle(Objective):
         vary: Vary | None = None,
     ) -> None:
         super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary)
-        self.matcher = Matcher(options, data, seed)
+        self.matcher = build_matcher(options, data, seed, self.clock)
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Objective.prepare`."""

@@ -1,21 +1,20 @@
 """Non-adversarial idempotent generative networks (arXiv 2511.02614): reconstruction + IMLE and more."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import FiniteFloat, model_validator
 from torch import Tensor, nn
 
-from naign_ext.latents import derive_seed, generator
+from naign_ext.latents import derive_seed
 from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, apply_together, option
 from naign_ext.objectives.imle import non_identity, only_admissible
-from naign_ext.objectives.matching import Matcher
+from naign_ext.objectives.matchers import build_matcher
+from naign_ext.objectives.repair import Repair, RepairOptions
 from naign_ext.ops import fused_loss, imle_knn
 
-CorruptionKind = Literal["noise", "mask", "blur", "downsample"]
 
-
-class NaignOptions(MatchOptions):
+class NaignOptions(RepairOptions, MatchOptions):
     """Options of the NAIGN objective. With the optional terms at weight 0 it is the paper's."""
 
     name: Literal["naign"] = option("naign", "Objective.", "Objective")
@@ -39,22 +38,6 @@ class NaignOptions(MatchOptions):
     )
     projection_to: Literal["batch", "dataset"] = option(
         "dataset", "Where the projection term looks for the nearest data point.", "Objective"
-    )
-    denoise_weight: FiniteFloat = option(0.0, "Weight of mean |f(x + noise) - x|.", "Objective", ge=0)
-    denoise_sigma: FiniteFloat = option(
-        0.6,
-        "The noise has sigma ~ U(0, this), one for each data point, in the data's units.",
-        "Objective",
-        gt=0,
-    )
-    restore_weight: FiniteFloat = option(
-        0.0, "Weight of mean |f(corrupted x) - x|: teaches f other corruptions than noise.", "Objective", ge=0
-    )
-    restore_kinds: tuple[CorruptionKind, ...] = option(
-        ("mask", "blur", "downsample"),
-        "Corruptions of the restore term, in turns within each batch.",
-        "Objective",
-        min_length=1,
     )
     idempotence_weight: FiniteFloat = option(0.0, "Weight of mean |f(f(z)) - f(z)|.", "Objective", ge=0)
     idempotence_ramp: int = option(
@@ -82,7 +65,7 @@ class Naign(Objective):
     whose weight is not 0. Reported unweighted: means over all elements of |.|^2 (norm l2) or |.| (norm l1).
     """
 
-    Options = NaignOptions
+    Options: ClassVar[type[NaignOptions]] = NaignOptions
 
     def __init__(
         self,
@@ -94,9 +77,8 @@ class Naign(Objective):
         vary: Vary | None = None,
     ) -> None:
         super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary)
-        if options.restore_weight and corrupt is None:
-            raise ValueError("corrupt: expected a function because restore_weight > 0, got None")
-        self.matcher = Matcher(options, data, seed)
+        self.repair = Repair(options, seed, corrupt)
+        self.matcher = build_matcher(options, data, seed, self.clock)
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Objective.prepare`."""
@@ -142,28 +124,14 @@ class Naign(Objective):
         inputs = {"data": x, "latents": latents}
         if o.projection_weight:
             inputs["projection"] = self.matcher.pool.chunk(0, min(o.projection_samples, o.pool_size))
-        if o.denoise_weight:
-            inputs["denoise"] = add_noise(x, o.denoise_sigma, generator(self.seed, "denoise", step))
-        if o.restore_weight:
-            inputs["restore"] = self._corrupted(x, step)
-        return inputs
+        return inputs | self.repair.inputs(x, step)
 
     def _targets(self, x: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        targets: dict[str, Tensor] = {name: x for name in ("denoise", "restore") if name in outputs}
+        targets: dict[str, Tensor] = dict.fromkeys(self.repair.weights, x)
         if "projection" in outputs:
             data = self.data if self.options.projection_to == "dataset" else x
             targets["projection"] = nearest_data(outputs["projection"], data)
         return targets
-
-    def _corrupted(self, x: Tensor, step: int) -> Tensor:
-        assert self.corrupt is not None
-        kinds = self.options.restore_kinds
-        result = torch.empty_like(x)
-        for k, kind in enumerate(kinds):
-            part = x[k :: len(kinds)]
-            if len(part):
-                result[k :: len(kinds)] = self.corrupt(part, kind, derive_seed(self.seed, "restore", step, k))
-        return result
 
     def _idempotence_weight(self, step: int) -> float:
         o: NaignOptions = self.options
@@ -175,10 +143,3 @@ def nearest_data(samples: Tensor, data: Tensor) -> Tensor:
     with torch.no_grad():
         nearest = imle_knn(samples.detach().flatten(1), data.flatten(1)).indices[:, 0]
         return data[nearest.clamp(min=0)]
-
-
-def add_noise(x: Tensor, sigma_max: float, random: torch.Generator) -> Tensor:
-    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; random is a CPU generator."""
-    sigma = torch.rand((len(x),) + (1,) * (x.dim() - 1), generator=random) * sigma_max
-    noise = torch.randn(x.shape, generator=random)
-    return x + (sigma * noise).to(x.device)

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -122,6 +122,7 @@ class TrainConfig(Options):
     heldout_fraction: FiniteFloat | None = option(
         None, "Part of the data held out; default: the data set's own.", "Data", ge=0, lt=1
     )
+    train_rows: int | None = option(None, "Train on so many of the training rows only.", "Data", ge=1)
     data_seed: int = option(0, "Seed of the data set's draw or split.", "Data", ge=0)
     data_parameters: dict[str, Any] = Field(
         {}, description="Recorded by the run: the data's exact parameters and hashes."
@@ -223,11 +224,13 @@ def describe_fields() -> list[FieldHelp]:
     fields = list(_walk(TrainConfig, ""))
     objective = {name: cls.Options for name, cls in OBJECTIVES.items()}
     seen: dict[str, FieldHelp] = {}
-    for options in objective.values():
-        seen |= {f.key: f for f in _walk(options, "objective.") if f.key not in seen}
-    name = seen["objective.name"]
+    for name, options in objective.items():
+        found = [f for f in _walk(options, "objective.") if f.key not in seen]
+        only = "" if name == "naign" else f" Only with objective {name}."
+        seen |= {f.key: replace(f, description=f.description + only) for f in found}
+    which = seen["objective.name"]
     kinds = " | ".join(objective)
-    seen["objective.name"] = FieldHelp(name.key, kinds, "naign", "Which objective.", name.group)
+    seen["objective.name"] = FieldHelp(which.key, kinds, "naign", "Which objective.", which.group)
     fields += seen.values()
     groups = list(dict.fromkeys(f.group for f in fields))
     return sorted(fields, key=lambda f: groups.index(f.group))
@@ -245,7 +248,8 @@ def _fit_objective(base: Tree, user: Tree) -> Tree:
     name = section.get("name", "naign") if isinstance(section, Mapping) else "naign"
     if name not in OBJECTIVES:
         raise ConfigError(f"objective.name: expected one of {', '.join(OBJECTIVES)}, got {name!r}")
-    known = OBJECTIVES[name].Options.model_fields
+    options = OBJECTIVES[name].Options
+    known = set(options.model_fields) - set(options.not_from_preset)
     kept = {key: value for key, value in base.get("objective", {}).items() if key in known}
     return {**base, "objective": {**kept, "name": name}}
 

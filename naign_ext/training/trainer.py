@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from naign_ext.data import Dataset, expand_with_flips, expand_with_shifts, load_dataset
+from naign_ext.data import Dataset, expand_with_flips, expand_with_shifts
 from naign_ext.latents import LatentPool, derive_seed
+from naign_ext.objectives import Clock
 from naign_ext.training.average import update_average
 from naign_ext.training.batches import BatchOrder
 from naign_ext.training.checkpoint import (
@@ -34,6 +35,7 @@ from naign_ext.training.config import (
     save_config,
     validate_config,
 )
+from naign_ext.training.data import load_configured
 from naign_ext.training.log import MetricsLog, Record, truncate_metrics
 from naign_ext.training.pictures import save_sample_picture
 from naign_ext.training.presets import merge
@@ -70,7 +72,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: Progress | None = N
     run = Path(out)
     if (run / "config.yaml").exists() or checkpoint_paths(run):
         raise ConfigError(f"out: {run} already holds a run; choose another folder or resume it")
-    dataset = _load(config)
+    dataset = load_configured(config)
     config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
     run.mkdir(parents=True, exist_ok=True)
     save_config(config, run / "config.yaml")
@@ -97,7 +99,7 @@ def resume(
         raise ConfigError(f"resume: expected a run folder with config.yaml, got {path}")
     config = _changed(load_config(run / "config.yaml"), changes or {})
     start = find_checkpoint(path, "last") if path != run or checkpoint_paths(run) else None
-    dataset = _load(config)
+    dataset = load_configured(config)
     if _plain(dataset.parameters) != config.data_parameters:
         raise ConfigError(
             f"data: {config.dataset} is not what {run} was trained on; see data_parameters in it"
@@ -175,7 +177,7 @@ class _Trainer:
         self.progress = progress
         self.stop = stop
         self.heldout_rows = len(dataset.heldout)
-        self.heldout = dataset.heldout.to(state.device)
+        self.validation = dataset.for_validation().heldout.to(state.device)
         self.originals = dataset.train.to(state.device)
         self.order = BatchOrder(len(state.objective.data), config.seed)
         self.latent_scale = float(getattr(config.objective, "latent_scale", 1.0))
@@ -183,6 +185,7 @@ class _Trainer:
         self.seconds_before = state.seconds
         self.first_step = state.step
         self.images_per_s = 0.0
+        self.clock = Clock()
         self.window = _Window(self.began, state.step)
 
     def describe(self) -> Started:
@@ -227,7 +230,7 @@ class _Trainer:
         torch.manual_seed(derive_seed(config.seed, "step", number))
         rows = self.order.rows(number * config.batch_size, config.batch_size).to(state.device)
         state.f.train()
-        with state.autocast():
+        with self.clock("loss"), state.autocast():
             state.objective.prepare(state.f, number)
             loss = state.objective.loss(state.f, rows, number)
         scalars = {"loss": loss.total.detach(), **loss.terms, **loss.figures}
@@ -236,23 +239,33 @@ class _Trainer:
         for name, value in {**terms, "loss": values["loss"]}.items():
             self.check_finite(name, value)
         grad_norm = self.descend(loss.total)
-        update_average(state.average, state.model, number, config.optimiser.ema_decay)
+        with self.clock("update"):
+            update_average(state.average, state.model, number, config.optimiser.ema_decay)
         state.step += 1
         self.report(values["loss"], terms, {name: values[name] for name in loss.figures}, lr, grad_norm)
 
     def descend(self, total: Tensor) -> float:
         """One step of the optimiser; returns the norm of the gradient before clipping."""
         state = self.state
-        state.optimiser.zero_grad(set_to_none=True)
-        state.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        state.scaler.unscale_(state.optimiser)
-        limit = self.config.optimiser.grad_clip or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit))
-        if not state.scaler.is_enabled():
-            self.check_finite("gradient", norm)
-        state.scaler.step(state.optimiser)
-        state.scaler.update()
+        with self.clock("backward"):
+            state.optimiser.zero_grad(set_to_none=True)
+            state.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        with self.clock("update"):
+            state.scaler.unscale_(state.optimiser)
+            limit = self.config.optimiser.grad_clip or math.inf
+            norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit))
+            if not state.scaler.is_enabled():
+                self.check_finite("gradient", norm)
+            state.scaler.step(state.optimiser)
+            state.scaler.update()
         return norm
+
+    def cost(self, updates: int) -> dict[str, float]:
+        """Seconds of an update by stage, means over the given number of updates since the last call."""
+        inside, around = self.state.objective.clock.take(), self.clock.take()
+        around["loss"] = around.get("loss", 0.0) - sum(inside.values())
+        stages = {stage: inside.get(stage, 0.0) for stage in ("generation", "search")} | around
+        return {stage: round(seconds / max(updates, 1), 7) for stage, seconds in stages.items()}
 
     def check_finite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
@@ -270,6 +283,7 @@ class _Trainer:
             images = (step - self.window.step) * config.batch_size
             self.images_per_s = images / max(now - self.window.began, 1e-9)
         if record_due:
+            cost = self.cost(step - self.window.step)
             self.window = _Window(now, step)
             self.write(
                 "train",
@@ -281,6 +295,7 @@ class _Trainer:
                 grad_norm=grad_norm,
                 images_per_s=round(self.images_per_s, 2),
                 seconds=round(self.state.seconds, 3),
+                cost=cost,
             )
         pace = (now - self.began) / (step - self.first_step)
         self.progress.stepped(
@@ -304,7 +319,7 @@ class _Trainer:
 
     def validate(self) -> float | None:
         seed = derive_seed(self.config.seed, "validation")
-        figures = validate(self.state.average, self.originals, self.heldout, self.latent_scale, seed)
+        figures = validate(self.state.average, self.originals, self.validation, self.latent_scale, seed)
         self.write("validation", **figures)
         self.progress.validated(self.state.step, figures)
         return figures["score"] if math.isfinite(figures["score"]) else None
@@ -369,16 +384,6 @@ class _Determinism:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _load(config: TrainConfig) -> Dataset:
-    return load_dataset(
-        config.dataset,
-        data_root=config.data_root,
-        seed=config.data_seed,
-        image_size=config.image_size,
-        heldout_fraction=config.heldout_fraction,
-    )
 
 
 def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:

@@ -17,6 +17,9 @@ def validate(
 ) -> dict[str, float]:
     """How good f is, on train (N, *shape) and heldout (n, *shape); f is in evaluation mode.
 
+    The trainer hands in the validation part of the held-out data (Dataset.for_validation), so that the figures of
+    the chosen checkpoint are measured on data that did not choose it.
+
     Means over all elements, squared, in the data's units; pool: 2048 latents that depend on seed alone; of
     train and of heldout at most the first 1000 rows; without held-out data, train stands in:
 

@@ -1,0 +1,132 @@
+"""Idempotent generative networks (Shocher et al., arXiv 2311.01462): the adversarial forerunner."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import FiniteFloat
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from naign_ext.latents import LatentPool, derive_seed
+from naign_ext.objectives.base import Corrupt, Loss, Objective, Vary, apply_together, option
+from naign_ext.objectives.imle import non_identity
+from naign_ext.objectives.repair import Repair, RepairOptions
+
+SMALLEST_CLAMP = 1e-6
+
+
+class IgnOptions(RepairOptions):
+    """Options of IGN; the defaults are the published ones.
+
+    denoise_weight and restore_weight count relative to reconstruction_weight, so that those of a preset, made
+    for a reconstruction weight of 1, keep their meaning.
+    """
+
+    name: Literal["ign"] = option("ign", "Objective.", "Objective")
+    norm: Literal["l2", "l1"] = option("l1", "Norm of the loss terms.", "Objective")
+    latent_scale: FiniteFloat = option(1.0, "Standard deviation of the latents z.", "Latent pool", gt=0)
+    reconstruction_weight: FiniteFloat = option(
+        20.0, "Weight of mean |f(x) - x|: data are fixed points.", "Objective", gt=0
+    )
+    idempotence_weight: FiniteFloat = option(
+        20.0, "Weight of mean |f'(f(z)) - f(z)|, f' a frozen copy of f.", "Objective", ge=0
+    )
+    tightness_weight: FiniteFloat = option(
+        2.5, "Weight of -mean |f(y) - y|, y = f'(z) held fixed: what is not data is moved.", "Objective", ge=0
+    )
+    tightness_clamp: FiniteFloat = option(
+        1.5, "The tightness of a sample is at most this times a data point's reconstruction error.", "Objective",
+        gt=0,
+    )  # fmt: skip
+    tightness_clamp_gradient: bool = option(
+        True, "Let gradient through that bound, as the paper's formula reads.", "Objective"
+    )
+
+
+class Ign(Objective):
+    """a_r L_r + a_i L_i + a_t L_t, one latent z ~ N(0, latent_scale^2 I) for each data point x of the batch.
+
+    With d(u, v) a row's mean |u - v| (norm l1; l2: squared) and f' a copy of f that takes no gradient:
+
+        L_r = mean d(f(x), x)
+        L_i = mean d(f'(f(z)), f(z))                          gradient to f through f(z) alone
+        L_t = mean -c tanh(d(f(y), y) / c),  y = f(z) fixed   gradient to f's second application alone
+        c   = tightness_clamp d(f(x), x), the row's own
+
+    Tightness and idempotence pull the same quantity both ways through different paths, which is the
+    adversarial part. Gradient through c rewards a larger reconstruction error; it needs
+    a_t tightness_clamp < a_r to be outweighed, and without tightness_clamp_gradient c is constant. The paper's
+    short listing has squares, weights 1, 1, .1 and no clamp; the long form here is its experiments'. Latents are
+    plain Gaussian, not shaped by the data's spectrum as in its image experiments, so that samples are drawn as
+    for every other objective.
+
+    f(x), f(z) and the inputs of the repair terms pass f in one call (see :func:`apply_together`). The second
+    applications use the current running statistics' copies and leave f's own alone. ``vary`` acts on x, as in
+    :class:`naign_ext.objectives.naign.Naign`.
+    """
+
+    Options = IgnOptions
+
+    def __init__(
+        self,
+        options: IgnOptions,
+        data: Tensor,
+        *,
+        seed: int,
+        corrupt: Corrupt | None = None,
+        vary: Vary | None = None,
+    ) -> None:
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary)
+        self.repair = Repair(options, seed, corrupt)
+        self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
+
+    def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
+        """See :meth:`Objective.loss`; terms: reconstruction, idempotence, tightness, denoise, restore."""
+        o: IgnOptions = self.options
+        x = self.data[rows]
+        if self.vary is not None:
+            x = self.vary(x, derive_seed(self.seed, "vary", step))
+        self.pool.draw = step
+        with self.clock("generation"):
+            latents = self.pool.chunk(0, len(x))
+        outputs = apply_together(f, {"data": x, "latents": latents} | self.repair.inputs(x, step))
+        samples = outputs["latents"]
+        reconstruction = self._distance(outputs["data"], x)
+        clamp = (o.tightness_clamp * reconstruction).clamp(min=SMALLEST_CLAMP)
+        clamp = clamp if o.tightness_clamp_gradient else clamp.detach()
+        fixed = samples.detach()
+        moved = self._distance(apply_again(f, fixed, frozen=False), fixed)
+        terms = {
+            "reconstruction": reconstruction.mean(),
+            "idempotence": self._distance(apply_again(f, samples, frozen=True), samples).mean(),
+            "tightness": -(clamp * torch.tanh(moved / clamp)).mean(),
+        }
+        terms |= {name: self._distance(outputs[name], x).mean() for name in self.repair.weights}
+        weights = {
+            "reconstruction": o.reconstruction_weight,
+            "idempotence": o.idempotence_weight,
+            "tightness": o.tightness_weight,
+            **{name: o.reconstruction_weight * w for name, w in self.repair.weights.items()},
+        }
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        detached = {name: term.detach() for name, term in terms.items()}
+        return Loss(total, detached, {"non_identity": non_identity(samples, latents)})
+
+    def _distance(self, a: Tensor, b: Tensor) -> Tensor:
+        difference = (a - b).flatten(1)
+        return (difference.abs() if self.options.norm == "l1" else difference.square()).mean(dim=1)
+
+
+def apply_again(f: nn.Module, y: Tensor, *, frozen: bool) -> Tensor:
+    """f(y), float32, in f's mode; frozen: gradient flows to y alone, not to f's parameters.
+
+    Running statistics are read and not changed: those of the first application, of data and latents, are what
+    evaluation uses.
+    """
+    inner: Callable[..., Tensor] | nn.Module = getattr(f, "_orig_mod", f)
+    assert isinstance(inner, nn.Module)
+    parameters = {name: p.detach() if frozen else p for name, p in inner.named_parameters()}
+    buffers = {name: b.detach().clone() for name, b in inner.named_buffers()}
+    result: Tensor = functional_call(inner, parameters | buffers, (y,))
+    return result.float()

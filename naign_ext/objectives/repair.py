@@ -1,0 +1,79 @@
+"""Terms that teach f to undo corruptions of data, for any objective that has a reconstruction term."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import FiniteFloat
+from torch import Tensor
+
+from naign_ext.latents import derive_seed, generator
+from naign_ext.objectives.base import Corrupt, Options, option
+
+CorruptionKind = Literal["noise", "mask", "blur", "downsample"]
+
+
+class RepairOptions(Options):
+    """Options of the denoise and restore terms."""
+
+    denoise_weight: FiniteFloat = option(0.0, "Weight of mean |f(x + noise) - x|.", "Objective", ge=0)
+    denoise_sigma: FiniteFloat = option(
+        0.6,
+        "The noise has sigma ~ U(0, this), one for each data point, in the data's units.",
+        "Objective",
+        gt=0,
+    )
+    restore_weight: FiniteFloat = option(
+        0.0, "Weight of mean |f(corrupted x) - x|: teaches f other corruptions than noise.", "Objective", ge=0
+    )
+    restore_kinds: tuple[CorruptionKind, ...] = option(
+        ("mask", "blur", "downsample"),
+        "Corruptions of the restore term, in turns within each batch.",
+        "Objective",
+        min_length=1,
+    )
+
+
+class Repair:
+    """Draws the corrupted data of both terms, a new draw at every step.
+
+    options: RepairOptions. corrupt: needed where restore_weight > 0.
+    """
+
+    def __init__(self, options: Any, seed: int, corrupt: Corrupt | None) -> None:
+        if options.restore_weight and corrupt is None:
+            raise ValueError("corrupt: expected a function because restore_weight > 0, got None")
+        self.options = options
+        self.seed = seed
+        self.corrupt = corrupt
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights above zero, by term."""
+        weights = {"denoise": self.options.denoise_weight, "restore": self.options.restore_weight}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def inputs(self, x: Tensor, step: int) -> dict[str, Tensor]:
+        """What f is to map back to x (B, ...), by term; as many rows as x."""
+        made: dict[str, Tensor] = {}
+        if "denoise" in self.weights:
+            made["denoise"] = add_noise(x, self.options.denoise_sigma, generator(self.seed, "denoise", step))
+        if "restore" in self.weights:
+            made["restore"] = self._corrupted(x, step)
+        return made
+
+    def _corrupted(self, x: Tensor, step: int) -> Tensor:
+        assert self.corrupt is not None
+        kinds = self.options.restore_kinds
+        result = torch.empty_like(x)
+        for k, kind in enumerate(kinds):
+            part = x[k :: len(kinds)]
+            if len(part):
+                result[k :: len(kinds)] = self.corrupt(part, kind, derive_seed(self.seed, "restore", step, k))
+        return result
+
+
+def add_noise(x: Tensor, sigma_max: float, random: torch.Generator) -> Tensor:
+    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; random is a CPU generator."""
+    sigma = torch.rand((len(x),) + (1,) * (x.dim() - 1), generator=random) * sigma_max
+    noise = torch.randn(x.shape, generator=random)
+    return x + (sigma * noise).to(x.device)
