@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
-from naign_cli import bench, data, doctor, evaluate, restore, sample, score, train
+from naign_cli import bench, data, doctor, evaluate, reproduce, restore, sample, score, train
 
 app = typer.Typer(
     name="naign",
@@ -44,6 +44,7 @@ app.command("sample")(sample.sample)
 app.command("restore")(restore.restore)
 app.command("score")(score.score)
 app.command("evaluate")(evaluate.evaluate)
+app.command("reproduce")(reproduce.reproduce)
 data_app.command("list")(data.list_datasets)
 data_app.command("get")(data.get)
 bench_app.command("knn")(bench.knn)

@@ -15,6 +15,7 @@ BELOW_TRAINING = {"objectives", "metrics", "models", "data", *BELOW_OBJECTIVES}
 LAYERS: dict[str, set[str]] = {
     "naign_cli": {"naign_ext", "naign_bench"},
     "naign_bench": {"naign_ext"},
+    "naign_ext.reproduce": {"projector", "training", *BELOW_TRAINING},
     "naign_ext.report": {"projector", "training", *BELOW_TRAINING},
     "naign_ext.projector": {"training", *BELOW_TRAINING},
     "naign_ext.training": BELOW_TRAINING,

@@ -124,6 +124,13 @@ def test_tightness_is_at_most_its_clamp():
     assert loss.terms["tightness"].item() == pytest.approx(-1.5 * 0.1, rel=1e-4)
 
 
+def test_without_the_clamp_tightness_is_unbounded():
+    data = torch.tensor([[1.0], [1.0]])
+    loss = ign(data, tightness_clamp=0, norm="l2", latent_scale=10).loss(Scale(0.5), torch.arange(2), 0)
+    moved = (0.25 * latents(2, scale=10)).square().mean().item()
+    assert loss.terms["tightness"].item() == pytest.approx(-moved, rel=1e-5)
+
+
 def test_a_perfect_reconstruction_gives_no_nan():
     loss = ign(torch.ones(2, 1)).loss(Scale(1.0), torch.arange(2), 0)
     loss.total.backward()

@@ -36,9 +36,11 @@ class IgnOptions(RepairOptions):
         2.5, "Weight of -mean |f(y) - y|, y = f'(z) held fixed: what is not data is moved.", "Objective", ge=0
     )
     tightness_clamp: FiniteFloat = option(
-        1.5, "The tightness of a sample is at most this times a data point's reconstruction error.", "Objective",
-        gt=0,
-    )  # fmt: skip
+        1.5,
+        "The tightness of a sample is at most this times a data point's reconstruction error; 0: unbounded.",
+        "Objective",
+        ge=0,
+    )
     tightness_clamp_gradient: bool = option(
         True, "Let gradient through that bound, as the paper's formula reads.", "Objective"
     )
@@ -52,10 +54,10 @@ class Ign(Objective):
         L_r = mean d(f(x), x)
         L_i = mean d(f'(f(z)), f(z))                          gradient to f through f(z) alone
         L_t = mean -c tanh(d(f(y), y) / c),  y = f(z) fixed   gradient to f's second application alone
-        c   = tightness_clamp d(f(x), x), the row's own
+        c   = tightness_clamp d(f(x), x), the row's own; tightness_clamp 0: L_t = mean -d(f(y), y)
 
     Tightness and idempotence pull the same quantity both ways through different paths, which is the
-    adversarial part. Gradient through c rewards a larger reconstruction error; it needs
+    adversarial part. With the clamp the identity is a minimum, for c is 0 there. Gradient through c rewards a larger reconstruction error; it needs
     a_t tightness_clamp < a_r to be outweighed, and without tightness_clamp_gradient c is constant. The paper's
     short listing has squares, weights 1, 1, .1 and no clamp; the long form here is its experiments'. Latents are
     plain Gaussian, not shaped by the data's spectrum as in its image experiments, so that samples are drawn as
@@ -93,14 +95,12 @@ class Ign(Objective):
         outputs = apply_together(f, {"data": x, "latents": latents} | self.repair.inputs(x, step))
         samples = outputs["latents"]
         reconstruction = self._distance(outputs["data"], x)
-        clamp = (o.tightness_clamp * reconstruction).clamp(min=SMALLEST_CLAMP)
-        clamp = clamp if o.tightness_clamp_gradient else clamp.detach()
         fixed = samples.detach()
         moved = self._distance(apply_again(f, fixed, frozen=False), fixed)
         terms = {
             "reconstruction": reconstruction.mean(),
             "idempotence": self._distance(apply_again(f, samples, frozen=True), samples).mean(),
-            "tightness": -(clamp * torch.tanh(moved / clamp)).mean(),
+            "tightness": -self._clamped(moved, reconstruction).mean(),
         }
         terms |= {name: self._distance(outputs[name], x).mean() for name in self.repair.weights}
         weights = {
@@ -112,6 +112,13 @@ class Ign(Objective):
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         detached = {name: term.detach() for name, term in terms.items()}
         return Loss(total, detached, {"non_identity": non_identity(samples, latents)})
+
+    def _clamped(self, moved: Tensor, reconstruction: Tensor) -> Tensor:
+        if self.options.tightness_clamp == 0:
+            return moved
+        bound = (self.options.tightness_clamp * reconstruction).clamp(min=SMALLEST_CLAMP)
+        bound = bound if self.options.tightness_clamp_gradient else bound.detach()
+        return bound * torch.tanh(moved / bound)
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:
         difference = (a - b).flatten(1)

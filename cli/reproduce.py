@@ -1,0 +1,119 @@
+"""`naign reproduce`: the paper's claims, one command each."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from naign_cli.guard import Mistake, guarded
+from naign_cli.output import notes, print_files, print_json, print_table, results
+
+ALL, REPORT = "all", "report"
+
+
+def _claims(incomplete: str) -> list[str]:
+    from naign_ext.reproduce.claims import CLAIMS
+
+    return [name for name in [*CLAIMS, ALL, REPORT] if name.startswith(incomplete)]
+
+
+@guarded
+def reproduce(
+    claim: Annotated[
+        str,
+        typer.Argument(
+            metavar="CLAIM",
+            help="trimodal, modes2d, fld-over-training, faces, distance-field, energy-density, ood, restoration, "
+            "few-shot, stability, or all; report writes the page again from the JSON files.",
+            autocompletion=_claims,
+        ),
+    ],
+    *,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds of every method; default 5, quick 2.")
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Short training and few seeds: tries the commands, proves nothing."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where runs are kept and reused; default runs/reproduce, or runs/reproduce-quick.",
+        ),
+    ] = None,
+    results_: Annotated[
+        Path | None,
+        typer.Option("--results", metavar="DIR", help="Where JSON and figures go; default DIR/results."),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs trained at a time, a thread each; default: one a processor."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; CUDA takes one run at a time.")] = "cpu",
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Train NAIGN, IGN and trivial baselines, compare them, draw the figure, and say whether the claim holds.
+
+    Runs are kept by a hash of their configuration: a second call continues where the first stopped, and claims
+    share runs.
+    """
+    from naign_ext.reproduce.claims import CLAIMS
+    from naign_ext.reproduce.effort import FULL, QUICK
+    from naign_ext.reproduce.results import read_results, reproduce_claim, write_page
+    from naign_ext.reproduce.study import Study
+
+    root = out or Path("runs") / ("reproduce-quick" if quick else "reproduce")
+    folder = results_ or root / "results"
+    if claim == REPORT:
+        if not read_results(folder):
+            raise Mistake(
+                f"report: no results in {folder}; run a claim first, or name the folder with --results"
+            )
+        print_files([write_page(folder)])
+        return
+    if claim not in (*CLAIMS, ALL):
+        raise Mistake(f"claim: expected one of {', '.join([*CLAIMS, ALL, REPORT])}, got {claim!r}")
+    effort = QUICK if quick else FULL
+    effort = effort if seeds is None else replace(effort, seeds=seeds)
+    workers = 1 if device != "cpu" else jobs or len(os.sched_getaffinity(0))
+    found = []
+    with notes().status(claim) as status:
+
+        def say(line: str) -> None:
+            status.update(line)
+            if not notes().is_terminal:
+                notes().print(line, markup=False)
+
+        study = Study(root, effort, workers, device, say)
+        for name in CLAIMS if claim == ALL else [claim]:
+            outcome = reproduce_claim(CLAIMS[name], study, folder)
+            found.append(outcome.result)
+            if not json:
+                print_claim(outcome.result)
+                print_files(outcome.files)
+                results().print()
+    if json:
+        print_json(found[0] if claim != ALL else found)
+
+
+def print_claim(result: Mapping[str, Any]) -> None:
+    """The claim, its figures as mean [min, max], and the verdicts."""
+    from naign_ext.reproduce.methods import METHODS, NAIGN
+    from naign_ext.reproduce.results import table_rows
+
+    console = results()
+    console.print(f"[bold]{result['title']}[/] ({result['source']}): {result['sentence']}")
+    console.print(result["effort"]["in_words"], style="dim")
+    columns = ["data", "figure", "", *(m.label for m in METHODS.values()), "best trivial", "against IGN"]
+    print_table("", columns, table_rows(result), numbers=[m.label for m in METHODS.values()])
+    for against, words in (("ign", "against IGN"), ("trivial", "against trivial baselines")):
+        for method in NAIGN:
+            verdict = result["verdicts"][against][method]
+            counts = ", ".join(f"{n} {v}" for v, n in verdict["comparisons"].items())
+            console.print(
+                f"{METHODS[method].label}, {words}: [bold]{verdict['verdict']}[/] ({counts or 'nothing'})"
+            )

@@ -1,0 +1,60 @@
+"""Restorers without a network: total variation denoising and the nearest training image."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from naign_ext.data import Dataset, corrupt
+from naign_ext.metrics.evaluate import RESTORATIONS, compare
+from naign_ext.metrics.rows import subset
+from naign_ext.ops import imle_knn
+
+TV_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+MOST_TUNED, MOST_RESTORED = 64, 500
+
+
+def restoration_baselines(dataset: Dataset, seed: int) -> dict[str, float]:
+    """Gain in dB on every corruption of held-out images: keys restore_CORRUPTION_tv_gain and _nearest_gain.
+
+    tv: total variation denoising (Chambolle), its weight the best of six on corrupted training images, and no
+    denoising one of the choices. nearest: the training image nearest to the corrupted one.
+    """
+    clean, train = subset(dataset.heldout, MOST_RESTORED, seed), subset(dataset.train, MOST_TUNED, seed)
+    found: dict[str, float] = {}
+    for name, kind, strength in RESTORATIONS if len(clean) else ():
+        corrupted = corrupt(clean, kind, seed=seed, strength=strength)[0]
+        spoilt = corrupt(train, kind, seed=seed + 1, strength=strength)[0]
+        restorers: dict[str, Callable[[Tensor], Tensor]] = {
+            "tv": best_tv(train, spoilt),
+            "nearest": lambda x: nearest_image(dataset.train, x),
+        }
+        for restorer, restore in restorers.items():
+            found[f"restore_{name}_{restorer}_gain"] = compare(clean, corrupted, restore(corrupted))["gain"]
+    return found
+
+
+def best_tv(clean: Tensor, corrupted: Tensor) -> Callable[[Tensor], Tensor]:
+    """The denoiser of TV_WEIGHTS, or none, that brings corrupted (N, C, H, W) nearest to clean in mean square."""
+    candidates = [0.0, *TV_WEIGHTS]
+    errors = [float((denoise_tv(corrupted, weight) - clean).square().mean()) for weight in candidates]
+    weight = candidates[errors.index(min(errors))]
+    return lambda x: denoise_tv(x, weight)
+
+
+def denoise_tv(images: Tensor, weight: float) -> Tensor:
+    """Total variation denoising of images (N, C, H, W); weight 0 returns them."""
+    from skimage import restoration
+
+    if weight == 0:
+        return images
+    denoise: Any = restoration.denoise_tv_chambolle
+    pictures = images.detach().cpu().double().numpy()
+    restored = [denoise(picture, weight=weight, channel_axis=0) for picture in pictures]
+    return torch.stack([torch.from_numpy(r) for r in restored]).to(images)
+
+
+def nearest_image(train: Tensor, x: Tensor) -> Tensor:
+    """For each of x (n, ...) the nearest of train (N, ...)."""
+    return train[imle_knn(x.flatten(1), train.flatten(1)).indices[:, 0]]

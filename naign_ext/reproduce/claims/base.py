@@ -1,0 +1,36 @@
+"""A claim as plain data, with how its runs are collected and its figure drawn."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from naign_ext.reproduce.study import Evidence, Study
+
+Result = Mapping[str, Any]
+"""What :func:`naign_ext.reproduce.study.summarise` made of the evidence."""
+
+
+def train_on_each(study: Study, claim: "Claim") -> Evidence:
+    """Every method on each of the claim's data sets."""
+    return Evidence({dataset: study.runs(dataset) for dataset in claim.datasets})
+
+
+@dataclass(frozen=True)
+class Claim:
+    """name: on the command line. source: where the paper makes it. sentence: what is claimed.
+
+    figures: keys that are compared between methods, on each data set that has them; shown: keys only reported.
+    caption: what the figure shows. draw: writes PATH.png and PATH.pdf.
+    """
+
+    name: str
+    source: str
+    title: str
+    sentence: str
+    datasets: tuple[str, ...]
+    figures: tuple[str, ...]
+    caption: str
+    draw: Callable[[Study, Evidence, Result, Path], None]
+    shown: tuple[str, ...] = ()
+    collect: Callable[[Study, "Claim"], Evidence] = train_on_each

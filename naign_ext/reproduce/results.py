@@ -1,0 +1,225 @@
+"""What a reproduction leaves: a JSON file and a figure for each claim, and one page of tables over all of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from naign_ext.reproduce.claims import CLAIMS, Claim
+from naign_ext.reproduce.methods import METHODS, NAIGN, RIVALS
+from naign_ext.reproduce.study import Study, summarise, write_json
+from naign_ext.reproduce.verdict import RULE, better_rival, spread
+from naign_ext.reproduce.vocabulary import about, baseline_words
+
+SEARCHES = "ign-search.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A claim's result as in its JSON file, and the files written."""
+
+    result: dict[str, Any]
+    files: list[Path]
+
+
+def reproduce_claim(claim: Claim, study: Study, results: Path) -> Outcome:
+    """Train what is missing, judge, draw, and write RESULTS/CLAIM.json, .png and .pdf and the page."""
+    evidence = claim.collect(study, claim)
+    result = summarise(claim, study, evidence, figures=claim.figures, shown=claim.shown)
+    study.say(f"drawing {claim.name}")
+    picture = results / claim.name
+    claim.draw(study, evidence, result, picture)
+    result["pictures"] = sorted(p.name for p in results.glob(f"{claim.name}*.png") if _belongs(p, claim))
+    result["caption"] = claim.caption
+    write_json(results / f"{claim.name}.json", result)
+    _keep_searches(study, results)
+    page = write_page(results)
+    pictures = [results / name for name in result["pictures"]]
+    return Outcome(result, [results / f"{claim.name}.json", *pictures, page])
+
+
+def _belongs(picture: Path, claim: Claim) -> bool:
+    return max((n for n in CLAIMS if picture.stem.startswith(n)), key=len) == claim.name
+
+
+def _keep_searches(study: Study, results: Path) -> None:
+    """Add this study's searches of IGN's settings to RESULTS/ign-search.json."""
+    file = results / SEARCHES
+    known = json.loads(file.read_text(encoding="ascii")) if file.is_file() else {}
+    for dataset, search in study.searches.items():
+        known[dataset] = {"effort": study.effort.in_words, **search}
+    write_json(file, dict(sorted(known.items())))
+
+
+def read_results(results: Path) -> list[dict[str, Any]]:
+    """The results there are, in the order of the claims."""
+    files = [results / f"{name}.json" for name in CLAIMS]
+    return [json.loads(file.read_text(encoding="ascii")) for file in files if file.is_file()]
+
+
+def write_page(results: Path) -> Path:
+    """RESULTS.md beside the folder: verdicts, figures and tables of every claim that has a JSON file in it."""
+    page = results.with_name(f"{results.name}.md")
+    found = read_results(results)
+    sections = [_head(found), *(_section(result, results.name) for result in found), _cost(found)]
+    if (results / SEARCHES).is_file():
+        sections.append(_searches(json.loads((results / SEARCHES).read_text(encoding="ascii")), results.name))
+    page.write_text("\n\n".join(sections) + "\n", encoding="ascii")
+    return page
+
+
+def _head(found: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        "# The claims of arXiv 2511.02614, reproduced",
+        "",
+        "Written by `naign reproduce`; do not edit. Every number is the mean over seeds with [smallest, largest]. "
+        "Seeds, their data and splits were used for no choice; figures are of the test part of the held-out data, "
+        "checkpoints were chosen on its validation part (docs/reproduction.md).",
+        "",
+        "| " + " | ".join(("claim", "paper", *_verdict_heads())) + " |",
+        "|" + "---|" * (2 + len(_verdict_heads())),
+    ]
+    for result in found:
+        cells = [
+            f"[{result['title']}](#{_anchor(result['title'])})",
+            result["source"],
+            *(_verdict(result, method, against) for against in ("ign", "trivial") for method in NAIGN),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", RULE]
+    for text in sorted({r["effort"]["in_words"] for r in found}):
+        lines += ["", f"Effort: {text}."]
+    return "\n".join(lines)
+
+
+def _verdict_heads() -> list[str]:
+    return [
+        f"{METHODS[m].label} against {words}" for words in ("IGN", "the best trivial baseline") for m in NAIGN
+    ]
+
+
+def _verdict(result: Mapping[str, Any], method: str, against: str) -> str:
+    found = result["verdicts"][against][method]
+    counts = ", ".join(f"{n} {v}" for v, n in found["comparisons"].items())
+    return f"**{found['verdict']}** ({counts})" if counts else "-"
+
+
+def _anchor(title: str) -> str:
+    return "".join(c for c in title.lower() if c.isalnum() or c in " -").replace(" ", "-")
+
+
+def _section(result: Mapping[str, Any], folder: str) -> str:
+    lines = [f"## {result['title']}", "", f"{result['sentence']} ({result['source']})", ""]
+    for name in result["pictures"]:
+        lines += [f"![{result['title']}]({folder}/{name})", ""]
+    lines += [result["caption"], ""]
+    heads = [
+        "data",
+        "figure",
+        "",
+        *(METHODS[m].label for m in METHODS),
+        "best trivial",
+        "paper / best against IGN",
+    ]
+    lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines += [_row(*row) for row in table_rows(result)]
+    environment = result["environment"]
+    lines += [
+        "",
+        f"{environment['date'][:10]}, {environment['processor']}, torch {environment['torch']}, commit "
+        f"{environment['commit']}, seeds {result['seeds'][0]} to {result['seeds'][-1]}; "
+        f"`{folder}/{result['claim']}.json` holds every value.",
+    ]
+    return "\n".join(lines)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def table_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each data set and figure: its name, direction, every method, the best trivial baseline, verdicts."""
+    rows = []
+    for dataset, of_methods in result["figures"].items():
+        keys = list(dict.fromkeys(key for series in of_methods.values() for key in series))
+        for key in keys:
+            figure = about(key)
+            values = [_cell(of_methods.get(method, {}).get(key, [])) for method in METHODS]
+            verdicts = [
+                c["verdict"]
+                for method in NAIGN
+                for c in result["comparisons"]
+                if (c["dataset"], c["figure"], c["method"], c["against"]) == (dataset, key, method, "ign")
+            ]
+            direction = {"lower": "lower is better", "higher": "higher is better", "closer": "1 is best"}
+            rows.append(
+                [
+                    dataset,
+                    figure.title,
+                    direction.get(figure.better, ""),
+                    *values,
+                    _best_trivial(result, dataset, key, figure.better),
+                    " / ".join(verdicts),
+                ]
+            )
+    return rows
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    present = [v for v in values if v is not None]
+    missing = len(values) - len(present)
+    return spread(present) + (f" ({missing} without)" if missing and present else "")
+
+
+def _best_trivial(result: Mapping[str, Any], dataset: str, key: str, better: str) -> str:
+    baselines = result["trivial"].get(dataset, {}).get(key, {})
+    if better == "-" or not baselines:
+        return ""
+    best = better_rival(list(baselines.values()), better)
+    name = next(name for name, values in baselines.items() if values is best)
+    return f"{spread(best)} ({baseline_words(key, name)})"
+
+
+def _cost(found: Sequence[Mapping[str, Any]]) -> str:
+    """Milliseconds of an update by stage, from the runs of the results."""
+    stages = ("generation", "search", "loss", "backward", "update")
+    lines = [
+        "## What an update costs",
+        "",
+        "Milliseconds by stage, medians of the first seed's run, as they were on the machine that was training.",
+        "",
+        "| data | method | updates | " + " | ".join(stages) + " | together |",
+        "|" + "---|" * (4 + len(stages)),
+    ]
+    seen = set()
+    for result in found:
+        for dataset, of_methods in result["runs"].items():
+            for method, facts in of_methods.items():
+                if (dataset, method) in seen or method not in (*NAIGN, *RIVALS) or not facts["cost"]:
+                    continue
+                seen.add((dataset, method))
+                parts = [1e3 * facts["cost"].get(stage, 0.0) for stage in stages]
+                cells = [f"{v:.2f}" for v in (*parts, sum(parts))]
+                lines.append(_row(dataset, METHODS[method].label, str(facts["updates"]), *cells))
+    return "\n".join(lines)
+
+
+def _searches(searches: Mapping[str, Any], folder: str) -> str:
+    lines = [
+        "## How IGN was tuned",
+        "",
+        f"Settings that won, by mean rank over the figures named, on seeds reported nowhere; `{folder}/{SEARCHES}` "
+        "holds every candidate.",
+        "",
+        "| data | candidates | decided by | chosen | mean rank |",
+        "|---|---|---|---|---|",
+    ]
+    for dataset, search in searches.items():
+        chosen = search["candidates"][search["chosen"]]
+        settings = ", ".join(f"`{key}={value}`" for key, value in chosen["settings"].items())
+        figures = ", ".join(about(key).title for key in search["decided_by"])
+        lines.append(
+            _row(dataset, str(len(search["candidates"])), figures, settings, f"{chosen['mean_rank']:.2f}")
+        )
+    return "\n".join(lines)

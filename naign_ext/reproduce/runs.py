@@ -1,0 +1,292 @@
+"""Trained and judged runs, each in a folder named by a hash of what determines it, reused when it is there."""
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from naign_ext.data import Dataset
+from naign_ext.metrics import PARTS, evaluate
+from naign_ext.metrics.evaluate import Part
+from naign_ext.projector import Projector
+from naign_ext.reproduce.baselines import restoration_baselines
+from naign_ext.training.checkpoint import checkpoint_paths, load_checkpoint
+from naign_ext.training.config import TrainConfig
+from naign_ext.training.data import load_configured
+from naign_ext.training.log import read_metrics
+from naign_ext.training.progress import Progress
+from naign_ext.training.trainer import NonFiniteLossError, resume, train
+
+REVISION = 1
+"""Raise it when training or judging changes so much that finished runs must not be reused."""
+
+JUDGE_SEED = 0
+CURVE_SAMPLES = 1000
+_CURVE_PARTS: tuple[Part, ...] = ("samples",)
+_UNHASHED = ("log", "data_parameters", "device", "data_root", "preset")
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to train and judge.
+
+    anchors: also judge the trivial baselines of its data. judged_on_all: against the whole training set, where the
+    run was trained on a part of it. curve: judge the samples at every checkpoint too.
+    """
+
+    config: TrainConfig
+    anchors: bool = False
+    judged_on_all: bool = False
+    curve: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. status diverged: a loss or gradient was not finite; then there are no figures.
+
+    seconds_per_update: of the update alone, without validation, checkpoints and judging.
+    curve: figures of the samples at each checkpoint, with their "step".
+    """
+
+    folder: Path
+    config: TrainConfig
+    status: Literal["completed", "diverged"]
+    seconds_per_update: float
+    figures: Figures
+    curve: list[Figures] = field(default_factory=list)
+
+    def projector(self) -> Projector:
+        """The f that was judged."""
+        return Projector.load(self.folder, "cpu")
+
+
+class InterruptedRunError(KeyboardInterrupt):
+    """A run was stopped by a signal; it is saved and continues at the next call."""
+
+
+def run_name(config: TrainConfig) -> str:
+    """Folder name: data set, objective, and a hash of all that determines the weights."""
+    values = config.model_dump(mode="json", exclude=set(_UNHASHED))
+    text = json.dumps({"revision": REVISION, **values}, sort_keys=True)
+    safe = "".join(c if c.isalnum() else "-" for c in config.dataset)[-40:]
+    return f"{safe}-{config.objective.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def carry_out_all(jobs: Sequence[Job], root: Path, *, workers: int, say: Callable[[str], None]) -> list[Run]:
+    """The runs of the jobs, in their order; equal jobs are carried out once, unfinished runs continued.
+
+    workers: processes, one thread each; 1 stays in this process, with its threads.
+    """
+    unique = {(run_name(job.config), job.judged_on_all): job for job in sorted(jobs, key=lambda j: j.anchors)}
+    missing = {key: job for key, job in unique.items() if not is_finished(job, root)}
+    found: dict[tuple[str, bool], Run] = {}
+    if missing:
+        say(f"{len(missing)} of {len(unique)} runs to train or judge")
+    if workers > 1 and len(missing) > 1:
+        found |= _in_processes(missing, root, workers, say)
+    for key, job in unique.items():
+        if key not in found:
+            if key in missing:
+                say(f"training {key[0]}")
+            found[key] = carry_out(job, root)
+    return [found[(run_name(job.config), job.judged_on_all)] for job in jobs]
+
+
+def _in_processes(
+    missing: dict[tuple[str, bool], Job], root: Path, workers: int, say: Callable[[str], None]
+) -> dict[tuple[str, bool], Run]:
+    found = {}
+    # Two jobs that share a folder must not run at once: the second judges what the first has trained.
+    first = {name: (name, on_all) for name, on_all in reversed(list(missing))}
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
+    try:
+        futures = {pool.submit(carry_out, missing[key], root): key for key in first.values()}
+        for number, future in enumerate(as_completed(futures), start=1):
+            found[futures[future]] = future.result()
+            say(f"{number}/{len(futures)} {futures[future][0]}")
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return found
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def is_finished(job: Job, root: Path) -> bool:
+    """Whether the job's run is trained and judged."""
+    folder = root / run_name(job.config)
+    outcome = _read_json(folder / "outcome.json")
+    if outcome is None:
+        return False
+    judged = _read_json(folder / _judgement_file(job))
+    return outcome["status"] == "diverged" or (judged is not None and (judged["anchors"] or not job.anchors))
+
+
+def carry_out(job: Job, root: Path) -> Run:
+    """Train, judge, or read what is there already."""
+    folder = root / run_name(job.config)
+    outcome = _read_json(folder / "outcome.json") or _train(job, folder)
+    figures: Figures = {}
+    if outcome["status"] == "completed":
+        judged = _read_json(folder / _judgement_file(job))
+        if judged is None or (job.anchors and not judged["anchors"]):
+            judged = {"anchors": job.anchors, "figures": judge(job, folder)}
+            _write_json(folder / _judgement_file(job), judged)
+        figures = judged["figures"]
+    return Run(
+        folder,
+        job.config,
+        outcome["status"],
+        outcome["seconds_per_update"],
+        figures,
+        read_curve(folder),
+    )
+
+
+def judge(job: Job, folder: Path) -> Figures:
+    """All figures of the run's best checkpoint on the test part of its data."""
+    projector = Projector.load(folder, "cpu")
+    dataset = judged_data(job.config, judged_on_all=job.judged_on_all)
+    parts = [part for part in PARTS if part != "anchors" or job.anchors]
+    try:
+        figures = evaluate(
+            projector.f, dataset, seed=JUDGE_SEED, latent_scale=projector.latent_scale, parts=parts
+        )
+    except ValueError as error:
+        if "finite" not in str(error):
+            raise
+        return {}
+    if job.anchors and dataset.kind == "image":
+        figures |= restoration_baselines(dataset, JUDGE_SEED)
+    return {key: value for key, value in figures.items() if math.isfinite(value)}
+
+
+def judged_data(config: TrainConfig, *, judged_on_all: bool = False) -> Dataset:
+    """The data a run is judged on: held-out rows that chose nothing."""
+    if judged_on_all:
+        config = config.model_copy(update={"train_rows": None})
+    return load_configured(config).for_test()
+
+
+def _train(job: Job, folder: Path) -> dict[str, Any]:
+    progress = _Curve(job, folder) if job.curve else Progress()
+    started = (folder / "config.yaml").is_file()
+    try:
+        result = (
+            resume(folder, progress=progress) if started else train(job.config, folder, progress=progress)
+        )
+    except NonFiniteLossError as error:
+        outcome = {"status": "diverged", "step": error.step, "term": error.term}
+    else:
+        if result.status == "interrupted":
+            raise InterruptedRunError
+        outcome = {"status": "completed", "step": result.step, "seconds": round(result.seconds, 3)}
+    outcome["seconds_per_update"] = seconds_per_update(folder)
+    _write_json(folder / "outcome.json", outcome)
+    _keep_judged_checkpoint(folder)
+    return outcome
+
+
+def seconds_per_update(run: Path) -> float:
+    """Median over the run's records of an update's seconds; the first record, of a cold machine, is left out."""
+    totals = [sum(r["cost"].values()) for r in read_metrics(run) if r.get("kind") == "train" and "cost" in r]
+    kept = totals[1:] or totals
+    return statistics.median(kept) if kept else math.nan
+
+
+def mean_cost(run: Path) -> dict[str, float]:
+    """Seconds of an update by stage: medians over the run's records, the first left out."""
+    costs = [r["cost"] for r in read_metrics(run) if r.get("kind") == "train" and "cost" in r]
+    costs = costs[1:] or costs
+    return {stage: statistics.median(c.get(stage, 0.0) for c in costs) for stage in (costs or [{}])[0]}
+
+
+class _Curve(Progress):
+    """Judges the samples at every checkpoint and keeps the figures in curve.jsonl, one line a step."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self._dataset = judged_data(job.config)
+        self._file = folder / "curve.jsonl"
+
+    def wrote(self, kind: str, path: Path) -> None:
+        """See :meth:`Progress.wrote`."""
+        if kind != "checkpoint":
+            return
+        checkpoint = load_checkpoint(path)
+        try:
+            figures = evaluate(
+                checkpoint.build(),
+                self._dataset,
+                seed=JUDGE_SEED,
+                samples=CURVE_SAMPLES,
+                latent_scale=checkpoint.latent_scale,
+                parts=_CURVE_PARTS,
+            )
+        except ValueError as error:
+            if "finite" not in str(error):
+                raise
+            figures = {}
+        with self._file.open("a", encoding="ascii") as file:
+            file.write(json.dumps({"step": checkpoint.step, **_finite(figures)}) + "\n")
+
+
+def read_curve(folder: Path) -> list[Figures]:
+    """The figures at each checkpoint, by step; of a step that was judged twice the last."""
+    file = folder / "curve.jsonl"
+    if not file.is_file():
+        return []
+    by_step: dict[float, Figures] = {}
+    for line in file.read_text(encoding="ascii").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        by_step[record["step"]] = record
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _keep_judged_checkpoint(folder: Path) -> None:
+    """Remove all checkpoints but the judged one: a finished run is not trained on, and there are hundreds."""
+    paths = checkpoint_paths(folder)
+    if not paths:
+        return
+    best = load_checkpoint(folder, "best").path
+    for path in paths:
+        if path != best:
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
+
+
+def _judgement_file(job: Job) -> str:
+    return "figures-all.json" if job.judged_on_all else "figures.json"
+
+
+def _finite(figures: Figures) -> Figures:
+    return {key: value for key, value in figures.items() if math.isfinite(value)}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    value: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
+    return value
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Whole or not at all, so that a crash leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="ascii")
+    temporary.replace(path)

@@ -1,0 +1,308 @@
+"""A reproduction under way: which runs a claim needs, and what comes of them as plain data."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from naign_ext import __version__
+from naign_ext.data.registry import describe_datasets
+from naign_ext.reproduce import methods, tuning, verdict
+from naign_ext.reproduce.effort import Effort
+from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, NAIGN, PLAIN, RIVALS, Settings
+from naign_ext.reproduce.runs import Job, Run, carry_out_all, mean_cost
+from naign_ext.reproduce.vocabulary import about, trivial_figures
+
+SCHEMA = 1
+Runs = dict[str, list[Run]]
+"""By method, one run a seed."""
+
+Series = dict[str, list[float | None]]
+"""By figure, one value a seed; None where the run has none."""
+
+
+@dataclass
+class Evidence:
+    """All runs of a claim: by data set (or variant of one, such as a number of images), by method.
+
+    own: figures that the claim computed itself from several runs, by data set and method. extra: JSON-able data
+    that its figure needs and that is not a run's.
+    """
+
+    runs: dict[str, Runs] = field(default_factory=dict)
+    own: dict[str, dict[str, Series]] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Study:
+    """Where runs are kept, how much is trained, by how many processes; say receives a line at each stage."""
+
+    root: Path
+    effort: Effort
+    workers: int = 1
+    device: str = "cpu"
+    say: Callable[[str], None] = lambda line: None
+    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def runs(self, dataset: str, names: Iterable[str] = tuple(METHODS), **options: Any) -> Runs:
+        """The runs of the methods on a data set, trained, judged, one for each final seed.
+
+        options: of :func:`naign_ext.reproduce.methods.method_config`: steps, changes.
+        """
+        wanted = list(names)
+        found: Runs = {}
+        prompt = [name for name in wanted if name != IGN_SECONDS]
+        jobs = {name: self._jobs(name, dataset, **options) for name in prompt}
+        done = self.carry_out([job for name in prompt for job in jobs[name]])
+        for name in prompt:
+            found[name], done = done[: len(jobs[name])], done[len(jobs[name]) :]
+        if IGN_SECONDS in wanted:
+            steps = self._steps_in_equal_time(found[BEST], found[IGN])
+            found[IGN_SECONDS] = self.carry_out(
+                self._jobs(IGN_SECONDS, dataset, **{**options, "steps": steps})
+            )
+        return {name: found[name] for name in wanted}
+
+    def carry_out(self, jobs: Sequence[Job]) -> list[Run]:
+        """The runs of any jobs."""
+        return carry_out_all(jobs, self.root / "runs", workers=self.workers, say=self.say)
+
+    def ign_settings(self, dataset: str) -> Settings:
+        """The settings of IGN that the search on the tuning seeds chose for a data set; searched once."""
+        if dataset not in self.searches:
+            kind = "image" if dataset in _image_names() else "vector"
+            candidates = methods.ign_candidates(kind)[: self.effort.candidates]
+            self.say(f"searching IGN's settings on {dataset}: {len(candidates)} candidates")
+            seeds = self.effort.search_seeds
+            jobs = [
+                Job(
+                    methods.method_config(
+                        IGN, dataset, seed=seed, effort=self.effort, ign=candidate, device=self.device
+                    )
+                )
+                for candidate in candidates
+                for seed in seeds
+            ]
+            runs = self.carry_out(jobs)
+            grouped = [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
+            self.searches[dataset] = tuning.choose(candidates, grouped)
+        search = self.searches[dataset]
+        settings: Settings = search["candidates"][search["chosen"]]["settings"]
+        return settings
+
+    def job(self, method: str, dataset: str, seed: int, **options: Any) -> Job:
+        """The job of a method on a data set with a seed; fields of Job among the options are taken out."""
+        fields = {k: options.pop(k) for k in ("anchors", "judged_on_all", "curve") if k in options}
+        ign = self.ign_settings(dataset) if method in RIVALS else None
+        config = methods.method_config(
+            method, dataset, seed=seed, effort=self.effort, ign=ign, device=self.device, **options
+        )
+        image = dataset in _image_names()
+        return Job(config, **{"anchors": method == BEST, "curve": image, **fields})
+
+    def _jobs(self, method: str, dataset: str, **options: Any) -> list[Job]:
+        return [self.job(method, dataset, seed, **options) for seed in self.effort.final_seeds]
+
+    @staticmethod
+    def _steps_in_equal_time(ours: Sequence[Run], theirs: Sequence[Run]) -> int:
+        """Updates that IGN makes in NAIGN's time, in two digits, from the stored costs of finished runs."""
+        steps = ours[0].config.steps
+        costs = [statistics.median(r.seconds_per_update for r in runs) for runs in (ours, theirs)]
+        wanted = steps * costs[0] / costs[1]
+        return max(10, int(float(f"{wanted:.2g}")))
+
+
+def _image_names() -> set[str]:
+    return {info.name for info in describe_datasets() if info.kind == "image"}
+
+
+def summarise(
+    claim: Any, study: Study, evidence: Evidence, *, figures: Sequence[str], shown: Sequence[str]
+) -> dict[str, Any]:
+    """A claim's outcome as JSON-able data: every figure of every seed, baselines, comparisons, verdicts.
+
+    figures: those that are compared, in order; shown: those only reported.
+    """
+    series: dict[str, dict[str, Series]] = {}
+    trivial: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for dataset, runs in evidence.runs.items():
+        keys = [
+            key for key in (*figures, *shown) if any(key in r.figures for rs in runs.values() for r in rs)
+        ]
+        series[dataset] = {
+            name: {key: [run.figures.get(key) for run in of_method] for key in keys}
+            for name, of_method in runs.items()
+        }
+        trivial[dataset] = _trivial(runs, keys)
+    for dataset, own in evidence.own.items():
+        for name, values in own.items():
+            series.setdefault(dataset, {}).setdefault(name, {}).update(values)
+    comparisons = [
+        comparison
+        for dataset, of_methods in series.items()
+        for key in figures
+        for comparison in _compare(dataset, key, of_methods, trivial.get(dataset, {}).get(key, {}))
+    ]
+    return {
+        "schema": SCHEMA,
+        "claim": claim.name,
+        "source": claim.source,
+        "title": claim.title,
+        "sentence": claim.sentence,
+        "effort": asdict(study.effort) | {"in_words": study.effort.in_words},
+        "seeds": study.effort.final_seeds,
+        "environment": environment(),
+        "rule": verdict.RULE,
+        "figures": series,
+        "trivial": trivial,
+        "runs": {d: {n: _facts(rs) for n, rs in runs.items()} for d, runs in evidence.runs.items()},
+        "comparisons": comparisons,
+        "verdicts": {
+            against: {name: _overall(comparisons, name, against) for name in NAIGN}
+            for against in ("ign", "trivial")
+        },
+        "extra": evidence.extra,
+    }
+
+
+def _trivial(runs: Mapping[str, Sequence[Run]], keys: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Per figure and baseline, one value a seed, from the runs that were judged with anchors."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in runs.get(BEST, []):
+        for key in keys:
+            for name, value in trivial_figures(key, run.figures).items():
+                found.setdefault(key, {}).setdefault(name, []).append(value)
+    return found
+
+
+def _compare(
+    dataset: str,
+    key: str,
+    series: Mapping[str, Series],
+    trivial: Mapping[str, Sequence[float]],
+) -> list[dict[str, Any]]:
+    better = about(key).better
+    if not any(key in of_method for of_method in series.values()) or better == "-":
+        return []
+    rivals = [_present(series.get(name, {}).get(key, [])) for name in RIVALS]
+    against = {
+        "ign": verdict.better_rival(rivals, better),
+        "trivial": verdict.better_rival(list(trivial.values()), better),
+    }
+    names = {
+        "ign": next((n for n, r in zip(RIVALS, rivals, strict=True) if r is against["ign"]), None),
+        "trivial": next((n for n, r in trivial.items() if r is against["trivial"]), None),
+    }
+    rows = []
+    for method in NAIGN:
+        ours = series.get(method, {}).get(key, [])
+        for kind, theirs in against.items():
+            if theirs and ours:
+                # A seed of ours without the figure counts against us; one of the rival's is left out.
+                usable = _present(ours) if None not in ours else []
+                rows.append(
+                    {
+                        "dataset": dataset,
+                        "figure": key,
+                        "method": method,
+                        "against": kind,
+                        "rival": names[kind],
+                        "ours": verdict.spread(_present(ours)),
+                        "theirs": verdict.spread(theirs),
+                        "verdict": verdict.compare_seeds(usable, theirs, better),
+                    }
+                )
+    return rows
+
+
+def _present(values: Sequence[float | None]) -> list[float]:
+    return [v for v in values if v is not None]
+
+
+def _overall(comparisons: Sequence[Mapping[str, Any]], method: str, against: str) -> dict[str, Any]:
+    found = [c["verdict"] for c in comparisons if c["method"] == method and c["against"] == against]
+    counts = {v: found.count(v) for v in verdict.VERDICTS if v in found}
+    return {"verdict": verdict.worst(found), "comparisons": counts}
+
+
+def _facts(runs: Sequence[Run]) -> dict[str, Any]:
+    first = runs[0]
+    return {
+        "folders": [run.folder.name for run in runs],
+        "updates": first.config.steps,
+        "seconds_per_update": [run.seconds_per_update for run in runs],
+        "cost": mean_cost(first.folder),
+        "diverged": sum(run.status == "diverged" for run in runs),
+        "objective": first.config.objective.model_dump(mode="json"),
+        "lr": first.config.optimiser.lr,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions, commit and date."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "naign": __version__,
+        "torch": str(torch.__version__),
+        "versions": {name: metadata.version(name) for name in ("numpy", "scipy", "scikit-image")},
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _commit() -> str | None:
+    """The git commit of the source tree, '+' appended where it has changes; None outside a checkout."""
+    where = Path(__file__).parent
+    try:
+        head, changes = (
+            subprocess.run(
+                ["git", *command], cwd=where, capture_output=True, text=True, check=True, timeout=20
+            ).stdout.strip()
+            for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if changes else "")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Indented JSON in ASCII, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="ascii")
+    temporary.replace(path)
+
+
+__all__ = [
+    "BEST",
+    "IGN",
+    "IGN_SECONDS",
+    "PLAIN",
+    "Evidence",
+    "Study",
+    "environment",
+    "summarise",
+    "write_json",
+]
