@@ -57,11 +57,11 @@ class Ign(Objective):
         c   = tightness_clamp d(f(x), x), the row's own; tightness_clamp 0: L_t = mean -d(f(y), y)
 
     Tightness and idempotence pull the same quantity both ways through different paths, which is the
-    adversarial part. With the clamp the identity is a minimum, for c is 0 there. Gradient through c rewards a larger reconstruction error; it needs
-    a_t tightness_clamp < a_r to be outweighed, and without tightness_clamp_gradient c is constant. The paper's
-    short listing has squares, weights 1, 1, .1 and no clamp; the long form here is its experiments'. Latents are
-    plain Gaussian, not shaped by the data's spectrum as in its image experiments, so that samples are drawn as
-    for every other objective.
+    adversarial part. With the clamp the identity is a minimum, for c is 0 there. Gradient through c rewards a
+    larger reconstruction error; it needs a_t tightness_clamp < a_r to be outweighed, and without
+    tightness_clamp_gradient c is constant. The paper's short listing has squares, weights 1, 1, .1 and no clamp;
+    the long form here is its experiments'. Latents are plain Gaussian, not shaped by the data's spectrum as in
+    its image experiments, so that samples are drawn as for every other objective.
 
     f(x), f(z) and the inputs of the repair terms pass f in one call (see :func:`apply_together`). The second
     applications use the current running statistics' copies and leave f's own alone. ``vary`` acts on x, as in
@@ -118,7 +118,8 @@ class Ign(Objective):
             return moved
         bound = (self.options.tightness_clamp * reconstruction).clamp(min=SMALLEST_CLAMP)
         bound = bound if self.options.tightness_clamp_gradient else bound.detach()
-        return bound * torch.tanh(moved / bound)
+        clamped: Tensor = bound * torch.tanh(moved / bound)
+        return clamped
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:
         difference = (a - b).flatten(1)

@@ -53,8 +53,9 @@ def _true(axis: "Axes", run: Run) -> None:
     draws = dataset.sample_truth(200_000, 3)
     if draws.shape[1] == 1:
         axis.hist(
-            draws[:, 0].numpy(), 260, (-6.5, 6.5), color=drawing.FAINT, density=True, histtype="stepfilled"
-        )
+            draws[:, 0].numpy(), bins=260, range=(-6.5, 6.5), color=drawing.FAINT, density=True,
+            histtype="stepfilled",
+        )  # fmt: skip
         axis.set_xlim(-6.5, 6.5)
     else:
         counts = torch.histogramdd(draws, [_SIDE, _SIDE], range=[-_EDGE, _EDGE, -_EDGE, _EDGE]).hist
