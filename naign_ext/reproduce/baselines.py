@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from naign_ext.data import Dataset, corrupt
-from naign_ext.metrics.evaluate import RESTORATIONS, compare
+from naign_ext.metrics.restoration import RESTORATIONS, compare
 from naign_ext.metrics.rows import subset
 from naign_ext.ops import imle_knn
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,6 @@ import torch
 
 from naign_ext.data import Dataset
 from naign_ext.metrics import PARTS, evaluate
-from naign_ext.metrics.evaluate import Part
 from naign_ext.projector import Projector
 from naign_ext.reproduce.baselines import restoration_baselines
 from naign_ext.training.checkpoint import checkpoint_paths, load_checkpoint
@@ -30,8 +29,10 @@ REVISION = 1
 
 JUDGE_SEED = 0
 CURVE_SAMPLES = 1000
-_CURVE_PARTS: tuple[Part, ...] = ("samples",)
+_CURVE_PARTS = ("fld", "classes")
 _UNHASHED = ("log", "data_parameters", "device", "data_root", "preset")
+
+ALL_BUT_ANCHORS: tuple[str, ...] = tuple(part for part in PARTS if part != "anchors")
 
 Figures = dict[str, float]
 
@@ -40,12 +41,13 @@ Figures = dict[str, float]
 class Job:
     """A run to train and judge.
 
-    anchors: also judge the trivial baselines of its data. judged_on_all: against the whole training set, where the
+    parts: of :func:`naign_ext.metrics.evaluate`; with "anchors" the trivial baselines of its data are judged too.
+    judged_on_all: against the whole training set, where the
     run was trained on a part of it. curve: judge the samples at every checkpoint too.
     """
 
     config: TrainConfig
-    anchors: bool = False
+    parts: tuple[str, ...] = ALL_BUT_ANCHORS
     judged_on_all: bool = False
     curve: bool = False
 
@@ -87,7 +89,11 @@ def carry_out_all(jobs: Sequence[Job], root: Path, *, workers: int, say: Callabl
 
     workers: processes, one thread each; 1 stays in this process, with its threads.
     """
-    unique = {(run_name(job.config), job.judged_on_all): job for job in sorted(jobs, key=lambda j: j.anchors)}
+    unique: dict[tuple[str, bool], Job] = {}
+    for job in jobs:
+        key = (run_name(job.config), job.judged_on_all)
+        parts = (*unique[key].parts, *job.parts) if key in unique else job.parts
+        unique[key] = replace(job, parts=tuple(dict.fromkeys(parts)))
     missing = {key: job for key, job in unique.items() if not is_finished(job, root)}
     found: dict[tuple[str, bool], Run] = {}
     if missing:
@@ -140,34 +146,35 @@ def carry_out(job: Job, root: Path) -> Run:
     figures: Figures = {}
     if outcome["status"] == "completed":
         judged = _read_json(folder / _judgement_file(job))
-        if judged is None or (job.anchors and not judged["anchors"]):
-            judged = {"anchors": job.anchors, "figures": judge(job, folder)}
+        if judged is None or not set(job.parts) <= set(judged["parts"]):
+            known = judged or {"parts": []}
+            job = replace(job, parts=tuple(dict.fromkeys((*known["parts"], *job.parts))))
+            judged = {"parts": job.parts, "figures": judge(job, folder)}
             _write_json(folder / _judgement_file(job), judged)
         figures = judged["figures"]
     return Run(
         folder,
         job.config,
         outcome["status"],
-        outcome["seconds_per_update"],
+        math.nan if outcome["seconds_per_update"] is None else outcome["seconds_per_update"],
         figures,
         read_curve(folder),
     )
 
 
 def judge(job: Job, folder: Path) -> Figures:
-    """All figures of the run's best checkpoint on the test part of its data."""
+    """The figures of the run's best checkpoint on the test part of its data."""
     projector = Projector.load(folder, "cpu")
     dataset = judged_data(job.config, judged_on_all=job.judged_on_all)
-    parts = [part for part in PARTS if part != "anchors" or job.anchors]
     try:
         figures = evaluate(
-            projector.f, dataset, seed=JUDGE_SEED, latent_scale=projector.latent_scale, parts=parts
+            projector.f, dataset, seed=JUDGE_SEED, latent_scale=projector.latent_scale, parts=job.parts
         )
     except ValueError as error:
         if "finite" not in str(error):
             raise
         return {}
-    if job.anchors and dataset.kind == "image":
+    if {"anchors", "restoration"} <= set(job.parts) and dataset.kind == "image":
         figures |= restoration_baselines(dataset, JUDGE_SEED)
     return {key: value for key, value in figures.items() if math.isfinite(value)}
 
@@ -192,7 +199,8 @@ def _train(job: Job, folder: Path) -> dict[str, Any]:
         if result.status == "interrupted":
             raise InterruptedRunError
         outcome = {"status": "completed", "step": result.step, "seconds": round(result.seconds, 3)}
-    outcome["seconds_per_update"] = seconds_per_update(folder)
+    seconds = seconds_per_update(folder)
+    outcome["seconds_per_update"] = seconds if math.isfinite(seconds) else None
     _write_json(folder / "outcome.json", outcome)
     _keep_judged_checkpoint(folder)
     return outcome

@@ -1,6 +1,7 @@
 """A reproduction under way: which runs a claim needs, and what comes of them as plain data."""
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -16,10 +17,11 @@ import torch
 
 from naign_ext import __version__
 from naign_ext.data.registry import describe_datasets
+from naign_ext.metrics import PARTS
 from naign_ext.reproduce import methods, tuning, verdict
 from naign_ext.reproduce.effort import Effort
-from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, NAIGN, PLAIN, RIVALS, Settings
-from naign_ext.reproduce.runs import Job, Run, carry_out_all, mean_cost
+from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, NAIGN, RIVALS, Settings
+from naign_ext.reproduce.runs import ALL_BUT_ANCHORS, Job, Run, carry_out_all, mean_cost
 from naign_ext.reproduce.vocabulary import about, trivial_figures
 
 SCHEMA = 1
@@ -28,6 +30,16 @@ Runs = dict[str, list[Run]]
 
 Series = dict[str, list[float | None]]
 """By figure, one value a seed; None where the run has none."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A claim in words. name: on the command line; source: where the paper makes it."""
+
+    name: str
+    source: str
+    title: str
+    sentence: str
 
 
 @dataclass
@@ -88,7 +100,8 @@ class Study:
                 Job(
                     methods.method_config(
                         IGN, dataset, seed=seed, effort=self.effort, ign=candidate, device=self.device
-                    )
+                    ),
+                    parts=tuning.IMAGE_PARTS if kind == "image" else tuning.VECTOR_PARTS,
                 )
                 for candidate in candidates
                 for seed in seeds
@@ -102,13 +115,14 @@ class Study:
 
     def job(self, method: str, dataset: str, seed: int, **options: Any) -> Job:
         """The job of a method on a data set with a seed; fields of Job among the options are taken out."""
-        fields = {k: options.pop(k) for k in ("anchors", "judged_on_all", "curve") if k in options}
+        fields = {k: options.pop(k) for k in ("parts", "judged_on_all", "curve") if k in options}
         ign = self.ign_settings(dataset) if method in RIVALS else None
         config = methods.method_config(
             method, dataset, seed=seed, effort=self.effort, ign=ign, device=self.device, **options
         )
         image = dataset in _image_names()
-        return Job(config, **{"anchors": method == BEST, "curve": image, **fields})
+        parts = PARTS if method == BEST else ALL_BUT_ANCHORS
+        return Job(config, **{"parts": parts, "curve": image, **fields})
 
     def _jobs(self, method: str, dataset: str, **options: Any) -> list[Job]:
         return [self.job(method, dataset, seed, **options) for seed in self.effort.final_seeds]
@@ -117,8 +131,10 @@ class Study:
     def _steps_in_equal_time(ours: Sequence[Run], theirs: Sequence[Run]) -> int:
         """Updates that IGN makes in NAIGN's time, in two digits, from the stored costs of finished runs."""
         steps = ours[0].config.steps
-        costs = [statistics.median(r.seconds_per_update for r in runs) for runs in (ours, theirs)]
-        wanted = steps * costs[0] / costs[1]
+        timed = [[r.seconds_per_update for r in runs if r.seconds_per_update > 0] for runs in (ours, theirs)]
+        if not all(timed):
+            return steps
+        wanted = steps * statistics.median(timed[0]) / statistics.median(timed[1])
         return max(10, int(float(f"{wanted:.2g}")))
 
 
@@ -127,7 +143,7 @@ def _image_names() -> set[str]:
 
 
 def summarise(
-    claim: Any, study: Study, evidence: Evidence, *, figures: Sequence[str], shown: Sequence[str]
+    claim: Statement, study: Study, evidence: Evidence, *, figures: Sequence[str], shown: Sequence[str]
 ) -> dict[str, Any]:
     """A claim's outcome as JSON-able data: every figure of every seed, baselines, comparisons, verdicts.
 
@@ -240,7 +256,9 @@ def _facts(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "folders": [run.folder.name for run in runs],
         "updates": first.config.steps,
-        "seconds_per_update": [run.seconds_per_update for run in runs],
+        "seconds_per_update": [
+            run.seconds_per_update if math.isfinite(run.seconds_per_update) else None for run in runs
+        ],
         "cost": mean_cost(first.folder),
         "diverged": sum(run.status == "diverged" for run in runs),
         "objective": first.config.objective.model_dump(mode="json"),
@@ -293,16 +311,3 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="ascii")
     temporary.replace(path)
-
-
-__all__ = [
-    "BEST",
-    "IGN",
-    "IGN_SECONDS",
-    "PLAIN",
-    "Evidence",
-    "Study",
-    "environment",
-    "summarise",
-    "write_json",
-]

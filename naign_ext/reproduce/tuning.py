@@ -13,6 +13,10 @@ VECTOR_FIGURES = ("energy_distance", "high_quality", "residual_spearman")
 LABELLED_FIGURES = ("fld_features", "classes", "restore_noise_0.5_gain", "ood_auroc")
 IMAGE_FIGURES = ("fld_pixels", "train_coverage", "restore_noise_0.5_gain", "ood_auroc")
 
+# What has to be measured for them.
+VECTOR_PARTS = ("energy_distance", "high_quality", "distance_field")
+IMAGE_PARTS = ("fld", "classes", "train_coverage", "restoration", "auroc")
+
 
 def choose(candidates: Sequence[Settings], runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
     """The search as plain data: every candidate with its figures and rank, and the number of the chosen one.

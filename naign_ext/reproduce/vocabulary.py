@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from naign_ext.metrics import Figure, describe
+from naign_ext.metrics.figures import BASELINES
 
 OWN = {
     figure.key: figure
@@ -28,20 +29,6 @@ FILTERS = {
     "nearest": "nearest training image",
     "nothing": "leaving it as it is",
 }
-BASELINES = {
-    "prior": "the latents themselves",
-    "gaussian": "fitted Gaussian",
-    "pca": "8-component PCA Gaussian",
-    "mean": "mean image",
-    "copies": "copies of training data",
-    "blur": "blurred training data",
-    "nearest": "nearest training row",
-    "variance": "small image variance",
-    "kde": "kernel density estimate",
-    "truth": "fresh true draw",
-    "heldout": "held-out data",
-    "half": "half of the training data",
-}
 _GAIN = re.compile(r"restore_(.+)_gain")
 
 
@@ -64,4 +51,4 @@ def trivial_figures(key: str, figures: Mapping[str, float]) -> dict[str, float]:
 
 def baseline_words(key: str, name: str) -> str:
     """A baseline of a figure in words."""
-    return FILTERS.get(name, name) if _GAIN.fullmatch(key) else BASELINES.get(name, name)
+    return FILTERS.get(name, name) if _GAIN.fullmatch(key) else BASELINES.get(name, (name, name))[1]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from naign_ext.reproduce.study import Evidence, Study
+from naign_ext.reproduce.study import Evidence, Statement, Study
 
 Result = Mapping[str, Any]
 """What :func:`naign_ext.reproduce.study.summarise` made of the evidence."""
@@ -17,17 +17,13 @@ def train_on_each(study: Study, claim: "Claim") -> Evidence:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """name: on the command line. source: where the paper makes it. sentence: what is claimed.
+class Claim(Statement):
+    """A statement and how it is tested, on datasets.
 
     figures: keys that are compared between methods, on each data set that has them; shown: keys only reported.
     caption: what the figure shows. draw: writes PATH.png and PATH.pdf.
     """
 
-    name: str
-    source: str
-    title: str
-    sentence: str
     datasets: tuple[str, ...]
     figures: tuple[str, ...]
     caption: str

@@ -15,6 +15,7 @@ from naign_ext.training.data import load_configured
 DATASET = "digits"
 SIZES = (30, 300, 100, 50, 1000)
 _METHODS = (PLAIN, BEST, IGN)
+_PARTS = ("fld", "prdc", "classes", "train_coverage", "projection")
 _COMPONENTS = 8
 
 
@@ -32,7 +33,7 @@ def collect(study: Study, claim: Claim) -> Evidence:
         for method in _METHODS:
             for seed in study.effort.final_seeds:
                 options = {"changes": {"train_rows": size}, "judged_on_all": True, "curve": False}
-                jobs.append(study.job(method, DATASET, seed, anchors=False, **options))
+                jobs.append(study.job(method, DATASET, seed, parts=_PARTS, **options))
                 places.append((label(size), method))
     for (name, method), run in zip(places, study.carry_out(jobs), strict=True):
         evidence.runs.setdefault(name, {}).setdefault(method, []).append(run)
@@ -61,7 +62,7 @@ def _pca_fld(run: Run) -> float:
         drawn: torch.Tensor = centre + (z.flatten(1)[:, :kept] * deviation) @ axes[:kept]
         return drawn.view_as(z)
 
-    return evaluate(sample, everything, seed=JUDGE_SEED, parts=["samples"])["fld_features"]
+    return evaluate(sample, everything, seed=JUDGE_SEED, parts=["fld"])["fld_features"]
 
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from naign_ext.data import corrupt
-from naign_ext.metrics.evaluate import RESTORATIONS
+from naign_ext.metrics.restoration import RESTORATIONS
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.baselines import best_tv
 from naign_ext.reproduce.claims.base import Claim, Result

@@ -13,6 +13,7 @@ DATASET = "8gaussians"
 RATES = (1e-3, 1e-2, 1e-4, 3e-3, 3e-2, 3e-4)
 MODES_NEEDED = 6
 _METHODS = (PLAIN, BEST, IGN)
+_PARTS = ("modes", "high_quality", "energy_distance", "projection")
 
 
 def rates(study: Study) -> list[float]:
@@ -28,7 +29,7 @@ def collect(study: Study, claim: Claim) -> Evidence:
     for rate in rates(study):
         for method in _METHODS:
             for seed in study.effort.final_seeds:
-                jobs.append(study.job(method, DATASET, seed, anchors=False, changes={"optimiser.lr": rate}))
+                jobs.append(study.job(method, DATASET, seed, parts=_PARTS, changes={"optimiser.lr": rate}))
                 places.append((label(rate), method))
     for (name, method), run in zip(places, study.carry_out(jobs), strict=True):
         evidence.runs.setdefault(name, {}).setdefault(method, []).append(run)
