@@ -15,7 +15,7 @@ class Effort:
 
     seeds: runs of every method, reported. tuning_seeds: runs of every candidate of IGN. steps_share: part of the
     preset's updates that is trained. candidates: of IGN, at most. sizes, rates: how many training set sizes and
-    learning rates the claims few-shot and stability try, at most.
+    learning rates the claims few-shot and stability try, at most. curve_points: checkpoints of a run.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Effort:
     candidates: int = 99
     sizes: int = 99
     rates: int = 99
+    curve_points: int = 12
 
     @property
     def final_seeds(self) -> list[int]:
@@ -48,4 +49,6 @@ class Effort:
 
 
 FULL = Effort("full", seeds=5)
-QUICK = Effort("quick", seeds=2, tuning_seeds=1, steps_share=0.15, candidates=3, sizes=3, rates=3)
+QUICK = Effort(
+    "quick", seeds=2, tuning_seeds=1, steps_share=0.15, candidates=3, sizes=3, rates=3, curve_points=5
+)

@@ -10,8 +10,6 @@ from naign_ext.training.config import TrainConfig, resolve_config
 Settings = Mapping[str, Any]
 """Dotted key -> value, as `naign train --set` takes them."""
 
-CURVE_POINTS = 12
-
 
 @dataclass(frozen=True)
 class Method:
@@ -119,7 +117,7 @@ def method_config(
     log = {
         "every": max(1, steps // 40),
         "samples_every": 0,
-        "checkpoint_every": max(1, steps // CURVE_POINTS),
+        "checkpoint_every": max(1, steps // effort.curve_points),
         "tensorboard": False,
     }
     flags |= {"steps": steps, **{f"log.{key}": value for key, value in log.items()}}

@@ -136,7 +136,7 @@ def is_finished(job: Job, root: Path) -> bool:
     if outcome is None:
         return False
     judged = _read_json(folder / _judgement_file(job))
-    return outcome["status"] == "diverged" or (judged is not None and (judged["anchors"] or not job.anchors))
+    return outcome["status"] == "diverged" or (judged is not None and set(job.parts) <= set(judged["parts"]))
 
 
 def carry_out(job: Job, root: Path) -> Run:

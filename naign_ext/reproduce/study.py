@@ -25,6 +25,9 @@ from naign_ext.reproduce.runs import ALL_BUT_ANCHORS, Job, Run, carry_out_all, m
 from naign_ext.reproduce.vocabulary import about, trivial_figures
 
 SCHEMA = 1
+CURVED = ("digits", "mnist5k")
+"""Data sets whose runs are judged at every checkpoint."""
+
 Runs = dict[str, list[Run]]
 """By method, one run a seed."""
 
@@ -120,9 +123,15 @@ class Study:
         config = methods.method_config(
             method, dataset, seed=seed, effort=self.effort, ign=ign, device=self.device, **options
         )
-        image = dataset in _image_names()
         parts = PARTS if method == BEST else ALL_BUT_ANCHORS
-        return Job(config, **{"parts": parts, "curve": image, **fields})
+        return Job(config, **{"parts": parts, "curve": dataset in CURVED, **fields})
+
+    @property
+    def note(self) -> str:
+        """For figures: how many seeds, and that it is a trial where it is one."""
+        seeds = f"{self.effort.seeds} seeds"
+        share = self.effort.steps_share
+        return seeds if share == 1 else f"A TRIAL WITH {100 * share:.3g} % OF THE TRAINING; {seeds}"
 
     def _jobs(self, method: str, dataset: str, **options: Any) -> list[Job]:
         return [self.job(method, dataset, seed, **options) for seed in self.effort.final_seeds]

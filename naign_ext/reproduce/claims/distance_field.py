@@ -25,7 +25,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     axis_values = torch.linspace(-_EDGE, _EDGE, _SIDE)
     grid = torch.stack(torch.meshgrid(axis_values, axis_values, indexing="xy"), dim=-1).flatten(0, 1)
     columns = [*NAIGN, IGN]
-    with drawing.page(path, len(DATASETS), 1 + len(columns), height=1.85 * len(DATASETS) + 0.5) as (
+    with drawing.page(path, len(DATASETS), 1 + len(columns), height=1.62 * len(DATASETS) + 0.5) as (
         figure,
         axes,
     ):
@@ -49,8 +49,8 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         bar.set_label("distance, |f(x) - x|")
         drawing.footnote(
             figure,
-            f"first seed; lines every 0.2; numbers: rank correlation with the true distance near the data, mean over "
-            f"{study.effort.seeds} seeds",
+            f"{study.note}, the first shown; lines every 0.2; numbers: rank correlation with the true distance near the "
+            "data, means",
         )
 
 
@@ -75,7 +75,7 @@ def _field(axis: "Axes", line: torch.Tensor, values: torch.Tensor) -> Any:
 
 def _note(figures: dict[str, list[float | None]]) -> str:
     values = [v for v in figures.get("residual_spearman", []) if v is not None]
-    return f"{sum(values) / len(values):.2f}" if values else "-"
+    return f"correlation {sum(values) / len(values):.2f}" if values else "-"
 
 
 CLAIM = Claim(

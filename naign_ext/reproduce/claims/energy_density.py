@@ -42,8 +42,8 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             axis.set_title(title)
         drawing.footnote(
             figure,
-            "first seed; T makes one half of the held-out points most likely; numbers: total variation to the truth "
-            f"(0 equal, 1 disjoint), mean over {study.effort.seeds} seeds",
+            f"{study.note}, the first shown; T makes one half of the held-out points most likely; numbers: total variation "
+            "to the truth (0 equal, 1 disjoint), means",
         )
 
 
@@ -71,6 +71,7 @@ def _density(axis: "Axes", run: Run, method: str) -> None:
         density = shares / float(_LINE[1] - _LINE[0])
         axis.fill_between(_LINE, density, color=drawing.COLOURS[method], linewidth=0, alpha=0.9)
         axis.set_xlim(-6.5, 6.5)
+        axis.set_ylim(bottom=0)
         return
     line = torch.linspace(-_EDGE, _EDGE, _SIDE)
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
@@ -86,7 +87,7 @@ def _picture(axis: "Axes", values: torch.Tensor) -> None:
 
 def _note(figures: dict[str, list[float | None]]) -> str:
     values = [v for v in figures.get("total_variation", []) if v is not None]
-    return f"{sum(values) / len(values):.2f}" if values else "-"
+    return f"total variation {sum(values) / len(values):.2f}" if values else "-"
 
 
 CLAIM = Claim(

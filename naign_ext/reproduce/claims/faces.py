@@ -21,7 +21,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     rows = len(runs) + 1
     heights = [1.0, *[2.05] * len(runs)]
     with drawing.page(
-        path, rows, 1, height=0.53 * sum(heights) + 0.8, gridspec_kw={"height_ratios": heights}
+        path, rows, 1, height=0.47 * sum(heights) + 0.7, gridspec_kw={"height_ratios": heights}
     ) as (figure, axes):
         data = judged_data(next(iter(runs.values()))[0].config).train
         drawing.images(axes[0][0], data[:_COLUMNS], _COLUMNS)
@@ -37,8 +37,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
                 drawing.images(axis, _stacked(samples, data[nearest]), _COLUMNS)
         drawing.footnote(
             figure,
-            f"above samples f(z) of the first of {study.effort.seeds} seeds, below the training image nearest to each; "
-            "numbers: means over seeds",
+            f"{study.note}; above samples f(z) of the first, below the training image nearest to each; numbers: means",
         )
 
 

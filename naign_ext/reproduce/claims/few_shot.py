@@ -85,9 +85,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         means = [sum(v) / len(v) for v in evidence.extra["pca"].values()]
         axes[0][0].plot(counts, means, "x:", color=drawing.FAINT, linewidth=1, label="PCA Gaussian")
         axes[0][0].legend()
-        drawing.footnote(
-            figure, f"{DATASET}; line: mean over {study.effort.seeds} seeds; shading: smallest to largest"
-        )
+        drawing.footnote(figure, f"{DATASET}; {study.note}; line: mean; shading: smallest to largest")
 
 
 CLAIM = Claim(

@@ -65,7 +65,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             key = next((k for k in KEYS if k in result["trivial"][dataset]), None)
             if key is not None:
                 _trivial_lines(axis, result["trivial"][dataset][key])
-            axis.set_title(f"{dataset}, {study.effort.seeds} seeds")
+            axis.set_title(dataset)
             axis.set_xlabel("% of training")
             axis.set_xlim(0, 112)
             if shown:
@@ -74,7 +74,8 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         axes[0][0].set_ylabel("FLD (lower is better)")
         axes[0][0].legend(loc="upper right")
         drawing.footnote(
-            figure, "line: mean over seeds; shading: smallest to largest; dotted: samplers without a network"
+            figure,
+            f"{study.note}; line: mean; shading: smallest to largest; dotted: samplers without a network",
         )
 
 

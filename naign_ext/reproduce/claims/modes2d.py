@@ -37,11 +37,10 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         drawing.side_label(axes[0][0], "data")
         for row, method in enumerate(methods, start=1):
             drawing.side_label(axes[row][0], drawing.label(method).replace(", ", ",\n"))
-        seeds = len(study.effort.final_seeds)
         drawing.footnote(
             figure,
-            f"2000 samples f(z) of the first seed; numbers: means over {seeds} seeds "
-            "(share of samples within 4 sigma of a mode or 3 of a curve)",
+            f"{study.note}; 2000 samples f(z) of the first; numbers: means over all (good: within 4 sigma of a mode or "
+            "3 of a curve)",
         )
 
 

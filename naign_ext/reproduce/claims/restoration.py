@@ -40,14 +40,14 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         figure.legend(handles, texts, loc="outside upper center", ncols=5)
         drawing.footnote(
             figure,
-            f"held-out images; marker: mean over {study.effort.seeds} seeds, line: smallest to largest; crosses: best "
-            "Gaussian filter, total variation, nearest training image",
+            f"{study.note}; marker: mean, line: smallest to largest; crosses: best Gaussian filter, total variation, "
+            "nearest training image",
         )
     for dataset in ("lfw100", "mnist5k"):
-        _pictures(evidence, dataset, path.with_name(f"{path.name}-{dataset}"))
+        _pictures(study, evidence, dataset, path.with_name(f"{path.name}-{dataset}"))
 
 
-def _pictures(evidence: Evidence, dataset: str, path: Path) -> None:
+def _pictures(study: Study, evidence: Evidence, dataset: str, path: Path) -> None:
     """Some held-out images under each corruption, and what the methods make of them."""
     runs = evidence.runs[dataset]
     data = judged_data(runs[BEST][0].config)
@@ -68,7 +68,7 @@ def _pictures(evidence: Evidence, dataset: str, path: Path) -> None:
             axes[0][column].set_title(_words(name))
         for row, text in enumerate(rows):
             drawing.side_label(axes[row][0], text)
-        drawing.footnote(figure, f"held-out images of {dataset}, first seed")
+        drawing.footnote(figure, f"{study.note}, the first shown; held-out images of {dataset}")
 
 
 def _words(name: str) -> str:

@@ -73,17 +73,19 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             ]
             drawing.band(right, tried, list(zip(*filled, strict=True)), method)
         left.set_ylim(-5, 105)
-        left.set_ylabel("% of seeds that neither diverge nor collapse")
+        left.set_ylabel("% of seeds not lost")
         right.set_ylabel("share of good samples")
         right.set_ylim(0, 1)
         right.legend()
         for axis in (left, right):
             axis.set_xscale("log")
+            axis.set_xticks(tried, [f"{rate:g}" for rate in tried])
+            axis.minorticks_off()
             axis.set_xlabel("learning rate")
         drawing.footnote(
             figure,
-            f"{DATASET}, {study.effort.seeds} seeds; collapsed: fewer than {MODES_NEEDED} of 8 modes; shading: "
-            "smallest to largest, a diverged run counts as 0",
+            f"{DATASET}; {study.note}; collapsed: fewer than {MODES_NEEDED} of 8 modes; shading: smallest to largest, a "
+            "diverged run counts as 0",
         )
 
 

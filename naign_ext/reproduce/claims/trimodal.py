@@ -20,7 +20,7 @@ _BINS = np.linspace(-6.5, 6.5, 131)
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     """Densities of the samples beside the true one, and the maps."""
-    del study, result
+    del result
     runs = evidence.runs["trimodal1d"]
     truth = _true_density(next(iter(runs.values()))[0])
     centres = (_BINS[:-1] + _BINS[1:]) / 2
@@ -44,7 +44,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         for axis in axes[-1]:
             axis.set_xticks([-4, 0, 4])
             axis.set_xlabel("x")
-        drawing.footnote(figure, "line: mean over seeds; shading: smallest to largest")
+        drawing.footnote(figure, f"{study.note}; line: mean; shading: smallest to largest")
 
 
 def _histogram(run: Run) -> Sequence[float]:
