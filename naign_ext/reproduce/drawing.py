@@ -4,8 +4,8 @@ Colours differ in lightness as well as in hue, and every method has its own mark
 can be read in grey.
 """
 
-import math
 import statistics
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,8 +73,8 @@ def page(
 
 
 def footnote(figure: "Figure", text: str) -> None:
-    """A line below the figure: seeds, and what the shading is."""
-    figure.supxlabel(text, fontsize=7, color=TRUE)
+    """Lines below the figure: seeds, and what the shading is."""
+    figure.supxlabel(textwrap.fill(text, 118), fontsize=7, color=TRUE)
 
 
 def band(
@@ -150,8 +150,3 @@ def bare(axis: "Axes") -> None:
 def side_label(axis: "Axes", text: str) -> None:
     """Text at the left of an axis, upright."""
     axis.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=6)
-
-
-def pad_to(values: Sequence[float], count: int) -> list[float]:
-    """values, filled up with NaN."""
-    return [*values, *[math.nan] * (count - len(values))]

@@ -49,8 +49,8 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         bar.set_label("distance, |f(x) - x|")
         drawing.footnote(
             figure,
-            f"{study.note}, the first shown; lines every 0.2; numbers: rank correlation with the true distance near the "
-            "data, means",
+            f"{study.note}, the first shown; lines every 0.2; numbers: rank correlation with the true distance near "
+            "the data, means",
         )
 
 

@@ -42,8 +42,8 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             axis.set_title(title)
         drawing.footnote(
             figure,
-            f"{study.note}, the first shown; T makes one half of the held-out points most likely; numbers: total variation "
-            "to the truth (0 equal, 1 disjoint), means",
+            f"{study.note}, the first shown; T makes one half of the held-out points most likely; numbers: total "
+            "variation to the truth (0 equal, 1 disjoint), means",
         )
 
 

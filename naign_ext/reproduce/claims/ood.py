@@ -41,8 +41,8 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         axes[0][0].set_ylabel("foreign found")
         drawing.footnote(
             figure,
-            f"{study.note}; line: mean, shading: smallest to largest; numbers: AUROC; foreign: images that are not faces; "
-            "digits with their quarters rearranged",
+            f"{study.note}; line: mean, shading: smallest to largest; numbers: AUROC; foreign: images that are "
+            "not faces; digits with their quarters rearranged",
         )
 
 

@@ -84,8 +84,8 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             axis.set_xlabel("learning rate")
         drawing.footnote(
             figure,
-            f"{DATASET}; {study.note}; collapsed: fewer than {MODES_NEEDED} of 8 modes; shading: smallest to largest, a "
-            "diverged run counts as 0",
+            f"{DATASET}; {study.note}; collapsed: fewer than {MODES_NEEDED} of 8 modes; shading: smallest to "
+            "largest, a diverged run counts as 0",
         )
 
 
