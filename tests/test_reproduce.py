@@ -203,11 +203,11 @@ def test_an_interrupted_run_is_not_taken_for_finished(tmp_path, monkeypatch):
 
 
 def test_an_image_run_keeps_its_curve(tmp_path):
-    effort = replace(TINY, steps_share=0.006)
+    effort = replace(TINY, curve_points=3)
     job = Job(method_config(BEST, "digits", seed=0, effort=effort), parts=("projection",), curve=True)
     (run,) = carry_out_all([job], tmp_path, workers=1, say=print)
     steps = [point["step"] for point in run.curve]
-    assert steps == sorted(set(steps)) and steps[-1] == run.config.steps and len(steps) >= 12
+    assert steps == sorted(set(steps)) and steps[-1] == run.config.steps and len(steps) >= 3
     assert all(math.isfinite(point["fld_features"]) for point in run.curve)
 
 

@@ -49,12 +49,14 @@ class Statement:
 class Evidence:
     """All runs of a claim: by data set (or variant of one, such as a number of images), by method.
 
-    own: figures that the claim computed itself from several runs, by data set and method. extra: JSON-able data
+    own: figures that the claim computed itself from several runs, by data set and method. trivial: what trivial
+    baselines score beyond those in the runs, by data set, figure and baseline, one value a seed. extra: JSON-able data
     that its figure needs and that is not a run's.
     """
 
     runs: dict[str, Runs] = field(default_factory=dict)
     own: dict[str, dict[str, Series]] = field(default_factory=dict)
+    trivial: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -169,6 +171,8 @@ def summarise(
             for name, of_method in runs.items()
         }
         trivial[dataset] = _trivial(runs, keys)
+        for key, baselines in evidence.trivial.get(dataset, {}).items():
+            trivial[dataset].setdefault(key, {}).update(baselines)
     for dataset, own in evidence.own.items():
         for name, values in own.items():
             series.setdefault(dataset, {}).setdefault(name, {}).update(values)

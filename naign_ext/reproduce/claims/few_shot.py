@@ -37,10 +37,9 @@ def collect(study: Study, claim: Claim) -> Evidence:
                 places.append((label(size), method))
     for (name, method), run in zip(places, study.carry_out(jobs), strict=True):
         evidence.runs.setdefault(name, {}).setdefault(method, []).append(run)
+    for name, runs in evidence.runs.items():
+        evidence.trivial[name] = {"fld_features": {"pca": [_pca_fld(run) for run in runs[BEST]]}}
     evidence.extra["sizes"] = sizes(study)
-    evidence.extra["pca"] = {
-        str(size): [_pca_fld(run) for run in evidence.runs[label(size)][BEST]] for size in sizes(study)
-    }
     return evidence
 
 
@@ -70,7 +69,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     series = result["figures"]
     counts = evidence.extra["sizes"]
     panels = (("fld_features", "FLD (lower is better)"), ("coverage", "coverage of all images"))
-    with drawing.page(path, 1, 2, height=2.8) as (figure, axes):
+    with drawing.page(path, 1, 2, height=3.0) as (figure, axes):
         for axis, (key, title) in zip(axes[0], panels, strict=True):
             for method in _METHODS:
                 seeds = [series[label(size)][method].get(key, []) for size in counts]
@@ -82,9 +81,11 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             axis.minorticks_off()
             axis.set_xlabel("training images")
             axis.set_ylabel(title)
-        means = [sum(v) / len(v) for v in evidence.extra["pca"].values()]
+        fields = [result["trivial"][label(size)]["fld_features"]["pca"] for size in counts]
+        means = [sum(values) / len(values) for values in fields]
         axes[0][0].plot(counts, means, "x:", color=drawing.FAINT, linewidth=1, label="PCA Gaussian")
-        axes[0][0].legend()
+        handles, texts = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside upper center", ncols=4)
         drawing.footnote(figure, f"{DATASET}; {study.note}; line: mean; shading: smallest to largest")
 
 

@@ -59,7 +59,7 @@ def label(rate: float) -> str:
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     """Share of seeds that survive, and the quality of their samples, against the learning rate."""
     tried = evidence.extra["rates"]
-    with drawing.page(path, 1, 2, height=2.7) as (figure, axes):
+    with drawing.page(path, 1, 2, height=2.9) as (figure, axes):
         left, right = axes[0]
         for i, method in enumerate(_METHODS):
             left.plot(
@@ -76,7 +76,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         left.set_ylabel("% of seeds not lost")
         right.set_ylabel("share of good samples")
         right.set_ylim(0, 1)
-        right.legend()
+        figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3)
         for axis in (left, right):
             axis.set_xscale("log")
             axis.set_xticks(tried, [f"{rate:g}" for rate in tried])
