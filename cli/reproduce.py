@@ -108,7 +108,15 @@ def print_claim(result: Mapping[str, Any]) -> None:
     console = results()
     console.print(f"[bold]{result['title']}[/] ({result['source']}): {result['sentence']}")
     console.print(result["effort"]["in_words"], style="dim")
-    columns = ["data", "figure", "", *(m.label for m in METHODS.values()), "best trivial", "against IGN"]
+    columns = [
+        "data",
+        "figure",
+        "",
+        *(m.label for m in METHODS.values()),
+        "best trivial",
+        "true data",
+        "against IGN",
+    ]
     print_table("", columns, table_rows(result), numbers=[m.label for m in METHODS.values()])
     for against, words in (("ign", "against IGN"), ("trivial", "against trivial baselines")):
         for method in NAIGN:

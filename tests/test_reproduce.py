@@ -25,7 +25,7 @@ from naign_ext.reproduce.runs import InterruptedRunError, Job, Run, carry_out_al
 from naign_ext.reproduce.study import Evidence, Study, summarise
 from naign_ext.reproduce.tuning import choose
 from naign_ext.reproduce.verdict import better_rival, compare_seeds, spread, worst
-from naign_ext.reproduce.vocabulary import about, trivial_figures
+from naign_ext.reproduce.vocabulary import about, trivial_figures, yardstick_figures
 from naign_ext.training.config import differing_fields
 from naign_ext.training.progress import TrainResult
 
@@ -256,7 +256,7 @@ def test_summary_compares_with_the_better_ign_and_the_best_baseline(tmp_path):
     assert result["verdicts"]["ign"][BEST]["verdict"] == "holds"
     assert result["figures"]["trimodal1d"][IGN]["energy_distance"] == [0.9, 1.1]
     (row,) = table_rows(result)
-    assert row[0] == "trimodal1d" and "0.15" in row[-2] and row[-1] == "weak / holds"
+    assert row[0] == "trimodal1d" and "0.15" in row[-3] and "0.001" in row[-2] and row[-1] == "weak / holds"
     json.dumps(result, allow_nan=False)
 
 
@@ -287,6 +287,9 @@ def test_trivial_figures_leave_yardsticks_out():
         "restore_mask_tv_gain": -2.0,
     }
     assert trivial_figures("fld_features", figures) == {"copies": 1e8}
+    assert trivial_figures("energy_distance", {"anchor_energy_distance_copies": 0.1}) == {}
+    assert yardstick_figures("energy_distance", {"anchor_energy_distance_copies": 0.1}) == {"copies": 0.1}
+    assert yardstick_figures("fld_features", figures) == {"half": 0.1}
     assert trivial_figures("residual_spearman", figures) == {"nearest": 0.8}
     assert trivial_figures("residual_spearman_far", figures) == {"nearest": 0.9}
     assert trivial_figures("restore_mask_gain", figures) == {"filter": -1.0, "tv": -2.0, "nothing": 0.0}

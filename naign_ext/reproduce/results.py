@@ -10,7 +10,7 @@ from naign_ext.reproduce.claims import CLAIMS, Claim
 from naign_ext.reproduce.methods import METHODS, NAIGN, RIVALS
 from naign_ext.reproduce.study import Study, summarise, write_json
 from naign_ext.reproduce.verdict import RULE, better_rival, spread
-from naign_ext.reproduce.vocabulary import about, baseline_words
+from naign_ext.reproduce.vocabulary import YARDSTICKS, about, baseline_words
 
 SEARCHES = "ign-search.json"
 
@@ -139,7 +139,8 @@ def _row(*cells: str) -> str:
 
 
 def table_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """A row for each data set and figure: its name, direction, every method, the best trivial baseline, verdicts."""
+    """A row for each data set and figure: its name, direction, every method, the best trivial baseline, true data,
+    verdicts."""
     rows = []
     for dataset, of_methods in result["figures"].items():
         keys = list(dict.fromkeys(key for series in of_methods.values() for key in series))
@@ -160,6 +161,7 @@ def table_rows(result: Mapping[str, Any]) -> list[list[str]]:
                     direction.get(figure.better, ""),
                     *values,
                     _best_trivial(result, dataset, key, figure.better),
+                    _yardstick(result, dataset, key),
                     " / ".join(verdicts),
                 ]
             )
@@ -179,6 +181,12 @@ def _best_trivial(result: Mapping[str, Any], dataset: str, key: str, better: str
     best = better_rival(list(baselines.values()), better)
     name = next(name for name, values in baselines.items() if values is best)
     return f"{spread(best)} ({baseline_words(key, name)})"
+
+
+def _yardstick(result: Mapping[str, Any], dataset: str, key: str) -> str:
+    known = result["yardsticks"].get(dataset, {}).get(key, {})
+    name = next((name for name in YARDSTICKS if name in known), None)
+    return "" if name is None else f"{spread(known[name])} ({baseline_words(key, name)})"
 
 
 def _cost(found: Sequence[Mapping[str, Any]]) -> str:

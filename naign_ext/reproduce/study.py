@@ -22,7 +22,7 @@ from naign_ext.reproduce import methods, tuning, verdict
 from naign_ext.reproduce.effort import Effort
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, NAIGN, RIVALS, Settings
 from naign_ext.reproduce.runs import ALL_BUT_ANCHORS, Job, Run, carry_out_all, mean_cost
-from naign_ext.reproduce.vocabulary import about, trivial_figures
+from naign_ext.reproduce.vocabulary import about, trivial_figures, yardstick_figures
 
 SCHEMA = 1
 CURVED = ("digits", "mnist5k")
@@ -162,6 +162,7 @@ def summarise(
     """
     series: dict[str, dict[str, Series]] = {}
     trivial: dict[str, dict[str, dict[str, list[float]]]] = {}
+    yardsticks: dict[str, dict[str, dict[str, list[float]]]] = {}
     for dataset, runs in evidence.runs.items():
         keys = [
             key for key in (*figures, *shown) if any(key in r.figures for rs in runs.values() for r in rs)
@@ -170,7 +171,8 @@ def summarise(
             name: {key: [run.figures.get(key) for run in of_method] for key in keys}
             for name, of_method in runs.items()
         }
-        trivial[dataset] = _trivial(runs, keys)
+        trivial[dataset] = _baselines(trivial_figures, runs, keys)
+        yardsticks[dataset] = _baselines(yardstick_figures, runs, keys)
         for key, baselines in evidence.trivial.get(dataset, {}).items():
             trivial[dataset].setdefault(key, {}).update(baselines)
     for dataset, own in evidence.own.items():
@@ -194,6 +196,7 @@ def summarise(
         "rule": verdict.RULE,
         "figures": series,
         "trivial": trivial,
+        "yardsticks": yardsticks,
         "runs": {d: {n: _facts(rs) for n, rs in runs.items()} for d, runs in evidence.runs.items()},
         "comparisons": comparisons,
         "verdicts": {
@@ -204,12 +207,16 @@ def summarise(
     }
 
 
-def _trivial(runs: Mapping[str, Sequence[Run]], keys: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+def _baselines(
+    pick: Callable[[str, Mapping[str, float]], Mapping[str, float]],
+    runs: Mapping[str, Sequence[Run]],
+    keys: Sequence[str],
+) -> dict[str, dict[str, list[float]]]:
     """Per figure and baseline, one value a seed, from the runs that were judged with anchors."""
     found: dict[str, dict[str, list[float]]] = {}
     for run in runs.get(BEST, []):
         for key in keys:
-            for name, value in trivial_figures(key, run.figures).items():
+            for name, value in pick(key, run.figures).items():
                 found.setdefault(key, {}).setdefault(name, []).append(value)
     return found
 
