@@ -11,6 +11,7 @@ from naign_cli.guard import Mistake, guarded
 from naign_cli.output import notes, print_files, print_json, print_table, results
 
 ALL, REPORT = "all", "report"
+_WIDE = 150
 
 
 def _claims(incomplete: str) -> list[str]:
@@ -108,16 +109,14 @@ def print_claim(result: Mapping[str, Any]) -> None:
     console = results()
     console.print(f"[bold]{result['title']}[/] ({result['source']}): {result['sentence']}")
     console.print(result["effort"]["in_words"], style="dim")
-    columns = [
-        "data",
-        "figure",
-        "",
-        *(m.label for m in METHODS.values()),
-        "best trivial",
-        "true data",
-        "against IGN",
-    ]
-    print_table("", columns, table_rows(result), numbers=[m.label for m in METHODS.values()])
+    wide = console.width >= _WIDE
+    methods = [m.label for m in METHODS.values()]
+    columns = ["data", "figure", *methods, *(["best trivial", "true data"] if wide else []), "against IGN"]
+    rows = []
+    for dataset, figure, direction, *values, trivial, data, verdicts in table_rows(result):
+        name = f"{figure} ({direction.split()[0]})" if direction else figure
+        rows.append([dataset, name, *values, *([trivial, data] if wide else []), verdicts])
+    print_table("", columns, rows, numbers=methods)
     for against, words in (("ign", "against IGN"), ("trivial", "against trivial baselines")):
         for method in NAIGN:
             verdict = result["verdicts"][against][method]

@@ -26,10 +26,10 @@ YARDSTICKS = ("truth", "copies", "half", "heldout")
 # Figures that punish copies of training data; only there are copies a competitor.
 _PUNISH_COPIES = ("fld_", "authenticity")
 FILTERS = {
-    "filter": "best Gaussian filter",
+    "filter": "Gaussian filter",
     "tv": "total variation",
-    "nearest": "nearest training image",
-    "nothing": "leaving it as it is",
+    "nearest": "nearest image",
+    "nothing": "nothing",
 }
 _GAIN = re.compile(r"restore_(.+)_gain")
 
@@ -66,5 +66,5 @@ def _anchors(key: str, figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def baseline_words(key: str, name: str) -> str:
-    """A baseline of a figure in words."""
-    return FILTERS.get(name, name) if _GAIN.fullmatch(key) else BASELINES.get(name, (name, name))[1]
+    """A baseline's short name, as in the tables of a run's report."""
+    return FILTERS.get(name, name) if _GAIN.fullmatch(key) else BASELINES.get(name, (name, name))[0]
