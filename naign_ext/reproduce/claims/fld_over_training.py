@@ -1,5 +1,6 @@
 """Fig. 4: FLD over the course of training."""
 
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,9 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
                 shown += [value for row in rows for value in row[1:]]
             key = next((k for k in KEYS if k in result["trivial"][dataset]), None)
             if key is not None:
-                _trivial_lines(axis, result["trivial"][dataset][key])
+                shown += _trivial_lines(
+                    axis, result["trivial"][dataset][key], 1.5 * max(shown, default=100.0)
+                )
             axis.set_title(dataset)
             axis.set_xlabel("% of training")
             axis.set_xlim(0, 112)
@@ -79,16 +82,15 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         )
 
 
-def _trivial_lines(axis: "Axes", baselines: dict[str, list[float]]) -> None:
-    low, high = 0, 1e4
-    for name in ("pca", "blur"):
-        values = baselines.get(name, [])
-        if values and low <= abs(sum(values) / len(values)) < high:
-            mean = sum(values) / len(values)
-            axis.axhline(mean, color=drawing.FAINT, linewidth=0.8, linestyle=":")
-            axis.text(
-                101, mean, {"pca": "PCA", "blur": "blur"}[name], fontsize=6.5, va="center", color=drawing.TRUE
-            )
+def _trivial_lines(axis: "Axes", baselines: dict[str, list[float]], highest: float) -> list[float]:
+    """Dotted lines at the means of the Gaussian and the blurred data, and these means; those too high are left out."""
+    means = {name: statistics.fmean(baselines[name]) for name in ("pca", "blur") if baselines.get(name)}
+    means = {name: mean for name, mean in means.items() if mean < highest}
+    for name, mean in means.items():
+        axis.axhline(mean, color=drawing.FAINT, linewidth=0.8, linestyle=":")
+        words = {"pca": "PCA", "blur": "blur"}[name]
+        axis.text(101, mean, words, fontsize=6.5, va="bottom", color=drawing.TRUE)
+    return list(means.values())
 
 
 CLAIM = Claim(

@@ -18,7 +18,7 @@ _FALSE = np.linspace(0, 1, 201)
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     """ROC curves of the residual, and of the distance to the nearest training image."""
-    with drawing.page(path, 1, len(DATASETS), height=3.1, sharey=True) as (figure, axes):
+    with drawing.page(path, 1, len(DATASETS), height=2.9, sharey=True) as (figure, axes):
         for axis, dataset in zip(axes[0], DATASETS, strict=True):
             runs = evidence.runs[dataset]
             axis.plot([0, 1], [0, 1], color="#e0e3e6", linewidth=0.8)
@@ -36,7 +36,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             )  # fmt: skip
             axis.set_title(dataset)
             axis.set_xlabel("data taken for foreign")
-            axis.set_aspect("equal")
+            axis.set_ylim(0.3, 1.02)
             axis.legend(loc="lower right", fontsize=6, handlelength=2.2)
         axes[0][0].set_ylabel("foreign found")
         drawing.footnote(
