@@ -351,6 +351,9 @@ def test_command_leaves_json_pictures_and_a_page(tmp_path, monkeypatch):
     again = runner.invoke(app, [*command, "--json"])
     assert json.loads(again.stdout)["figures"] == result["figures"]
     assert sorted((tmp_path / "runs").iterdir()) == trained
+    rows = [line.count("|") for line in page.splitlines() if line.startswith("| ")]
+    heads = [line.count("|") for line in page.splitlines() if line.startswith("|---")]
+    assert set(rows) <= set(heads), "a table's rows and head have different numbers of columns"
     before = (tmp_path / "results.md").read_bytes()
     (tmp_path / "results.md").unlink()
     assert write_page(folder).read_bytes()[:200] == before[:200]
