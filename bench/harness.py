@@ -424,17 +424,6 @@ def _load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def available_bytes(device: str = "cpu") -> int:
-    """Memory that can still be taken on the device."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    info = Path("/proc/meminfo")
-    if not info.is_file():
-        return (_memory_bytes() or 4 << 30) // 2
-    fields = dict(_cpuinfo_fields(info.read_text()))
-    return int(fields["MemAvailable"].split()[0]) * 1024
-
-
 def rows(
     header: Mapping[str, Any],
     columns: Mapping[str, Any],

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from naign_bench.harness import Absent, Peer, available_bytes
+from naign_bench.harness import Absent, Peer
 from naign_bench.oracle import Truth, compare
 from torch import Tensor
+
+from naign_ext.memory import available_bytes
 
 OURS = "naign"
 PREPARED = "naign prepared"

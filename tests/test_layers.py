@@ -10,7 +10,7 @@ FOLDERS = {"naign_ext": "naign_ext", "naign_cli": "cli", "naign_bench": "bench"}
 
 # What each layer may import of ours; a layer may always import itself. First match wins.
 BELOW_SEARCH = {"ops", "_native"}
-BELOW_OBJECTIVES = {"search", "latents", *BELOW_SEARCH}
+BELOW_OBJECTIVES = {"search", "latents", "memory", *BELOW_SEARCH}
 BELOW_TRAINING = {"objectives", "metrics", "models", "data", *BELOW_OBJECTIVES}
 LAYERS: dict[str, set[str]] = {
     "naign_cli": {"naign_ext", "naign_bench"},
@@ -23,6 +23,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.objectives": BELOW_OBJECTIVES,
     "naign_ext.latents": BELOW_SEARCH,
     "naign_ext.search": BELOW_SEARCH,
+    "naign_ext.memory": set(),
     "naign_ext.models": set(),
     "naign_ext.data": set(),
     "naign_ext.ops": {"_native"},
