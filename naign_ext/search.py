@@ -167,22 +167,55 @@ class ImleSearch:
     def merge(self, group: Any = None) -> "ImleSearch":
         """Take in the running neighbours of all ranks of a torch.distributed group that share the same data.
 
-        Each rank must have numbered its pool rows by its own offsets. Two all_gathers of O(N k) numbers.
+        A collective: every rank of the group calls it, after each has taken in its own part of one pool and numbered
+        its rows as they are in the whole pool (``update(chunk, offset=first_index)``). Then all hold the same
+        neighbours, equal bit for bit to those of one search of the whole pool, and ``count`` counts all ranks' rows::
+
+            search.reset()
+            for first in range(rank * chunk, pool_size, ranks * chunk):
+                search.update(generate(first, first + chunk), offset=first)
+            distances, indices = search.merge().neighbours()
+
+        k = 1: two all_reduces of 8 (N + ranks) and 8 N bytes. k > 1: two all_gathers, 16 N k bytes from each rank.
+        Data and running neighbours must lie where the group's backend reaches them (gloo: CPU, nccl: CUDA).
+
+        group: of torch.distributed; None is the default group. Returns self.
         """
+        import torch.distributed as dist
+
+        if dist.get_world_size(group) > 1:
+            (self._merge_nearest if self.k == 1 else self._merge_many)(group)
+        return self
+
+    def _merge_nearest(self, group: Any) -> None:
+        """The smallest distance of all ranks, then the lowest index among the ranks that have it."""
+        import torch.distributed as dist
+
+        rows, ranks, rank = len(self.data), dist.get_world_size(group), dist.get_rank(group)
+        # Each rank fills its own place among the counts, so that the minimum gathers them.
+        least = torch.cat([self._distances.flatten(), self._distances.new_full((ranks,), torch.inf)])
+        least[rows + rank] = self.count
+        dist.all_reduce(least, dist.ReduceOp.MIN, group)
+        none = torch.iinfo(torch.int64).max
+        known = (self._indices >= 0) & (self._distances == least[:rows, None])
+        indices = self._indices.masked_fill(~known, none)
+        dist.all_reduce(indices, dist.ReduceOp.MIN, group)
+        self._distances, self._indices = least[:rows, None].clone(), indices.masked_fill(indices == none, -1)
+        self.count = int(least[rows:].sum())
+
+    def _merge_many(self, group: Any) -> None:
+        """The k smallest of all ranks' k smallest."""
         import torch.distributed as dist
 
         ranks = dist.get_world_size(group)
         distances = [torch.empty_like(self._distances) for _ in range(ranks)]
         indices = [torch.empty_like(self._indices) for _ in range(ranks)]
-        counts = [torch.zeros(1, dtype=torch.int64, device=self.data.device) for _ in range(ranks)]
-        dist.all_gather(distances, self._distances.contiguous(), group=group)
-        dist.all_gather(indices, self._indices.contiguous(), group=group)
-        dist.all_gather(counts, torch.full_like(counts[0], self.count), group=group)
-        self._distances, self._indices = reference.empty_neighbours(len(self.data), self.k, self.data.device)
-        for other_distances, other_indices in zip(distances, indices, strict=True):
-            merged = reference.merge_neighbours(
-                self._distances, self._indices, other_distances, other_indices
-            )
-            self._distances, self._indices = merged
-        self.count = int(sum(int(c) for c in counts))
-        return self
+        counts = torch.tensor([self.count], device=self.data.device)
+        dist.all_gather(distances, self._distances.contiguous(), group)
+        dist.all_gather(indices, self._indices.contiguous(), group)
+        dist.all_reduce(counts, group=group)
+        merged = distances[0], indices[0]
+        for others in zip(distances[1:], indices[1:], strict=True):
+            merged = reference.merge_neighbours(*merged, *others)
+        self._distances, self._indices = merged
+        self.count = int(counts)
