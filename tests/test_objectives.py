@@ -27,7 +27,9 @@ def points(count=40, size=6):
 
 
 def naign(data, **options):
-    return Naign(NaignOptions(**options), data, seed=SEED, corrupt=lambda x, k, s: corrupt(x, k, seed=s)[0])
+    return Naign(
+        NaignOptions(**options), data, seed=SEED, corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, place=p)[0]
+    )
 
 
 def run_loss(objective, f, rows, step=0):
@@ -247,7 +249,8 @@ def test_noise_has_one_sigma_a_row_and_repeats_with_its_seed():
 def test_corruptions_take_turns_and_repeat_with_the_step():
     seen = []
 
-    def record(x, kind, seed):
+    def record(x, kind, seed, place):
+        assert place == (0, len(x))
         seen.append((kind, len(x), seed))
         return torch.zeros_like(x)
 
@@ -261,7 +264,8 @@ def test_corruptions_take_turns_and_repeat_with_the_step():
 
 
 def test_varied_data_are_kept_and_repaired_while_the_match_stays_with_the_data():
-    def vary(x, seed):
+    def vary(x, seed, place):
+        assert place == (0, len(x))
         return x + torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
 
     f, data, rows = network(), points(), torch.arange(8)
@@ -269,7 +273,7 @@ def test_varied_data_are_kept_and_repaired_while_the_match_stays_with_the_data()
     plain = Naign(options, data, seed=SEED)
     varied = Naign(options, data, seed=SEED, vary=vary)
     expected, loss = run_loss(plain, f, rows, 3), run_loss(varied, f, rows, 3)
-    x = vary(data[rows], derive_seed(SEED, "vary", 3))
+    x = vary(data[rows], derive_seed(SEED, "vary", 3), (0, 8))
     error = (f(x) - x).square().mean().item()
     assert loss.terms["imle"].item() == pytest.approx(expected.terms["imle"].item(), rel=1e-6)
     assert loss.terms["reconstruction"].item() == pytest.approx(error, rel=1e-5)

@@ -32,7 +32,9 @@ def latents(count, shape=(1,), scale=1.0, step=0):
 
 
 def ign(data, **options):
-    return Ign(IgnOptions(**options), data, seed=SEED, corrupt=lambda x, k, s: corrupt(x, k, seed=s)[0])
+    return Ign(
+        IgnOptions(**options), data, seed=SEED, corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, place=p)[0]
+    )
 
 
 def by_hand(a, x, z, clamp, through_clamp):

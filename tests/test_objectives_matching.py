@@ -27,6 +27,11 @@ from naign_ext.training.config import resolve_config
 SEED = 5
 
 
+def assign_chunks(data, parts):
+    firsts = itertools.accumulate((len(part) for part in parts), initial=0)
+    return assign(data, list(zip(firsts, parts, strict=False)), sum(len(part) for part in parts))
+
+
 def points(count=40, size=6, seed=1):
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
 
@@ -45,7 +50,7 @@ def cost(data, pool, chosen):
 def test_assignment_is_the_cheapest_of_all(monkeypatch, seed, complete):
     monkeypatch.setattr(assignment_module, "COMPLETE_PAIRS", complete)
     data, pool = points(5, 2, seed), points(7, 2, seed + 100)
-    found = assign(data, pool.split(3))
+    found = assign_chunks(data, pool.split(3))
     assert len(set(found.tolist())) == 5
     best = min(cost(data, pool, list(p)) for p in itertools.permutations(range(7), 5))
     assert cost(data, pool, found) == pytest.approx(best, rel=1e-6)
@@ -57,7 +62,7 @@ def test_more_neighbours_are_taken_where_few_allow_no_assignment(monkeypatch):
     data = torch.zeros(9, 2) + 0.01 * points(9, 2)
     pool = torch.cat([torch.zeros(2, 2), 5 + points(10, 2)])
     assert assign_some(*first_neighbours(data, pool, 2), 12) is None
-    found = assign(data, [pool])
+    found = assign_chunks(data, [pool])
     assert len(set(found.tolist())) == 9
     assert {0, 1} <= set(found.tolist())
 
@@ -71,15 +76,15 @@ def first_neighbours(data, pool, k):
 def test_equal_points_cost_nothing_and_are_matched():
     data = points(30, 3)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(data[order][assign(data, [data[order]])], data)
+    assert torch.equal(data[order][assign_chunks(data, [data[order]])], data)
     assert assign_some(*first_neighbours(data, data[order], 4), 30) is not None
 
 
 def test_samples_that_are_not_finite_are_never_assigned():
     pool = torch.cat([torch.full((3, 2), torch.nan), points(4, 2)])
-    found = assign(points(4, 2, 9), [pool])
+    found = assign_chunks(points(4, 2, 9), [pool])
     assert sorted(found.tolist()) == [3, 4, 5, 6]
-    found = assign(points(6, 2, 9), [pool])
+    found = assign_chunks(points(6, 2, 9), [pool])
     assert sorted(found[found >= 0].tolist()) == [3, 4, 5, 6] and (found < 0).sum() == 2
 
 
@@ -90,7 +95,7 @@ def test_matching_objective_pairs_one_to_one():
     loss = objective.loss(f, rows, 0)
     z = LatentPool((6,), 1.0, SEED).chunk(0, 24)
     y = sample_in_evaluation(f, z)
-    chosen = assign(data[rows], [y])
+    chosen = assign_chunks(data[rows], [y])
     expected = (y[chosen] - data[rows]).square().mean().item()
     assert loss.terms["imle"].item() == pytest.approx(expected, rel=1e-5)
     nearest = torch.cdist(data[rows], y).square().amin(1).mean().item() / 6
@@ -212,7 +217,10 @@ def test_every_objective_learns_a_toy(name):
     kind = OBJECTIVES[name]
     changes = {"pool_size": 128} if "pool_size" in kind.Options.model_fields else {}
     objective = kind(
-        kind.Options(**changes), dataset.train, seed=0, corrupt=lambda x, k, s: corrupt(x, k, seed=s)[0]
+        kind.Options(**changes),
+        dataset.train,
+        seed=0,
+        corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, place=p)[0],
     )
     torch.manual_seed(0)
     f = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))

@@ -34,17 +34,25 @@ def expand_with_shifts(images: Tensor, pixels: int = 1) -> Tensor:
 
 
 def random_augment(
-    images: Tensor, *, flip: bool = True, pixels: int = 1, generator: torch.Generator | None = None
+    images: Tensor,
+    *,
+    flip: bool = True,
+    pixels: int = 1,
+    generator: torch.Generator | None = None,
+    place: tuple[int, int] | None = None,
 ) -> Tensor:
     """Each image of a batch (N, C, H, W) mirrored with probability 1/2 and shifted by up to ``pixels``.
 
     Edges are repeated; shifts are uniform over the (2 pixels + 1)^2 possible ones. Random numbers come from
-    ``generator`` (on the CPU; torch's global one if None), so the result is the same on every device.
+    ``generator`` (on the CPU; torch's global one if None), so the result is the same on every device. place:
+    (first, total), where the images are rows first, first + 1, ... of a batch of ``total``.
     """
     _check(images, pixels)
     count, _, height, width = images.shape
-    mirrored = torch.rand(count, generator=generator) < 0.5
-    shift = torch.randint(-pixels, pixels + 1, (2, count, 1), generator=generator)
+    first, total = place or (0, count)
+    mine = slice(first, first + count)
+    mirrored = torch.rand(total, generator=generator)[mine] < 0.5
+    shift = torch.randint(-pixels, pixels + 1, (2, total, 1), generator=generator)[:, mine]
     rows = (torch.arange(height) + shift[0]).clamp(0, height - 1)
     columns = (torch.arange(width) + shift[1]).clamp(0, width - 1)
     if flip:

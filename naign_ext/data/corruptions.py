@@ -50,7 +50,13 @@ def _check(x: Tensor, kind: str, strength: float) -> None:
 
 
 def corrupt(
-    images: Tensor, kind: str, *, seed: int, strength: float | None = None, resample: str = "bilinear"
+    images: Tensor,
+    kind: str,
+    *,
+    seed: int,
+    strength: float | None = None,
+    resample: str = "bilinear",
+    place: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """A corrupted copy of the images, and where they were masked.
 
@@ -64,6 +70,8 @@ def corrupt(
         seed: decides noise, boxes and coordinates; the same for every device.
         strength: sigma, share of the area, sigma in pixels, or whole factor; None is `default_strength`.
         resample: "bilinear" or "nearest", how downsampled images are enlarged again.
+        place: (first, total): the images are rows first, first + 1, ... of a batch of ``total``, and are changed
+            as they would be within it. Default: they are the whole batch.
 
     Returns:
         (corrupted, mask): mask is bool, True where the value is lost, (N, 1, H, W) or (N, D); None for
@@ -75,10 +83,12 @@ def corrupt(
     if resample not in ("bilinear", "nearest"):
         raise ValueError(f"resample: expected bilinear or nearest, got {resample!r}")
     if kind == "noise":
-        noise = torch.randn(images.shape, generator=stream(seed, "noise"))
+        first, total = place or (0, len(images))
+        noise = torch.randn((total, *images.shape[1:]), generator=stream(seed, "noise"))
+        noise = noise[first : first + len(images)]
         return images + strength * noise.to(images), None
     if kind == "mask":
-        mask = mask_like(images, strength, seed)
+        mask = mask_like(images, strength, seed, place)
         return images.masked_fill(mask, 0.0), mask
     if kind == "blur":
         return gaussian_blur(images, strength), None
@@ -102,15 +112,17 @@ def _box(layout: str, height: int, width: int, share: float) -> Tensor:
     return strips[layout].expand(height, width)
 
 
-def mask_like(images: Tensor, share: float, seed: int) -> Tensor:
+def mask_like(images: Tensor, share: float, seed: int, place: tuple[int, int] | None = None) -> Tensor:
     """The mask of `corrupt`: True on about ``share`` of each image or vector."""
     generator = stream(seed, "mask")
+    first, total = place or (0, len(images))
+    mine = slice(first, first + len(images))
     if images.ndim == 2:
         count = round(share * images.shape[1])
-        order = torch.rand(images.shape, generator=generator).argsort(1)
+        order = torch.rand((total, *images.shape[1:]), generator=generator)[mine].argsort(1)
         return (order.argsort(1) < count).to(images.device)
     height, width = images.shape[-2:]
-    chosen = torch.randint(len(_LAYOUTS), (len(images),), generator=generator)
+    chosen = torch.randint(len(_LAYOUTS), (total,), generator=generator)[mine]
     boxes = torch.stack([_box(layout, height, width, share) for layout in _LAYOUTS])
     return boxes[chosen].unsqueeze(1).to(images.device)
 

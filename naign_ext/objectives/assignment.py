@@ -13,21 +13,25 @@ COMPLETE_PAIRS = 1 << 17
 FIRST_NEIGHBOURS = 16
 
 
-def assign(data: Tensor, samples: Sequence[Tensor]) -> Tensor:
+def assign(data: Tensor, samples: Sequence[tuple[int, Tensor]], count: int, *, merge: bool = False) -> Tensor:
     """For each row of data (N, D) another row of the pool, the sum of squared distances least; int64 (N,), CPU.
 
-    samples: the pool (M, D), M >= N, in chunks. Small problems (N M <= COMPLETE_PAIRS) are solved on all pairs
-    (scipy's linear_sum_assignment). In larger ones only the edges to each row's k nearest samples are taken,
-    k = 16, and the sparse problem solved (scipy's min_weight_full_bipartite_matching), so the answer is optimal
-    among these. Where no assignment uses these edges alone, k doubles, up to k = M, which is all pairs again.
-    A sample with NaN or Inf is never assigned; a row for which none is left gets -1.
+    samples: a pool of count >= N rows (M, D) in chunks, each with the index of its first row. merge: every process
+    of torch.distributed calls this with the same data and its own chunks, and gets the same answer.
+
+    Small problems (N M <= COMPLETE_PAIRS) are solved on all pairs (scipy's linear_sum_assignment). In larger ones
+    only the edges to each row's k nearest samples are taken, k = 16, and the sparse problem solved (scipy's
+    min_weight_full_bipartite_matching), so the answer is optimal among these. Where no assignment uses these edges
+    alone, k doubles, up to k = M, which is all pairs again. A sample with NaN or Inf is never assigned; a row for
+    which none is left gets -1.
     """
-    count = sum(len(part) for part in samples)
     k = count if len(data) * count <= COMPLETE_PAIRS else min(FIRST_NEIGHBOURS, count)
     while True:
         search = ImleSearch(data, k)
-        for part in samples:
-            search.update(part)
+        for first, part in samples:
+            search.update(part, offset=first)
+        if merge:
+            search.merge()
         distances, indices = (t.cpu() for t in search.neighbours())
         found = (
             assign_all(distances, indices, count) if k == count else assign_some(distances, indices, count)

@@ -11,11 +11,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor, nn
 
-Corrupt = Callable[[Tensor, str, int], Tensor]
-"""(batch, kind, seed) -> corrupted batch. Handed in by the trainer: objectives know no data sets."""
+from naign_ext.objectives.share import ALONE, Place, Share
 
-Vary = Callable[[Tensor, int], Tensor]
-"""(batch, seed) -> the batch with random changes under which data stay data, such as small shifts."""
+Corrupt = Callable[[Tensor, str, int, Place], Tensor]
+"""(rows, kind, seed, place) -> corrupted rows. Handed in by the trainer: objectives know no data sets."""
+
+Vary = Callable[[Tensor, int, Place], Tensor]
+"""(rows, seed, place) -> the rows with random changes under which data stay data, such as small shifts."""
 
 
 def option(default: Any, description: str, group: str, **limits: Any) -> Any:
@@ -40,8 +42,11 @@ class MatchOptions(Options):
     )
     latent_scale: FiniteFloat = option(1.0, "Standard deviation of the latents z.", "Latent pool", gt=0)
     pool_size: int = option(256, "Samples in the pool that every match searches.", "Latent pool", ge=1)
-    pool_chunk: int = option(
-        1024, "Rows of the pool in memory at a time; does not change the result.", "Latent pool", ge=1
+    pool_chunk: int | None = option(
+        None,
+        "Rows of the pool in memory at a time; default: chosen from free memory. Does not change the result.",
+        "Latent pool",
+        ge=1,
     )
     match: Literal["batch", "dataset", "one-to-one", "adaptive"] = option(
         "batch",
@@ -56,6 +61,11 @@ class MatchOptions(Options):
         "Steps a pool is kept before new latents are drawn (dataset, adaptive: before the next match).",
         "Latent pool",
         ge=1,
+    )
+    warm_start: bool = option(
+        False,
+        "dataset: the last match's winners compete again, beside the new pool, so that a smaller pool does.",
+        "Latent pool",
     )
     reject_below: FiniteFloat | None = option(
         None, "Samples at a squared distance below this from data are rejected.", "Latent pool", ge=0
@@ -87,6 +97,14 @@ class MatchOptions(Options):
             raise ValueError(
                 f"reject_below: expected none with match one-to-one, got {self.reject_below}; the pairs left may "
                 "not match every row"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_the_dataset_match_starts_warm(self) -> "MatchOptions":
+        if self.warm_start and self.match != "dataset":
+            raise ValueError(
+                f"warm_start: expected match dataset, which knows every row's last winner, got {self.match}"
             )
         return self
 
@@ -128,7 +146,10 @@ class Objective(ABC):
 
     Everything random is derived from (seed, step), so that a step can be repeated from the state alone.
     data: float32 (N, *shape), where f's inputs live.
-    clock: where the stages "generation" (of pools) and "search" are timed.
+    share: the part of every step that this process does. Means over the processes of loss, terms and gradients
+        are then those of a single process.
+    clock: where the stages "generation" (of pools), "search", "merge" (of the processes' searches) and "data"
+        (changed copies of them) are timed.
     """
 
     Options: ClassVar[type[Options]]
@@ -141,12 +162,14 @@ class Objective(ABC):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
+        share: Share = ALONE,
     ) -> None:
         self.options = options
         self.data = data
         self.seed = seed
         self.corrupt = corrupt
         self.vary = vary
+        self.share = share
         self.clock = Clock()
 
     def prepare(self, f: nn.Module, step: int) -> None:  # noqa: B027 - most objectives have nothing to prepare
@@ -154,7 +177,10 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
-        """The loss of the data rows (indices int64 (B,)) at a step; f is in training mode."""
+        """The loss of this process's part of a batch at a step; f is in training mode.
+
+        rows: indices of the whole batch, int64 (B,).
+        """
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that a checkpoint must hold besides f."""

@@ -1,6 +1,5 @@
 """Idempotent generative networks (Shocher et al., arXiv 2311.01462): the adversarial forerunner."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,8 +9,10 @@ from torch.func import functional_call
 
 from naign_ext.latents import LatentPool, derive_seed
 from naign_ext.objectives.base import Corrupt, Loss, Objective, Vary, apply_together, option
+from naign_ext.objectives.generation import innermost
 from naign_ext.objectives.imle import non_identity
 from naign_ext.objectives.repair import Repair, RepairOptions
+from naign_ext.objectives.share import ALONE, Share
 
 SMALLEST_CLAMP = 1e-6
 
@@ -78,21 +79,24 @@ class Ign(Objective):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
+        share: Share = ALONE,
     ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, share=share)
         self.repair = Repair(options, seed, corrupt)
         self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
 
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
         """See :meth:`Objective.loss`; terms: reconstruction, idempotence, tightness, denoise, restore."""
         o: IgnOptions = self.options
-        x = self.data[rows]
-        if self.vary is not None:
-            x = self.vary(x, derive_seed(self.seed, "vary", step))
+        x, place = self.data[self.share.part(rows)], self.share.place(len(rows))
+        with self.clock("data"):
+            if self.vary is not None:
+                x = self.vary(x, derive_seed(self.seed, "vary", step), place)
+            repaired = self.repair.inputs(x, step, place)
         self.pool.draw = step
         with self.clock("generation"):
-            latents = self.pool.chunk(0, len(x))
-        outputs = apply_together(f, {"data": x, "latents": latents} | self.repair.inputs(x, step))
+            latents = self.pool.chunk(place[0], place[0] + len(x))
+        outputs = apply_together(f, {"data": x, "latents": latents} | repaired)
         samples = outputs["latents"]
         reconstruction = self._distance(outputs["data"], x)
         fixed = samples.detach()
@@ -132,8 +136,7 @@ def apply_again(f: nn.Module, y: Tensor, *, frozen: bool) -> Tensor:
     Running statistics are read and not changed: those of the first application, of data and latents, are what
     evaluation uses.
     """
-    inner: Callable[..., Tensor] | nn.Module = getattr(f, "_orig_mod", f)
-    assert isinstance(inner, nn.Module)
+    inner = innermost(f)
     parameters = {name: p.detach() if frozen else p for name, p in inner.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in inner.named_buffers()}
     result: Tensor = functional_call(inner, parameters | buffers, (y,))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, option
 from naign_ext.objectives.matchers import build_matcher
+from naign_ext.objectives.share import ALONE, Share
 from naign_ext.ops import fused_loss
 
 
@@ -33,9 +34,10 @@ class Imle(Objective):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
+        share: Share = ALONE,
     ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary)
-        self.matcher = build_matcher(options, data, seed, self.clock)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, share=share)
+        self.matcher = build_matcher(options, data, seed, self.clock, share)
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Objective.prepare`."""
@@ -44,7 +46,7 @@ class Imle(Objective):
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
         """See :meth:`Objective.loss`; terms: imle."""
         del step
-        x = self.data[rows]
+        x = self.data[self.share.part(rows)]
         latents, admissible = self.matcher.latents(f, rows)
         matched = only_admissible(f(latents).float(), x, admissible)
         term = fused_loss(x, matched, norm=self.options.norm).total

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,28 +10,15 @@ from torch import Tensor, nn
 from naign_ext.latents import LatentPool
 from naign_ext.objectives.assignment import assign
 from naign_ext.objectives.base import Clock, MatchOptions
+from naign_ext.objectives.generation import Beside, chunk_for, sample_in_evaluation
+from naign_ext.objectives.share import ALONE, Share
 from naign_ext.ops import imle_knn
 from naign_ext.search import ImleSearch
 
 
-def sample_in_evaluation(f: nn.Module, latents: Tensor) -> Tensor:
-    """f(latents) without gradients, in evaluation mode; f's mode is restored.
-
-    Evaluation mode is deliberate. In training mode batch normalisation would make a sample depend on the
-    chunk it is in, and every pool would shift the running statistics by forward passes that no gradient
-    follows. With the running statistics each sample is a function of its latent alone, and it is the sample
-    that the finished f will draw.
-    """
-    training = f.training
-    f.eval()
-    try:
-        with torch.no_grad():
-            return f(latents).float()  # type: ignore[no-any-return]
-    finally:
-        f.train(training)
-
-
-def build_matcher(options: MatchOptions, data: Tensor, seed: int, clock: Clock | None = None) -> "Matcher":
+def build_matcher(
+    options: MatchOptions, data: Tensor, seed: int, clock: Clock | None = None, share: Share = ALONE
+) -> "Matcher":
     """The matcher that ``options.match`` names, for data (N, *shape)."""
     kinds: dict[str, type[Matcher]] = {
         "batch": BatchMatcher,
@@ -38,16 +26,30 @@ def build_matcher(options: MatchOptions, data: Tensor, seed: int, clock: Clock |
         "one-to-one": OneToOneMatcher,
         "adaptive": AdaptiveMatcher,
     }
-    return kinds[options.match](options, data, seed, clock)
+    return kinds[options.match](options, data, seed, clock, share)
 
 
 class Matcher(ABC):
-    """Finds matched latents for rows of data (N, *shape); memory O(N + chunk), never the whole pool."""
+    """Finds matched latents for rows of data (N, *shape); memory O(N + chunk), never the whole pool.
 
-    def __init__(self, options: MatchOptions, data: Tensor, seed: int, clock: Clock | None = None) -> None:
+    Where processes share a step each generates and searches its span of the pool for all rows in question, and
+    the running minima are merged, after which all know every winner. A winner's latent is regenerated from its
+    index by the process that trains on the row, so nothing but distances and indices is sent.
+    """
+
+    def __init__(
+        self,
+        options: MatchOptions,
+        data: Tensor,
+        seed: int,
+        clock: Clock | None = None,
+        share: Share = ALONE,
+    ) -> None:
         self.options = options
         self.data = data
         self.clock = clock or Clock()
+        self.share = share
+        self._rows_at_a_time = options.pool_chunk
         self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
 
     def prepare(self, f: nn.Module, step: int) -> None:
@@ -57,7 +59,10 @@ class Matcher(ABC):
 
     @abstractmethod
     def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (B, *shape) matched to the data rows, and bool (B,): whether an admissible match exists."""
+        """Latents matched to the data rows (B,), and whether an admissible match exists (bool).
+
+        Both for this process's part of the batch alone, (B / processes, *shape) and (B / processes,).
+        """
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold of a match that outlives its step."""
@@ -70,24 +75,54 @@ class Matcher(ABC):
         below = self.options.reject_below if self.options.reject == "pair" else None
         return ImleSearch(data.flatten(1), k, reject_below=below)
 
-    def _nearest(self, search: ImleSearch, f: nn.Module) -> Tensor:
-        """Index (n,) of each row's nearest admissible sample, -1 where there is none."""
-        for samples in self._samples(f):
-            with self.clock("search"):
-                search.update(samples)
+    def _nearest(self, search: ImleSearch, f: nn.Module, others: Tensor | None = None) -> Tensor:
+        """Index (n,) of each row's nearest admissible sample, -1 where there is none.
+
+        others: further latents, numbered from pool_size on.
+        """
+        with Beside(self.data.device) as beside:
+            for first, samples in self._samples(f, others):
+                beside.run(partial(self._take_in, search, first), samples)
+        if not self.share.alone:
+            with self.clock("merge"):
+                search.merge()
         with self.clock("search"):
             return search.neighbours().indices[:, 0]
 
-    def _samples(self, f: nn.Module) -> Iterator[Tensor]:
-        """The current pool's samples as rows, chunk by chunk, in order; rejected ones are NaN."""
-        for start in range(0, self.options.pool_size, self.options.pool_chunk):
-            stop = min(start + self.options.pool_chunk, self.options.pool_size)
+    def _take_in(self, search: ImleSearch, first: int, samples: Tensor) -> None:
+        with self.clock("search"):
+            search.update(self._without_rejected(samples), offset=first)
+
+    def _samples(self, f: nn.Module, others: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+        """This process's span of the current pool, chunk by chunk: each one's first index, and its samples as rows.
+
+        The samples have the dtype that f answers in. After the pool the samples of other latents.
+        """
+        size = self.options.pool_size
+        for start, stop in self._chunks(f, size):
             with self.clock("generation"):
                 samples = sample_in_evaluation(f, self.pool.chunk(start, stop)).flatten(1)
-            if self.options.reject == "sample" and self.options.reject_below is not None:
-                with self.clock("search"):
-                    samples = reject_near(samples, self.data.flatten(1), self.options.reject_below)
-            yield samples
+            yield start, samples
+        for start, stop in self._chunks(f, 0 if others is None else len(others)):
+            assert others is not None
+            with self.clock("generation"):
+                samples = sample_in_evaluation(f, others[start:stop]).flatten(1)
+            yield size + start, samples
+
+    def _chunks(self, f: nn.Module, total: int) -> Iterator[tuple[int, int]]:
+        """This process's span of ``total`` rows in chunks."""
+        if self._rows_at_a_time is None:
+            self._rows_at_a_time = chunk_for(f, self.pool.shape, self.data.device)
+        first, last = self.share.span(total)
+        for start in range(first, last, self._rows_at_a_time):
+            yield start, min(start + self._rows_at_a_time, last)
+
+    def _without_rejected(self, samples: Tensor) -> Tensor:
+        """The samples, those too near any data as NaN where the options say so."""
+        below = self.options.reject_below
+        if self.options.reject != "sample" or below is None:
+            return samples
+        return reject_near(samples, self.data.flatten(1), below)
 
 
 class BatchMatcher(Matcher):
@@ -95,7 +130,7 @@ class BatchMatcher(Matcher):
 
     def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`."""
-        indices = self._nearest(self._new_search(self.data[rows]), f)
+        indices = self.share.part(self._nearest(self._new_search(self.data[rows]), f))
         with self.clock("generation"):
             return self.pool.rows(indices), indices >= 0
 
@@ -119,22 +154,34 @@ class OneToOneMatcher(Matcher):
                 f"{self.options.pool_size}"
             )
         x = self.data[rows].flatten(1)
-        samples = list(self._samples(f))
+        samples = [(first, self._without_rejected(samples)) for first, samples in self._samples(f)]
         with self.clock("search"):
-            indices = assign(x, samples).to(self.data.device)
+            indices = assign(x, samples, self.options.pool_size, merge=not self.share.alone)
+            indices = self.share.part(indices.to(self.data.device))
         with self.clock("generation"):
             return self.pool.rows(indices), indices >= 0
 
 
 class DatasetMatcher(Matcher):
-    """The nearest sample of every row of the data set, found at once and kept until the next match is due."""
+    """The nearest sample of every row of the data set, found at once and kept until the next match is due.
 
-    def __init__(self, options: MatchOptions, data: Tensor, seed: int, clock: Clock | None = None) -> None:
-        super().__init__(options, data, seed, clock)
+    With warm_start the latents of the last match compete with the new pool for every row.
+    """
+
+    def __init__(
+        self,
+        options: MatchOptions,
+        data: Tensor,
+        seed: int,
+        clock: Clock | None = None,
+        share: Share = ALONE,
+    ) -> None:
+        super().__init__(options, data, seed, clock, share)
         self._search: ImleSearch | None = None
         self._draw = -1
         self._indices: Tensor | None = None
-        self._latents: Tensor | None = None
+        self._latents = torch.empty(0)
+        self._present = torch.zeros(len(data), dtype=torch.bool, device=data.device)
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Matcher.prepare`."""
@@ -143,29 +190,57 @@ class DatasetMatcher(Matcher):
             if self._search is None:
                 self._search = self._new_search(self.data)
             self._search.reset()
-            self._keep(self.pool.draw, self._nearest(self._search, f))
+            last = self._latents if self.options.warm_start and self._indices is not None else None
+            self._keep(self.pool.draw, self._nearest(self._search, f, last))
 
     def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`."""
-        if self._indices is None or self._latents is None:
+        if self._indices is None:
             raise RuntimeError("latents: the data set has no match yet; call prepare(f, step) first")
+        rows = self.share.part(rows)
+        self._regenerate(rows)
         return self._latents[rows], self._indices[rows] >= 0
 
     def state(self) -> dict[str, Tensor]:
-        """The current match of the whole data set: its draw and winners. Their latents are regenerated."""
+        """The current match of the whole data set: its draw and winners.
+
+        Their latents are regenerated, but for those of a warm start, which are of many draws.
+        """
         if self._indices is None:
             return {}
-        return {"match.draw": torch.tensor(self._draw), "match.indices": self._indices.cpu()}
+        state = {"match.draw": torch.tensor(self._draw), "match.indices": self._indices.cpu()}
+        return state | ({"match.latents": self._latents.cpu()} if self.options.warm_start else {})
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """See :meth:`Matcher.load_state`."""
         if "match.indices" in state:
             self.pool.draw = int(state["match.draw"])
             self._keep(self.pool.draw, state["match.indices"].to(self.data.device))
+        if "match.latents" in state:
+            self._latents = state["match.latents"].to(self.data.device)
 
     def _keep(self, draw: int, indices: Tensor) -> None:
-        with self.clock("generation"):
-            self._draw, self._indices, self._latents = draw, indices, self.pool.rows(indices)
+        last = self._latents
+        self._draw, self._indices, self._latents = draw, indices, torch.zeros_like(self.data)
+        self._present.zero_()
+        if self.share.alone or self.options.warm_start:
+            # All at once: rows that share a block of the pool share the work. A process among many needs
+            # the rows of its own parts of the batches alone, as they come.
+            self._regenerate(torch.arange(len(self.data), device=self.data.device))
+        again = indices >= self.options.pool_size
+        if len(last) and bool(again.any()):
+            self._latents[again] = last[indices[again] - self.options.pool_size]
+
+    def _regenerate(self, rows: Tensor) -> None:
+        """The latents of these rows' winners that are not there yet."""
+        assert self._indices is not None
+        missing = rows[~self._present[rows]]
+        if len(missing):
+            with self.clock("generation"):
+                indices = self._indices[missing]
+                of_pool = torch.where(indices < self.options.pool_size, indices, -1)
+                self._latents[missing] = self.pool.rows(of_pool)
+            self._present[missing] = True
 
 
 class AdaptiveMatcher(Matcher):
@@ -177,8 +252,15 @@ class AdaptiveMatcher(Matcher):
     infinite. So hard rows keep their latent until f has learnt it, and easy ones move on. Memory O(N) latents.
     """
 
-    def __init__(self, options: MatchOptions, data: Tensor, seed: int, clock: Clock | None = None) -> None:
-        super().__init__(options, data, seed, clock)
+    def __init__(
+        self,
+        options: MatchOptions,
+        data: Tensor,
+        seed: int,
+        clock: Clock | None = None,
+        share: Share = ALONE,
+    ) -> None:
+        super().__init__(options, data, seed, clock, share)
         self._draw = -1
         self._latents = torch.zeros_like(data)
         self._matched = torch.zeros(len(data), dtype=torch.bool, device=data.device)
@@ -206,6 +288,7 @@ class AdaptiveMatcher(Matcher):
         """See :meth:`Matcher.latents`."""
         if self._draw < 0:
             raise RuntimeError("latents: the data set has no match yet; call prepare(f, step) first")
+        rows = self.share.part(rows)
         return self._latents[rows], self._matched[rows]
 
     def state(self) -> dict[str, Tensor]:
@@ -233,11 +316,15 @@ class AdaptiveMatcher(Matcher):
         """Which rows are matched anew; sets their thresholds."""
         o = self.options
         self._age += 1
-        with self.clock("generation"):
-            parts = torch.split(self._latents, o.pool_chunk)
-            samples = torch.cat([sample_in_evaluation(f, part).flatten(1) for part in parts])
-        with self.clock("search"):
-            distances = (self.data.flatten(1) - samples).square().sum(dim=1)
+        distances = torch.zeros(len(self.data), device=self.data.device)
+        for start, stop in self._chunks(f, len(self.data)):
+            with self.clock("generation"):
+                samples = sample_in_evaluation(f, self._latents[start:stop]).float().flatten(1)
+            with self.clock("search"):
+                data = self.data[start:stop].flatten(1)
+                distances[start:stop] = (data - samples).square().sum(dim=1)
+        with self.clock("merge"):
+            self.share.sum(distances)
         near = (distances < self._thresholds) & (self._age >= o.adaptive_patience)
         due = near | (self._age >= o.adaptive_limit) | ~self._matched
         self._thresholds[due] = (1 - o.adaptive_decay) * distances[due]
@@ -247,5 +334,6 @@ class AdaptiveMatcher(Matcher):
 
 def reject_near(samples: Tensor, data: Tensor, below: float) -> Tensor:
     """samples (m, D), those at a squared distance below this from any row of data (N, D) as NaN: never matched."""
-    nearest = imle_knn(samples, data).distances[:, 0]
+    with torch.no_grad():
+        nearest = imle_knn(samples, data).distances[:, 0]
     return samples.masked_fill((nearest < below)[:, None], torch.nan)

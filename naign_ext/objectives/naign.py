@@ -11,6 +11,7 @@ from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Va
 from naign_ext.objectives.imle import non_identity, only_admissible
 from naign_ext.objectives.matchers import build_matcher
 from naign_ext.objectives.repair import Repair, RepairOptions
+from naign_ext.objectives.share import ALONE, Place, Share
 from naign_ext.ops import fused_loss, imle_knn
 
 
@@ -53,6 +54,11 @@ class NaignOptions(RepairOptions, MatchOptions):
             raise ValueError("reconstruction_weight and imle_weight: expected at least one > 0, got 0 and 0")
         return self
 
+    @property
+    def projected(self) -> int:
+        """Samples that the projection term takes."""
+        return min(self.projection_samples, self.pool_size)
+
 
 class Naign(Objective):
     """mean |f(x) - x|^2 + mean |x - f(z*(x))|^2 + optional terms, z*(x) the latent of x's nearest sample.
@@ -75,10 +81,13 @@ class Naign(Objective):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
+        share: Share = ALONE,
     ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, share=share)
+        if options.projection_weight and not share.alone:
+            _check_projection(options, share)
         self.repair = Repair(options, seed, corrupt)
-        self.matcher = build_matcher(options, data, seed, self.clock)
+        self.matcher = build_matcher(options, data, seed, self.clock, share)
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Objective.prepare`."""
@@ -87,10 +96,12 @@ class Naign(Objective):
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
         """See :meth:`Objective.loss`."""
         o = self.options
-        x = self.data[rows]
+        x, place = self.data[self.share.part(rows)], self.share.place(len(rows))
         latents, admissible = self.matcher.latents(f, rows)
-        varied = x if self.vary is None else self.vary(x, derive_seed(self.seed, "vary", step))
-        outputs = apply_together(f, self._inputs(varied, latents, step))
+        with self.clock("data"):
+            varied = x if self.vary is None else self.vary(x, derive_seed(self.seed, "vary", step), place)
+            inputs = self._inputs(varied, latents, step, place)
+        outputs = apply_together(f, inputs)
         matched = only_admissible(outputs["latents"], x, admissible)
         main = fused_loss(
             x,
@@ -106,7 +117,9 @@ class Naign(Objective):
         if o.idempotence_weight:
             terms["idempotence"] = main.idempotence
         for name, target in self._targets(varied, outputs).items():
-            term = fused_loss(target, outputs[name], norm=o.norm).total
+            # A process whose share of the samples is larger than others' counts for more in the mean over all.
+            portion = len(target) * self.share.count / (o.projected if name == "projection" else len(rows))
+            term = portion * fused_loss(target, outputs[name], norm=o.norm).total
             total = total + getattr(o, f"{name}_weight") * term
             terms[name] = term.detach()
         return Loss(total, terms, {"non_identity": non_identity(outputs["latents"], latents)})
@@ -119,12 +132,12 @@ class Naign(Objective):
         """See :meth:`Objective.load_state`."""
         self.matcher.load_state(state)
 
-    def _inputs(self, x: Tensor, latents: Tensor, step: int) -> dict[str, Tensor]:
+    def _inputs(self, x: Tensor, latents: Tensor, step: int, place: Place) -> dict[str, Tensor]:
         o = self.options
         inputs = {"data": x, "latents": latents}
         if o.projection_weight:
-            inputs["projection"] = self.matcher.pool.chunk(0, min(o.projection_samples, o.pool_size))
-        return inputs | self.repair.inputs(x, step)
+            inputs["projection"] = self.matcher.pool.chunk(*self.share.span(o.projected))
+        return inputs | self.repair.inputs(x, step, place)
 
     def _targets(self, x: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         targets: dict[str, Tensor] = dict.fromkeys(self.repair.weights, x)
@@ -136,6 +149,18 @@ class Naign(Objective):
     def _idempotence_weight(self, step: int) -> float:
         o: NaignOptions = self.options
         return o.idempotence_weight * (min(1.0, step / o.idempotence_ramp) if o.idempotence_ramp else 1.0)
+
+
+def _check_projection(options: NaignOptions, share: Share) -> None:
+    if options.projection_to == "batch":
+        raise ValueError(
+            f"projection_to: expected dataset where {share.count} processes share a batch, got batch"
+        )
+    if options.projected < share.count:
+        raise ValueError(
+            f"projection_samples, pool_size: expected at least one sample for each of the {share.count} processes, "
+            f"got {options.projected}"
+        )
 
 
 def nearest_data(samples: Tensor, data: Tensor) -> Tensor:

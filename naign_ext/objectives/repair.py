@@ -8,6 +8,7 @@ from torch import Tensor
 
 from naign_ext.latents import derive_seed, generator
 from naign_ext.objectives.base import Corrupt, Options, option
+from naign_ext.objectives.share import Place
 
 CorruptionKind = Literal["noise", "mask", "blur", "downsample"]
 
@@ -52,28 +53,36 @@ class Repair:
         weights = {"denoise": self.options.denoise_weight, "restore": self.options.restore_weight}
         return {name: weight for name, weight in weights.items() if weight}
 
-    def inputs(self, x: Tensor, step: int) -> dict[str, Tensor]:
-        """What f is to map back to x (B, ...), by term; as many rows as x."""
+    def inputs(self, x: Tensor, step: int, place: Place) -> dict[str, Tensor]:
+        """What f is to map back to x (B, ...), by term; as many rows as x, which are those at a place of a batch."""
         made: dict[str, Tensor] = {}
         if "denoise" in self.weights:
-            made["denoise"] = add_noise(x, self.options.denoise_sigma, generator(self.seed, "denoise", step))
+            made["denoise"] = add_noise(
+                x, self.options.denoise_sigma, generator(self.seed, "denoise", step), place
+            )
         if "restore" in self.weights:
-            made["restore"] = self._corrupted(x, step)
+            made["restore"] = self._corrupted(x, step, place)
         return made
 
-    def _corrupted(self, x: Tensor, step: int) -> Tensor:
+    def _corrupted(self, x: Tensor, step: int, place: Place) -> Tensor:
         assert self.corrupt is not None
         kinds = self.options.restore_kinds
         result = torch.empty_like(x)
+        first, total = place
         for k, kind in enumerate(kinds):
-            part = x[k :: len(kinds)]
-            if len(part):
-                result[k :: len(kinds)] = self.corrupt(part, kind, derive_seed(self.seed, "restore", step, k))
+            # Rows k, k + kinds, ... of the whole batch; of these the ones before x, those of x, and all.
+            before, whole = (len(range(k, end, len(kinds))) for end in (first, total))
+            mine = slice(k + before * len(kinds) - first, None, len(kinds))
+            if len(part := x[mine]):
+                seed = derive_seed(self.seed, "restore", step, k)
+                result[mine] = self.corrupt(part, kind, seed, (before, whole))
         return result
 
 
-def add_noise(x: Tensor, sigma_max: float, random: torch.Generator) -> Tensor:
+def add_noise(x: Tensor, sigma_max: float, random: torch.Generator, place: Place | None = None) -> Tensor:
     """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; random is a CPU generator."""
-    sigma = torch.rand((len(x),) + (1,) * (x.dim() - 1), generator=random) * sigma_max
-    noise = torch.randn(x.shape, generator=random)
+    first, total = place or (0, len(x))
+    mine = slice(first, first + len(x))
+    sigma = torch.rand((total,) + (1,) * (x.dim() - 1), generator=random)[mine] * sigma_max
+    noise = torch.randn((total, *x.shape[1:]), generator=random)[mine]
     return x + (sigma * noise).to(x.device)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from naign_ext.objectives.base import Corrupt, Vary, option
 from naign_ext.objectives.imle import Imle, ImleOptions
+from naign_ext.objectives.share import ALONE, Share
 from naign_ext.ops import imle_knn
 
 
@@ -35,10 +36,11 @@ class RsImle(Imle):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
+        share: Share = ALONE,
     ) -> None:
         if options.reject_below is None:
             options = options.model_copy(update={"reject_below": default_reject_below(data)})
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, share=share)
 
 
 def default_reject_below(data: Tensor, most_rows: int = 2000) -> float:

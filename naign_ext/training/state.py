@@ -73,7 +73,7 @@ def build_state(config: TrainConfig, data: Tensor) -> TrainingState:
         config.objective,
         data.to(device),
         seed=config.seed,
-        corrupt=lambda x, kind, seed: corrupt(x, kind, seed=seed)[0],
+        corrupt=lambda x, kind, seed, place: corrupt(x, kind, seed=seed, place=place)[0],
         vary=_jitter(config.augment.jitter),
     )
     return TrainingState(
@@ -91,8 +91,8 @@ def build_state(config: TrainConfig, data: Tensor) -> TrainingState:
 def _jitter(pixels: int) -> Vary | None:
     if not pixels:
         return None
-    return lambda x, seed: random_augment(
-        x, flip=False, pixels=pixels, generator=torch.Generator().manual_seed(seed)
+    return lambda x, seed, place: random_augment(
+        x, flip=False, pixels=pixels, generator=torch.Generator().manual_seed(seed), place=place
     )
 
 
