@@ -42,6 +42,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except ValueError as error:
             raise _stop(error, str(error), MISTAKE) from None
         except RuntimeError as error:
+            if _told_elsewhere(error):
+                raise typer.Exit(FAILED) from None
             if not _foreseen(error):
                 raise
             raise _stop(error, str(error), FAILED) from None
@@ -52,9 +54,16 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 def _foreseen(error: RuntimeError) -> bool:
     import torch
 
+    from naign_ext.training.distributed import ProcessLostError
     from naign_ext.training.trainer import NonFiniteLossError
 
-    return isinstance(error, NonFiniteLossError | torch.OutOfMemoryError)
+    return isinstance(error, NonFiniteLossError | ProcessLostError | torch.OutOfMemoryError)
+
+
+def _told_elsewhere(error: RuntimeError) -> bool:
+    from naign_ext.training.distributed import FirstProcessFailedError
+
+    return isinstance(error, FirstProcessFailedError)
 
 
 def _stop(error: BaseException, text: str, code: int) -> typer.Exit:

@@ -1,6 +1,8 @@
-"""`naign train`: configure, train, judge, report."""
+"""`naign train`: configure, train, judge, report; alone or as one of the processes that torchrun starts."""
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,9 @@ from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from naign_ext.report import Report
-    from naign_ext.training.progress import TrainResult
+    from naign_ext.training.config import TrainConfig
+    from naign_ext.training.distributed import Processes
+    from naign_ext.training.progress import Progress, TrainResult
 
 
 class TrainCommand(TyperCommand):
@@ -105,11 +109,11 @@ def train(
     Later wins: defaults, the preset for the data set, --config, flags, --set.
 
     Ctrl-C or SIGTERM saves and stops (exit code 1); --resume continues.
-    """
-    from naign_cli.progress import watch
 
-    from naign_ext.training import trainer
+    Many processes share a run: torchrun --nproc-per-node 2 -m naign_cli train ... (docs/scaling.md).
+    """
     from naign_ext.training.config import resolve_config
+    from naign_ext.training.distributed import join
 
     flags = {"device": device, "steps": steps, "data_root": None if data_root is None else str(data_root)}
     if resume is not None:
@@ -119,20 +123,85 @@ def train(
             raise Mistake(
                 f"--{refused[0]}: cannot be given with --resume; a resumed run keeps its configuration"
             )
-        with watch(notes()) as progress:
-            result = trainer.resume(resume, changes=_changes(flags, set_ or []), progress=progress)
+        start: TrainConfig | Mapping[str, Any] = _changes(flags, set_ or [])
     else:
-        chosen = resolve_config(
+        start = resolve_config(
             dataset,
             preset,
             file=config,
             flags={**flags, "objective": objective, "seed": seed},
             settings=set_ or (),
         )
-        folder = out or _free_folder(chosen.dataset, chosen.preset)
-        with watch(notes()) as progress:
-            result = trainer.train(chosen, folder, progress=progress)
-    _finish(result, json=json, report=report)
+    _check_repeatable(out, resume)
+    with join() as processes:
+        result = _run(start, out, resume, processes)
+    if processes.first:
+        _finish(result, json=json, report=report)
+    elif result.status == "interrupted":
+        raise typer.Exit(FAILED)
+
+
+def _check_repeatable(out: Path | None, resume: Path | None) -> None:
+    """torchrun --max-restarts repeats the command as it stands, so the command has to name the run."""
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0 and out is None and resume is None:
+        raise Mistake(
+            "--out: expected a run folder, since torchrun --max-restarts repeats the command and continues the run "
+            "that it finds there"
+        )
+
+
+def _run(
+    start: "TrainConfig | Mapping[str, Any]",
+    out: Path | None,
+    resume: Path | None,
+    processes: "Processes",
+) -> "TrainResult":
+    """A new run of a configuration, or the resumed one with changes; the first process is watched."""
+    from naign_cli.progress import watch
+
+    from naign_ext.training.distributed import ProcessLostError
+    from naign_ext.training.progress import Progress
+    from naign_ext.training.signals import StopRequest
+
+    # torchrun ends the others when a process is lost; that must not cut short what they say of it.
+    with (
+        nullcontext() if processes.alone else StopRequest(),
+        watch(notes()) if processes.first else nullcontext(Progress()) as progress,
+    ):
+        try:
+            return _start(start, out, resume, processes, progress)
+        except ProcessLostError as error:
+            say("[bold red]error:[/] ", end="")
+            say(str(error), markup=False)
+            raise typer.Exit(FAILED) from None
+
+
+def _start(
+    start: "TrainConfig | Mapping[str, Any]",
+    out: Path | None,
+    resume: Path | None,
+    processes: "Processes",
+    progress: "Progress",
+) -> "TrainResult":
+    """Train, or resume; a job that torchrun has restarted continues what it began."""
+    from naign_ext.training import trainer
+    from naign_ext.training.config import TrainConfig
+
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if isinstance(start, TrainConfig):
+        folder = processes.on_first(lambda: out or _free_folder(start.dataset, start.preset))
+        if not (restarted and processes.on_first((folder / "config.yaml").is_file)):
+            return trainer.train(start, folder, progress=progress)
+        return trainer.resume(folder, progress=progress)
+    assert resume is not None
+    return trainer.resume(_run_folder(resume) if restarted else resume, changes=start, progress=progress)
+
+
+def _run_folder(path: Path) -> Path:
+    """The run that a path given with --resume belongs to, so that a restart takes its last checkpoint."""
+    from naign_ext.training.checkpoint import is_checkpoint_path
+
+    return path.parent.parent if is_checkpoint_path(path) else path
 
 
 def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:

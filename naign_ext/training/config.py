@@ -138,6 +138,9 @@ class TrainConfig(Options):
         "auto", "Autocast: auto is bf16 on CUDA devices that have it, else fp32.", "Run"
     )
     compile: bool = option(False, "Compile f with torch.compile.", "Run")
+    memory_format: Literal["auto", "contiguous", "channels_last"] = option(
+        "auto", "Layout of images and weights in f: auto is channels_last for conv on CUDA.", "Run"
+    )
     deterministic: bool = option(
         True, "Deterministic algorithms, so that equal configurations give equal weights.", "Run"
     )

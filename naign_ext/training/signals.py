@@ -7,6 +7,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(s.name for s in _SIGNALS)
+"""Names of the signals that ask a run to stop."""
 
 
 class StopRequest:

@@ -1,10 +1,12 @@
 """All that changes while a run trains: built from the configuration, captured for checkpoints, restored."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from naign_ext.data.augment import random_augment
 from naign_ext.data.corruptions import corrupt
@@ -12,15 +14,26 @@ from naign_ext.latents import derive_seed
 from naign_ext.models import build_model
 from naign_ext.objectives import OBJECTIVES, Objective, Vary
 from naign_ext.training.average import averaged_copy
+from naign_ext.training.batch_norm import share_batch_norm
 from naign_ext.training.checkpoint import Checkpoint, CheckpointError, Tensors
 from naign_ext.training.config import TrainConfig
+from naign_ext.training.distributed import ALONE, Processes
 
+# Its name up to torch 2.12 and after.
+_KEEP_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class TrainingState:
-    """Networks, optimiser, objective and position of a run; ``step`` counts the updates done."""
+    """Networks, optimiser, objective and position of a run; ``step`` counts the updates done.
+
+    model holds the weights; f is what the objective applies: model, compiled or shared among processes.
+    """
 
     model: nn.Module
     f: nn.Module
@@ -39,10 +52,20 @@ class TrainingState:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device for the configuration's ``device``; ValueError where it does not exist."""
+def choose_device(wanted: str, processes: Processes = ALONE) -> torch.device:
+    """The device for the configuration's ``device``; ValueError where it does not exist.
+
+    Of several processes each takes the CUDA device of its own number on its machine.
+    """
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if not processes.alone and wanted != "cpu":
+        if wanted != "cuda":
+            raise ValueError(
+                f"device: expected auto, cpu or cuda for {processes.count} processes, each of which takes a device of "
+                f"its own, got {wanted!r}"
+            )
+        wanted = f"cuda:{processes.local}"
     device = torch.device(wanted)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: expected one that torch sees, got {wanted!r}; use device=cpu")
@@ -56,12 +79,16 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def build_state(config: TrainConfig, data: Tensor) -> TrainingState:
+def build_state(config: TrainConfig, data: Tensor, processes: Processes = ALONE) -> TrainingState:
     """The state before the first update; data (N, *shape) on the CPU. Seeds torch's global generator."""
-    device = choose_device(config.device)
+    processes.share.place(config.batch_size)
+    device = choose_device(config.device, processes)
     precision = choose_precision(config.precision, device)
     torch.manual_seed(derive_seed(config.seed, "weights"))
-    model = build_model(config.model.architecture, data.shape[1:], **config.model.build_options()).to(device)
+    model = build_model(config.model.architecture, data.shape[1:], **config.model.build_options())
+    model = model.to(device, memory_format=_memory_format(config, device))  # type: ignore[call-overload]
+    if not processes.alone:
+        model = share_batch_norm(model, device)
     optimiser = torch.optim.AdamW(
         model.parameters(),
         lr=config.optimiser.lr,
@@ -75,10 +102,11 @@ def build_state(config: TrainConfig, data: Tensor) -> TrainingState:
         seed=config.seed,
         corrupt=lambda x, kind, seed, place: corrupt(x, kind, seed=seed, place=place)[0],
         vary=_jitter(config.augment.jitter),
+        share=processes.share,
     )
     return TrainingState(
         model=model,
-        f=torch.compile(model) if config.compile else model,  # type: ignore[arg-type]
+        f=_shared(torch.compile(model) if config.compile else model, device, processes),  # type: ignore[arg-type]
         average=averaged_copy(model),
         optimiser=optimiser,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
@@ -86,6 +114,24 @@ def build_state(config: TrainConfig, data: Tensor) -> TrainingState:
         device=device,
         precision=precision,
     )
+
+
+def _memory_format(config: TrainConfig, device: torch.device) -> torch.memory_format:
+    """Channels last where asked for, and for convolutions on CUDA, whose tensor cores want it."""
+    chosen = config.memory_format
+    if chosen == "auto":
+        convolutions = device.type == "cuda" and config.model.architecture == "conv"
+        chosen = "channels_last" if convolutions else "contiguous"
+    return torch.channels_last if chosen == "channels_last" else torch.preserve_format
+
+
+def _shared(f: nn.Module, device: torch.device, processes: Processes) -> nn.Module:
+    """f with gradients that are means over all processes. Its buffers need no exchange: they are the same."""
+    if processes.alone:
+        return f
+    devices = [device] if device.type == "cuda" else None
+    options: dict[str, Any] = {_KEEP_BUFFERS: False, "gradient_as_bucket_view": True}
+    return DistributedDataParallel(f, device_ids=devices, **options)
 
 
 def _jitter(pixels: int) -> Vary | None:

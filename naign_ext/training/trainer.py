@@ -4,7 +4,9 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,18 @@ from naign_ext.training.config import (
     validate_config,
 )
 from naign_ext.training.data import load_configured
+from naign_ext.training.distributed import FirstProcessFailedError, Processes, join, losses_named
 from naign_ext.training.log import MetricsLog, Record, truncate_metrics
 from naign_ext.training.pictures import save_sample_picture
 from naign_ext.training.presets import merge
 from naign_ext.training.progress import Progress, Started, Step, TrainResult
 from naign_ext.training.schedule import learning_rate
-from naign_ext.training.signals import StopRequest
+from naign_ext.training.signals import SIGNALS, StopRequest
 from naign_ext.training.state import TrainingState, build_state, capture, restore
 from naign_ext.training.validation import validate
+
+STAGES = ("data", "generation", "search", "merge", "loss", "backward", "update")
+"""Where an update's time goes. merge: waiting for and hearing from other processes, but for their gradients."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -65,18 +71,30 @@ def train(config: TrainConfig, out: str | Path, *, progress: Progress | None = N
     The folder gets config.yaml, metrics.jsonl, TensorBoard events, samples/ and checkpoints/. SIGINT and
     SIGTERM end the run after the current update with a checkpoint and status "interrupted".
 
+    Called in every process that torchrun started, the run is theirs together: each does its share of every step,
+    the first alone writes, and only its progress is told. All get the result.
+
     Raises:
         ConfigError: the folder already holds a run, or configuration and data do not fit.
         NonFiniteLossError: a loss term or the gradient is not finite; names the step and the term.
+        ProcessLostError: another process of the run is gone. FirstProcessFailedError: the first one failed.
     """
     run = Path(out)
-    if (run / "config.yaml").exists() or checkpoint_paths(run):
-        raise ConfigError(f"out: {run} already holds a run; choose another folder or resume it")
-    dataset = load_configured(config)
-    config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
-    run.mkdir(parents=True, exist_ok=True)
-    save_config(config, run / "config.yaml")
-    return _run(config, run, dataset, None, progress or Progress())
+
+    def begin() -> None:
+        if (run / "config.yaml").exists() or checkpoint_paths(run):
+            raise ConfigError(f"out: {run} already holds a run; choose another folder or resume it")
+
+    def write() -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        save_config(config, run / "config.yaml")
+
+    with join() as processes, losses_named(processes, run):
+        processes.on_first(begin)
+        dataset = processes.in_turn(lambda: load_configured(config))
+        config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
+        processes.on_first(write)
+        return _run(config, run, dataset, None, progress or Progress(), processes)
 
 
 def resume(
@@ -95,16 +113,22 @@ def resume(
     """
     path = Path(path)
     run = path.parent.parent if is_checkpoint_path(path) else path
-    if not (run / "config.yaml").is_file():
-        raise ConfigError(f"resume: expected a run folder with config.yaml, got {path}")
-    config = _changed(load_config(run / "config.yaml"), changes or {})
-    start = find_checkpoint(path, "last") if path != run or checkpoint_paths(run) else None
-    dataset = load_configured(config)
-    if _plain(dataset.parameters) != config.data_parameters:
-        raise ConfigError(
-            f"data: {config.dataset} is not what {run} was trained on; see data_parameters in it"
-        )
-    return _run(config, run, dataset, start, progress or Progress(), changed=bool(changes))
+
+    def find() -> tuple[TrainConfig, Path | None]:
+        if not (run / "config.yaml").is_file():
+            raise ConfigError(f"resume: expected a run folder with config.yaml, got {path}")
+        config = _changed(load_config(run / "config.yaml"), changes or {})
+        start = find_checkpoint(path, "last") if path != run or checkpoint_paths(run) else None
+        return config, start
+
+    with join() as processes, losses_named(processes, run):
+        config, start = processes.on_first(find)
+        dataset = processes.in_turn(lambda: load_configured(config))
+        if _plain(dataset.parameters) != config.data_parameters:
+            raise ConfigError(
+                f"data: {config.dataset} is not what {run} was trained on; see data_parameters in it"
+            )
+        return _run(config, run, dataset, start, progress or Progress(), processes, changed=bool(changes))
 
 
 def augmented(images: Tensor, config: TrainConfig) -> Tensor:
@@ -124,28 +148,47 @@ def _run(
     dataset: Dataset,
     start: Path | None,
     progress: Progress,
+    processes: Processes,
     *,
     changed: bool = False,
 ) -> TrainResult:
     data = augmented(dataset.train, config)
-    cuda = list(range(torch.cuda.device_count()))
-    with StopRequest() as stop, torch.random.fork_rng(devices=cuda), _Determinism(config):
-        state = build_state(config, data)
-        if start is not None:
-            checkpoint = load_checkpoint(start)
-            _check_unchanged(config, checkpoint)
-            restore(state, checkpoint)
+    progress = progress if processes.first else Progress()
+    step = 0
+
+    def read(start: Path) -> Checkpoint:
+        checkpoint = load_checkpoint(start)
+        _check_unchanged(config, checkpoint)
+        return checkpoint
+
+    def tidy() -> None:
         if changed:
             save_config(config, run / "config.yaml")
-        remove_later_checkpoints(run, state.step)
-        truncate_metrics(run, state.step)
-        with MetricsLog(run, state.step, tensorboard=config.log.tensorboard) as log:
+        remove_later_checkpoints(run, step)
+        truncate_metrics(run, step)
+
+    cuda = list(range(torch.cuda.device_count()))
+    with StopRequest() as stop, torch.random.fork_rng(devices=cuda), _Determinism(config):
+        state = build_state(config, data, processes)
+        if start is not None:
+            restore(state, processes.on_first(partial(read, start)))
+            step = state.step
+        processes.on_first(tidy)
+        log = MetricsLog(run, step, tensorboard=config.log.tensorboard) if processes.first else None
+        with log or nullcontext():
             trainer = _Trainer(
-                config=config, run=run, dataset=dataset, state=state, log=log, progress=progress, stop=stop
+                config=config,
+                run=run,
+                dataset=dataset,
+                state=state,
+                log=log,
+                progress=progress,
+                stop=stop,
+                processes=processes,
             )
             progress.started(trainer.describe())
             trainer.loop()
-        result = trainer.result()
+        result = processes.on_first(trainer.result)
     progress.finished(result)
     return result
 
@@ -166,9 +209,10 @@ class _Trainer:
         run: Path,
         dataset: Dataset,
         state: TrainingState,
-        log: MetricsLog,
+        log: MetricsLog | None,
         progress: Progress,
         stop: StopRequest,
+        processes: Processes,
     ) -> None:
         self.config = config
         self.run = run
@@ -176,6 +220,8 @@ class _Trainer:
         self.log = log
         self.progress = progress
         self.stop = stop
+        self.processes = processes
+        self.signal: str | None = None
         self.heldout_rows = len(dataset.heldout)
         self.validation = dataset.for_validation().heldout.to(state.device)
         self.originals = dataset.train.to(state.device)
@@ -205,19 +251,26 @@ class _Trainer:
 
     def loop(self) -> None:
         config, state = self.config, self.state
-        if state.step == 0:
+        if state.step == 0 and self.processes.first:
             self.save_samples()
         while state.step < config.steps:
             self.update()
-            last = state.step == config.steps
-            if last or _due(state.step, config.log.samples_every):
-                self.save_samples()
-            if last or _due(state.step, config.log.checkpoint_every):
-                self.save_checkpoint(score=self.validate())
-            elif self.stop.signal is not None:
-                self.save_checkpoint(score=None)
-            if self.stop.signal is not None:
+            if self.processes.alone:
+                self.signal = self.stop.signal
+            if self.processes.first:
+                self.save_what_is_due()
+            if self.signal is not None:
                 break
+
+    def save_what_is_due(self) -> None:
+        config, state = self.config, self.state
+        last = state.step == config.steps
+        if last or _due(state.step, config.log.samples_every):
+            self.save_samples()
+        if last or _due(state.step, config.log.checkpoint_every):
+            self.save_checkpoint(score=self.validate())
+        elif self.signal is not None:
+            self.save_checkpoint(score=None)
 
     def update(self) -> None:
         config, state = self.config, self.state
@@ -227,14 +280,14 @@ class _Trainer:
         )
         for group in state.optimiser.param_groups:
             group["lr"] = lr
-        torch.manual_seed(derive_seed(config.seed, "step", number))
-        rows = self.order.rows(number * config.batch_size, config.batch_size).to(state.device)
+        with self.clock("data"):
+            torch.manual_seed(derive_seed(config.seed, "step", number))
+            rows = self.order.rows(number * config.batch_size, config.batch_size).to(state.device)
         state.f.train()
         with self.clock("loss"), state.autocast():
             state.objective.prepare(state.f, number)
             loss = state.objective.loss(state.f, rows, number)
-        scalars = {"loss": loss.total.detach(), **loss.terms, **loss.figures}
-        values = dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
+        values = self.over_all_processes({"loss": loss.total.detach(), **loss.terms, **loss.figures})
         terms = {name: values[name] for name in loss.terms}
         for name, value in {**terms, "loss": values["loss"]}.items():
             self.check_finite(name, value)
@@ -243,6 +296,17 @@ class _Trainer:
             update_average(state.average, state.model, number, config.optimiser.ema_decay)
         state.step += 1
         self.report(values["loss"], terms, {name: values[name] for name in loss.figures}, lr, grad_norm)
+
+    def over_all_processes(self, scalars: dict[str, Tensor]) -> dict[str, float]:
+        """The means of scalars; of several processes all learn at this point whether one has had a signal."""
+        stacked = torch.stack(list(scalars.values()))
+        if not self.processes.alone:
+            noted = stacked.new_tensor([name == self.stop.signal for name in SIGNALS])
+            with self.clock("merge"):
+                stacked = self.processes.mean(torch.cat([stacked, noted]))
+            heard = stacked[len(scalars) :].tolist()
+            self.signal = next((name for name, share in zip(SIGNALS, heard, strict=True) if share > 0), None)
+        return dict(zip(scalars, stacked.tolist(), strict=False))
 
     def descend(self, total: Tensor) -> float:
         """One step of the optimiser; returns the norm of the gradient before clipping."""
@@ -264,13 +328,18 @@ class _Trainer:
         """Seconds of an update by stage, means over the given number of updates since the last call."""
         inside, around = self.state.objective.clock.take(), self.clock.take()
         around["loss"] = around.get("loss", 0.0) - sum(inside.values())
-        stages = {stage: inside.get(stage, 0.0) for stage in ("generation", "search")} | around
+        for stage, seconds in inside.items():
+            around[stage] = around.get(stage, 0.0) + seconds
+        stages = {stage: around.get(stage, 0.0) for stage in STAGES}
         return {stage: round(seconds / max(updates, 1), 7) for stage, seconds in stages.items()}
 
     def check_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            paths = checkpoint_paths(self.run)
-            raise NonFiniteLossError(self.state.step + 1, name, value, paths[-1] if paths else None)
+        if math.isfinite(value):
+            return
+        paths = checkpoint_paths(self.run)
+        error = NonFiniteLossError(self.state.step + 1, name, value, paths[-1] if paths else None)
+        # The value is the same in every process.
+        raise error if self.processes.first else FirstProcessFailedError(str(error))
 
     def report(
         self, loss: float, terms: dict[str, float], figures: dict[str, float], lr: float, grad_norm: float
@@ -315,7 +384,8 @@ class _Trainer:
 
     def write(self, kind: str, **values: Any) -> None:
         record: Record = {"kind": kind, "step": self.state.step, **values}
-        self.log.write(record)
+        if self.log is not None:
+            self.log.write(record)
 
     def validate(self) -> float | None:
         seed = derive_seed(self.config.seed, "validation")
@@ -360,7 +430,7 @@ class _Trainer:
             seconds=self.state.seconds,
             checkpoint=find_checkpoint(self.run, "last"),
             best=find_checkpoint(self.run, "best"),
-            signal=None if done else self.stop.signal,
+            signal=None if done else self.signal,
         )
 
 
