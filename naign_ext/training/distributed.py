@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from naign_ext.objectives.share import Share
 
@@ -105,7 +106,12 @@ def join() -> Iterator[Processes]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(_local_rank())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    store, index, count = next(iter(rendezvous("env://")))
+    # A restarted job finds the addresses of its killed processes in the store, unless each attempt has its own keys.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own = dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, store=own, rank=index, world_size=count)
     try:
         yield _current()
     finally:
