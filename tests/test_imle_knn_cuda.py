@@ -90,6 +90,17 @@ def test_few_columns(rows: int, k: int, columns: int) -> None:
     check(normal(rows, columns, 5), normal(min(pool_rows, 60000), columns, 6).round(decimals=2), k)
 
 
+@pytest.mark.parametrize(("k", "columns"), [(1, 3), (16, 40), (128, 70)])
+def test_segments_of_a_row_that_improve_it_at_the_same_time(k: int, columns: int) -> None:
+    """Pool rows come ever nearer, so that every segment of the exact comparison has something to write."""
+    data, noise = normal(3, columns, 60), normal(100_000, columns, 61)
+    pool = data[:1] + torch.linspace(2, 1, len(noise))[:, None] * noise.sign()
+    expected = imle_knn(data, pool, k)
+    for _ in range(10):
+        found = torch.ops.naign.imle_knn_cuda_by(data.cuda(), pool.cuda(), k, None, EXACT, 0)
+        assert_same(Neighbours(*found), expected)
+
+
 @pytest.mark.parametrize("columns", [784, 1024, 3000, 12288])
 def test_long_rows(columns: int) -> None:
     check(normal(150, columns, 7), normal(5000, columns, 8))

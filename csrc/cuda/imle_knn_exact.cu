@@ -142,13 +142,16 @@ __global__ void __launch_bounds__(threads) exact_kernel(const ExactProblem p) {
   const int64_t items = p.batches * active * segments;
   for (int64_t number = blockIdx.x; number < items; number += gridDim.x) {
     const Item item = item_of(p, number, active, segments);
-    if (p.fresh) {
+    double bound = p.bound != nullptr ? __ldcg(p.bound + item.row) : infinity;
+    if (p.fresh || p.locks != nullptr) {
+      // Another block may be writing the result: only single numbers of it mean something. Its last
+      // distance only falls.
       shared.nearest.clear(k, thread, threads);
+      if (!p.fresh) bound = fmin(bound, __ldcg(p.result.distances + item.output * k + k - 1));
     } else {
       shared.nearest.load(p.result, item.output, thread, threads);
     }
     __syncthreads();
-    const double bound = p.bound != nullptr ? __ldcg(p.bound + item.row) : infinity;
     for (int64_t first = item.first; first < item.last; first += round_rows) {
       const double worst = fmin(bound, shared.nearest.distances[k - 1]);
       compare_round(p, item, first, worst, shared, warp, lane);
