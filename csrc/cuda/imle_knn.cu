@@ -59,12 +59,14 @@ class Arena {
 struct PackedData {
   Frame* frame;
   float* centre;
+  float* largest;  // of sampled rows
   PackedQuery* queries;
   int8_t* values;
 
   PackedData(Arena& arena, int64_t rows, int64_t columns)
       : frame(arena.take<Frame>(1)),
         centre(arena.take<float>(slabs_of(columns) * slab_bytes)),
+        largest(arena.take<float>(2 * frame_samples)),
         queries(arena.take<PackedQuery>(round_to(rows, panel_rows))),
         values(arena.take<int8_t>(round_to(rows, panel_rows) * slabs_of(columns) * slab_bytes)) {}
 };
@@ -537,7 +539,7 @@ int pack_data(const Matrix& data, const Matrix& sample, void* buffer, void* stre
   const auto queue = static_cast<cudaStream_t>(stream);
   Arena arena(buffer);
   const PackedData packed(arena, data.rows, data.columns);
-  choose_frame(data, sample, packed.centre, packed.frame, queue);
+  choose_frame(data, sample, packed.centre, packed.frame, packed.largest, queue);
   PackProblem problem{};
   problem.rows = data;
   problem.selection = {nullptr, nullptr, static_cast<int32_t>(data.rows)};

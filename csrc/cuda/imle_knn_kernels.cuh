@@ -48,9 +48,10 @@ struct PackProblem {
 
 void pack_rows(const PackProblem& problem, cudaStream_t stream);
 
-// Chooses centre and scale from a sample of both sides.
+// Chooses centre and scale from a sample of both sides; `largest` is scratch, 2 * frame_samples.
+constexpr int64_t frame_samples = 64;
 void choose_frame(const Matrix& data, const Matrix& pool, float* centre, Frame* frame,
-                  cudaStream_t stream);
+                  float* largest, cudaStream_t stream);
 
 // ------------------------------------------------------------------------------------------------
 

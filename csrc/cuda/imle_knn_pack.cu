@@ -247,20 +247,64 @@ __global__ void __launch_bounds__(block_threads, 2) pack_kernel(const PackProble
 
 // ------------------------------------------------------------------------------------------------
 
-constexpr int sample_rows = 64;
-constexpr int frame_threads = 1024;
+constexpr int frame_threads = 128;
 
-// The n-th smallest of a few numbers, by one thread each; every thread of the block gets it.
-__device__ float median(const float* values, const bool* taken, float* out) {
+// The largest magnitude of each of a few rows; +inf where there is no such row or it is not finite.
+struct Sample {
+  Matrix matrix;
+  const float* centre;  // nullptr: zero
+  float* largest;       // [frame_samples]
+
+  __device__ int64_t count() const { return min(frame_samples, matrix.rows); }
+  __device__ int64_t row(int64_t i) const { return i * matrix.rows / count(); }
+};
+
+struct Samples {
+  Sample of[2];
+};
+
+template <class T>
+__device__ uint32_t largest_of_row(const Row<T>& row, const float* centre, int64_t columns) {
+  uint32_t most = 0;
+#pragma unroll 8
+  for (int64_t k = threadIdx.x; k < columns; k += frame_threads) {
+    most = max(most, magnitude(row[k] - (centre != nullptr ? centre[k] : 0)));
+  }
+  return most;
+}
+
+// A block for each row of each sample.
+__global__ void __launch_bounds__(frame_threads)
+    magnitude_kernel(const __grid_constant__ Samples samples) {
+  __shared__ uint32_t found[frame_threads / 32];
+  const Sample& sample = samples.of[blockIdx.y];
+  const int64_t i = blockIdx.x;
+  uint32_t most = 0x7f800000u;
+  if (i < sample.count()) {
+    most = with_type(sample.matrix.dtype, [&](auto type) {
+      const auto row = row_of<decltype(type)>(sample.matrix, sample.row(i));
+      return largest_of_row(row, sample.centre, sample.matrix.columns);
+    });
+  }
+  most = __reduce_max_sync(~0u, most);
+  if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = most;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (const uint32_t other : found) most = max(most, other);
+  sample.largest[i] = __uint_as_float(min(most, 0x7f800000u));
+}
+
+// The median of the finite ones, by one thread each; every thread of the block gets it.
+__device__ float median(const float* values, float* out) {
   const int i = static_cast<int>(threadIdx.x);
   __syncthreads();
   if (i == 0) *out = 0;
   __syncthreads();
-  if (i < sample_rows && taken[i]) {
+  if (i < frame_samples && is_finite(values[i])) {
     int below = 0;
     int all = 0;
-    for (int j = 0; j < sample_rows; ++j) {
-      if (!taken[j]) continue;
+    for (int j = 0; j < frame_samples; ++j) {
+      if (!is_finite(values[j])) continue;
       ++all;
       below += values[j] < values[i] || (values[j] == values[i] && j < i);
     }
@@ -270,51 +314,32 @@ __device__ float median(const float* values, const bool* taken, float* out) {
   return *out;
 }
 
+// One column of the sampled rows without outliers.
 template <class T>
-__device__ void sample_magnitudes(const Matrix& matrix, const float* centre, float* largest,
-                                  bool* finite) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int i = static_cast<int>(threadIdx.x) / 32; i < sample_rows; i += frame_threads / 32) {
-    const int64_t count = min(static_cast<int64_t>(sample_rows), matrix.rows);
-    uint32_t most = i < count ? 0 : 0x7f800000u;
-    if (i < count) {
-      const Row<T> row = row_of<T>(matrix, i * matrix.rows / count);
-      for (int64_t k = lane; k < matrix.columns; k += 32) {
-        most = max(most, magnitude(row[k] - (centre != nullptr ? centre[k] : 0)));
-      }
-    }
-    most = __reduce_max_sync(~0u, most);
-    if (lane == 0) {
-      largest[i] = __uint_as_float(most);
-      finite[i] = most < 0x7f800000u;
-    }
+__device__ float robust_mean(const Sample& sample, const float* largest, float usual, int64_t k) {
+  const int count = static_cast<int>(sample.count());
+  float sum = 0;
+  int taken = 0;
+#pragma unroll 8
+  for (int i = 0; i < count; ++i) {
+    const bool takes = is_finite(largest[i]) && largest[i] <= 8 * usual;
+    sum += (takes ? row_of<T>(sample.matrix, sample.row(i))[k] : 0) / frame_samples;
+    taken += takes;
   }
+  return taken > 0 ? sum * (static_cast<float>(frame_samples) / static_cast<float>(taken)) : 0;
 }
 
-__device__ float usual_magnitude(const Matrix& matrix, const float* centre, float* largest,
-                                 bool* finite, float* out) {
-  __syncthreads();
-  with_type(matrix.dtype,
-            [&](auto type) { sample_magnitudes<decltype(type)>(matrix, centre, largest, finite); });
-  return median(largest, finite, out);
-}
-
-// The mean of the sampled pool rows without outliers. Distances do not depend on the centre; bounds
-// are tightest where the pool is near it.
-template <class T>
-__device__ void robust_mean(const Matrix& pool, const float* largest, const bool* finite,
-                            float usual, float* mean) {
-  const int64_t count = min(static_cast<int64_t>(sample_rows), pool.rows);
-  for (int64_t k = threadIdx.x; k < pool.columns; k += frame_threads) {
-    float sum = 0;
-    int taken = 0;
-    for (int i = 0; i < count; ++i) {
-      if (!finite[i] || !(largest[i] <= 8 * usual)) continue;
-      sum += row_of<T>(pool, i * pool.rows / count)[k] / sample_rows;
-      ++taken;
-    }
-    mean[k] = taken > 0 ? sum * (static_cast<float>(sample_rows) / static_cast<float>(taken)) : 0;
-  }
+// Distances do not depend on the centre; bounds are tightest where the pool is near it.
+__global__ void __launch_bounds__(frame_threads) mean_kernel(const Sample pool, float* mean) {
+  __shared__ float largest[frame_samples];
+  __shared__ float out;
+  if (threadIdx.x < frame_samples) largest[threadIdx.x] = pool.largest[threadIdx.x];
+  const float usual = median(largest, &out);
+  const int64_t k = static_cast<int64_t>(blockIdx.x) * frame_threads + threadIdx.x;
+  if (k >= pool.matrix.columns) return;
+  mean[k] = with_type(pool.matrix.dtype, [&](auto type) {
+    return robust_mean<decltype(type)>(pool, largest, usual, k);
+  });
 }
 
 // A power of two that brings values of this size near one.
@@ -323,28 +348,20 @@ __device__ float scale_for(float size) {
   return ldexpf(1.0f, max(-126, min(126, -ilogbf(size))));
 }
 
+// Scales the centre; its columns beyond the rows' become zero.
 __global__ void __launch_bounds__(frame_threads)
-    frame_kernel(const Matrix data, const Matrix pool, float* centre, int64_t padded,
-                 Frame* frame) {
-  __shared__ float largest[sample_rows];
-  __shared__ bool finite[sample_rows];
+    frame_kernel(const float* largest, int64_t columns, float* centre, Frame* frame) {
+  __shared__ float sizes[2 * frame_samples];
   __shared__ float out;
-  const float usual = usual_magnitude(pool, nullptr, largest, finite, &out);
-  with_type(pool.dtype,
-            [&](auto type) { robust_mean<decltype(type)>(pool, largest, finite, usual, centre); });
-  const float pool_size = usual_magnitude(pool, centre, largest, finite, &out);
-  const float data_size = usual_magnitude(data, centre, largest, finite, &out);
-  const float scale = scale_for(fmaxf(pool_size, data_size));
-  for (int64_t k = threadIdx.x; k < padded; k += frame_threads) {
-    const float value = k < pool.columns ? centre[k] * scale : 0;
-    centre[k] = is_finite(value) ? value : 0;
-  }
-  if (threadIdx.x == 0) *frame = {scale, static_cast<double>(scale) * scale};
+  if (threadIdx.x < 2 * frame_samples) sizes[threadIdx.x] = largest[threadIdx.x];
+  const float first = median(sizes, &out);
+  const float second = median(sizes + frame_samples, &out);
+  const float scale = scale_for(fmaxf(first, second));
+  const int64_t k = static_cast<int64_t>(blockIdx.x) * frame_threads + threadIdx.x;
+  const float value = k < columns ? centre[k] * scale : 0;
+  centre[k] = is_finite(value) ? value : 0;
+  if (k == 0) *frame = {scale, static_cast<double>(scale) * scale};
 }
-
-}  // namespace
-
-namespace {
 
 template <int team>
 void launch(const PackProblem& problem, cudaStream_t stream) {
@@ -368,9 +385,18 @@ void pack_rows(const PackProblem& problem, cudaStream_t stream) {
 }
 
 void choose_frame(const Matrix& data, const Matrix& pool, float* centre, Frame* frame,
-                  cudaStream_t stream) {
-  start(frame_kernel, 1, frame_threads, 0, stream, data, pool, centre,
-        slabs_of(pool.columns) * slab_bytes, frame);
+                  float* largest, cudaStream_t stream) {
+  static_assert(2 * frame_samples <= frame_threads && slab_bytes % frame_threads == 0);
+  const Sample raw{pool, nullptr, largest};
+  const Sample centred_pool{pool, centre, largest};
+  const Sample centred_data{data, centre, largest + frame_samples};
+  constexpr auto rows = static_cast<unsigned>(frame_samples);
+  const auto columns = static_cast<unsigned>(slabs_of(pool.columns) * (slab_bytes / frame_threads));
+  start(magnitude_kernel, rows, frame_threads, 0, stream, Samples{{raw, raw}});
+  start(mean_kernel, columns, frame_threads, 0, stream, raw, centre);
+  start(magnitude_kernel, dim3(rows, 2), frame_threads, 0, stream,
+        Samples{{centred_pool, centred_data}});
+  start(frame_kernel, columns, frame_threads, 0, stream, largest, pool.columns, centre, frame);
 }
 
 }  // namespace naign::cuda
