@@ -101,7 +101,7 @@ __device__ double distance_of(const RerankProblem& p, int64_t row, int64_t pool_
   });
 }
 
-__global__ void __launch_bounds__(threads, 8) rerank_kernel(const RerankProblem p) {
+__global__ void __launch_bounds__(threads, 6) rerank_kernel(const RerankProblem p) {
   __shared__ Shared shared;
   auto* candidates = reinterpret_cast<Candidate*>(dynamic_shared_memory());
   const int thread = static_cast<int>(threadIdx.x);

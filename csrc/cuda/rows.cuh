@@ -68,16 +68,35 @@ __device__ inline bool is_finite(float value) {
   return (__float_as_uint(value) & 0x7fffffffu) < 0x7f800000u;
 }
 
+__device__ inline double add_square_of(double sum, float x, float y) {
+  const double difference = static_cast<double>(x) - static_cast<double>(y);
+  return __dadd_rn(sum, __dmul_rn(difference, difference));
+}
+
 // The distance that decides, by one warp: lane l holds partial sum l. Every lane gets it.
 template <class X, class Y>
 __device__ double exact_distance(Row<X> x, Row<Y> y, int64_t columns, int lane) {
+  // Reads under way at once: a few warps read long rows, and wait for memory.
+  constexpr int batch = 8;
   double sum = 0;
   x = x.from(lane);
   y = y.from(lane);
-#pragma unroll 4
-  for (int left = static_cast<int>(columns) - lane; left > 0; left -= 32) {
-    const double difference = static_cast<double>(x[0]) - static_cast<double>(y[0]);
-    sum = __dadd_rn(sum, __dmul_rn(difference, difference));
+  int left = static_cast<int>(columns) - lane;
+  for (; left > (batch - 1) * 32; left -= batch * 32) {
+    X of_x[batch];
+    Y of_y[batch];
+#pragma unroll
+    for (int i = 0; i < batch; ++i) {
+      of_x[i] = *x.values;
+      of_y[i] = *y.values;
+      x = x.from(32);
+      y = y.from(32);
+    }
+#pragma unroll
+    for (int i = 0; i < batch; ++i) sum = add_square_of(sum, widen(of_x[i]), widen(of_y[i]));
+  }
+  for (; left > 0; left -= 32) {
+    sum = add_square_of(sum, x[0], y[0]);
     x = x.from(32);
     y = y.from(32);
   }
