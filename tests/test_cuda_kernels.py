@@ -1,44 +1,24 @@
-"""The CUDA search's own sources, run on the CPU by tests/emulation/search, against the float64 oracle bit for bit."""
+"""The CUDA search's own sources, run on the CPU by tests/emulation, against the float64 oracle bit for bit."""
 
 import ctypes
 import math
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
+from emulated import build
 from torch import Tensor
 
 from naign_ext import Neighbours
 from naign_ext.ops import reference
 
-ROOT = Path(__file__).resolve().parent.parent
 FILTER, FILTER_BY_MMA, COLUMNS, EXACT = 1, 2, 3, 4
 # One multiprocessor takes wide tiles, many take narrow ones.
 WIDE, NARROW = 1, 64
 
 
-def compiled(folder: Path, source: Path) -> Path:
-    product = folder / f"{source.name}.o"
-    options = ["-std=c++20", "-O3", "-ffp-contract=off", "-fPIC", "-Wno-unknown-pragmas", "-x", "c++"]
-    includes = [f"-I{ROOT / 'tests/emulation/search'}", f"-I{ROOT / 'csrc/include'}"]
-    subprocess.run(["g++", *options, *includes, "-c", str(source), "-o", str(product)], check=True)
-    return product
-
-
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    if shutil.which("g++") is None:
-        pytest.skip("needs g++")
-    folder = tmp_path_factory.mktemp("kernels")
-    sources = [*(ROOT / "csrc/cuda").glob("imle_knn*.cu"), ROOT / "tests/emulation/search/entry.cpp"]
-    with ThreadPoolExecutor(2) as threads:
-        products = list(threads.map(lambda source: compiled(folder, source), sources))
-    library = folder / "search.so"
-    subprocess.run(["g++", "-shared", *map(str, products), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+    return build(tmp_path_factory.mktemp("kernels"), "imle_knn")
 
 
 def run(

@@ -2,18 +2,15 @@
 
 import ctypes
 import itertools
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from emulated import build
 from torch import Tensor
 
 from naign_ext import _native
 
-ROOT = Path(__file__).resolve().parent.parent
 PIECE = 1 << 16
 LANES = 16
 NUMBERS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -24,15 +21,9 @@ UNIFORM = [(dtype,) * 4 for dtype in NUMBERS]
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which("g++")
-    if compiler is None or _native.extension is None:
-        pytest.skip("needs g++ and the compiled extension")
-    library = tmp_path_factory.mktemp("emulation") / "fused_loss.so"
-    options = ["-std=c++20", "-O2", "-ffp-contract=off", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
-    folders = [f"-I{ROOT / 'tests/emulation'}", f"-I{ROOT / 'csrc/include'}"]
-    source = ROOT / "tests/emulation/fused_loss.cpp"
-    subprocess.run([compiler, *options, *folders, str(source), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+    if _native.extension is None:
+        pytest.skip("needs the compiled extension")
+    return build(tmp_path_factory.mktemp("emulation"), "fused_loss")
 
 
 def run(kernel: ctypes.CDLL, inputs: list[Tensor], *, l1: bool) -> list[Tensor]:

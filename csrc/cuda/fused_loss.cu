@@ -11,6 +11,7 @@
 
 #include <algorithm>
 
+#include "launch.cuh"
 #include "naign/fused_loss.h"
 
 namespace naign::cuda {
@@ -316,8 +317,6 @@ __device__ double add_lane(double sum, const float* differences) {
   return sum;
 }
 
-extern __shared__ float4 memory[];
-
 // One warp adds up two terms.
 constexpr int adders(int terms) { return (terms + 1) / 2 * warp; }
 
@@ -332,7 +331,7 @@ __global__ void __launch_bounds__(readers + adders(terms), (blocks_a_multiproces
   const int64_t begin = piece * loss_piece;
   const int64_t end = min(begin + loss_piece, arguments.elements);
   const int tiles = static_cast<int>((end - begin + tile - 1) / tile);
-  float* const buffers = reinterpret_cast<float*>(memory);
+  float* const buffers = reinterpret_cast<float*>(dynamic_shared_memory());
   // Threads beyond the last term repeat it.
   const int adder = static_cast<int>(threadIdx.x) - readers;
   const int added_term = min(adder / lanes, terms - 1);
@@ -383,7 +382,7 @@ __global__ void __launch_bounds__(3 * warp)
     now = next;
     next = ahead;
   }
-  auto* const means = reinterpret_cast<double*>(memory);
+  auto* const means = reinterpret_cast<double*>(dynamic_shared_memory());
   if (lane == 0) means[term] = sum / outputs.elements;
   __syncthreads();
   if (threadIdx.x != 0) return;
@@ -494,17 +493,6 @@ Access access_of(const Arguments& arguments, int terms) {
   return dtype == Dtype::bfloat16 ? Access::bfloat16 : Access::float16;
 }
 
-template <class... Parameters, class... Given>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int shared_bytes,
-                   cudaStream_t stream, Given... given) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, given...);
-}
-
 cudaError_t launch_pieces(const FusedLoss& loss, int terms, double* sums, cudaStream_t stream) {
   Arguments arguments{{tensor_of(loss.data), tensor_of(loss.reconstruction),
                        tensor_of(loss.matched), tensor_of(loss.projected)},
@@ -518,7 +506,8 @@ cudaError_t launch_pieces(const FusedLoss& loss, int terms, double* sums, cudaSt
   const cudaError_t allowed = cudaFuncSetAttribute(
       reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (allowed != cudaSuccess) return allowed;
-  return launch(kernel, loss.pieces(), readers + adders(terms), bytes, stream, arguments);
+  return start(kernel, static_cast<unsigned>(loss.pieces()), readers + adders(terms), bytes, stream,
+               arguments);
 }
 
 // As many blocks as keep every multiprocessor of a large device busy.
@@ -538,8 +527,8 @@ int fused_loss(const FusedLoss& loss, float* total, float* terms, void* workspac
                         terms,
                         {loss.weights[0], loss.weights[1], loss.weights[2]},
                         loss.elements > 0 ? static_cast<double>(loss.elements) : 1};
-  return launch(loss_of_pieces, 1, 3 * warp, 3 * static_cast<int>(sizeof(double)), stream,
-                static_cast<const double*>(sums), loss.pieces(), count, outputs);
+  return start(loss_of_pieces, 1, 3 * warp, 3 * sizeof(double), stream, sums, loss.pieces(), count,
+               outputs);
 }
 
 int scale_gradients(const LossTensor (&gradients)[3], int64_t elements, const float* scale,
@@ -551,7 +540,7 @@ int scale_gradients(const LossTensor (&gradients)[3], int64_t elements, const fl
                 scale};
   for (const Tensor& tensor : all.tensors) all.aligned &= at_multiple_of_16(tensor.gradient);
   const int64_t blocks = std::min((elements + tile - 1) / tile, most_scaling_blocks);
-  return launch(scale_all, blocks, readers, 0, stream, all);
+  return start(scale_all, static_cast<unsigned>(blocks), readers, 0, stream, all);
 }
 
 }  // namespace naign::cuda

@@ -10,14 +10,14 @@
 namespace naign::cuda {
 
 template <class... Parameters>
-void start(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes,
-           cudaStream_t stream, const std::type_identity_t<Parameters>&... arguments) {
+cudaError_t start(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes,
+                  cudaStream_t stream, const std::type_identity_t<Parameters>&... arguments) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  cudaLaunchKernelEx(&config, kernel, arguments...);
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
 __device__ inline int8_t* dynamic_shared_memory() {

@@ -7,6 +7,9 @@ struct __nv_bfloat16 {
   uint16_t bits;
 };
 inline uint16_t __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
+inline float __bfloat162float(__nv_bfloat16 value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
 inline __nv_bfloat16 __float2bfloat16_rn(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   if (value != value) return {0x7fff};

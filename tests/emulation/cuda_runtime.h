@@ -1,6 +1,6 @@
-// CUDA on one CPU thread, as far as the kernels of the fused loss go: the threads of a block are
-// coroutines that change hands at barriers and shuffles, blocks run one after the other. A barrier
-// that some thread never reaches is an error, as are accesses that address sanitizer finds.
+// CUDA on one CPU thread, as far as our kernels go. A block's threads are coroutines that change
+// hands where they wait; blocks run one after the other. Copies and matrix products that the device
+// does behind the threads' back happen as early or as late as the program allows.
 #pragma once
 
 #include <ucontext.h>
@@ -13,38 +13,45 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
 #define __device__
 #define __host__
 #define __global__
-#define __shared__
+#define __shared__ static
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+#define __CUDA_ARCH_FEAT_SM90_ALL
 
 using std::max;
 using std::min;
 
-struct alignas(16) uint4 {
-  uint32_t x, y, z, w;
-};
 struct alignas(16) float4 {
   float x, y, z, w;
 };
 struct float2 {
   float x, y;
 };
-struct dim3 {
-  dim3(unsigned x_ = 1) : x(x_) {}
-  unsigned x;
+struct alignas(8) uint2 {
+  uint32_t x, y;
 };
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct dim3 {
+  dim3(unsigned x_ = 1, unsigned y_ = 1) : x(x_), y(y_) {}
+  unsigned x, y;
+};
+inline dim3 threadIdx, blockIdx, gridDim;
 
 struct CUstream_st {};
 using cudaStream_t = CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum cudaError_t { cudaSuccess = 0 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-inline cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
+enum { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -52,18 +59,18 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream = nullptr;
 };
 
-inline dim3 threadIdx, blockIdx, gridDim;
-
 namespace emulation {
 
-constexpr size_t stack_bytes = 64 << 10;
-constexpr unsigned warp_size = 32;
+constexpr size_t stack_bytes = 128 << 10;
+constexpr size_t shared_bytes = 228 << 10;
+constexpr uint32_t shared_base = 512;  // the address of the first byte
+
+inline int multiprocessors = 1;
+inline bool late = false;
 
 struct Thread {
   ucontext_t context;
-  std::unique_ptr<char[]> stack;
-  int64_t block_barriers = 0;
-  int64_t warp_barriers = 0;
+  int64_t meetings[17] = {};  // of the block, of named barriers, of the warp
   bool done = false;
 };
 
@@ -71,27 +78,31 @@ inline ucontext_t scheduler;
 inline std::vector<Thread> threads;
 inline std::function<void()> body;
 inline unsigned running = 0;
-inline std::vector<double> exchanged;
+alignas(1024) inline int8_t shared_memory[shared_bytes];
 
-inline void fail(const char* what) {
+[[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "emulation: %s\n", what);
   std::abort();
 }
 
-inline void leave() { swapcontext(&threads[running].context, &scheduler); }
-
-// Waits until all threads from `first` on have come here as often as this one.
-inline void meet(int64_t Thread::* barriers, unsigned first, unsigned count) {
+inline void leave() {
   const unsigned self = running;
-  const int64_t turn = ++(threads[self].*barriers);
+  swapcontext(&threads[self].context, &scheduler);
+}
+
+// Waits until `count` threads from `first` on have met here as often as this one, or ended.
+inline void meet(int place, unsigned first, unsigned count) {
+  const int64_t turn = ++threads[running].meetings[place];
   const unsigned last = std::min<unsigned>(first + count, threads.size());
   const auto all_here = [&] {
-    return std::all_of(threads.begin() + first, threads.begin() + last, [&](const Thread& thread) {
-      return thread.*barriers >= turn || thread.done;
-    });
+    for (unsigned t = first; t < last; ++t) {
+      if (threads[t].meetings[place] < turn && !threads[t].done) return false;
+    }
+    return true;
   };
   while (!all_here()) leave();
 }
+inline void meet_warp() { meet(16, running & ~31u, 32); }
 
 inline void enter() {
   body();
@@ -99,20 +110,30 @@ inline void enter() {
   leave();
 }
 
+// Stacks outlive their block: the kernel would clear fresh ones page by page.
+inline char* stack_of(unsigned thread) {
+  static std::vector<std::unique_ptr<char[]>> stacks;
+  while (stacks.size() <= thread) {
+    stacks.push_back(std::make_unique_for_overwrite<char[]>(stack_bytes));
+  }
+  return stacks[thread].get();
+}
+
 inline void run_block(unsigned count, const std::function<void()>& kernel) {
   body = kernel;
-  exchanged.assign(count, 0);
   threads = std::vector<Thread>(count);
-  for (Thread& thread : threads) {
+  for (unsigned t = 0; t < count; ++t) {
+    Thread& thread = threads[t];
     getcontext(&thread.context);
-    thread.stack = std::make_unique<char[]>(stack_bytes);
-    thread.context.uc_stack.ss_sp = thread.stack.get();
+    thread.context.uc_stack.ss_sp = stack_of(t);
     thread.context.uc_stack.ss_size = stack_bytes;
     thread.context.uc_link = &scheduler;
     makecontext(&thread.context, enter, 0);
   }
+  int64_t turns = 0;
   for (bool alive = true; alive;) {
     alive = false;
+    if (++turns > 2000000) fail("threads wait for ever");
     for (running = 0; running < count; ++running) {
       if (threads[running].done) continue;
       alive = true;
@@ -120,60 +141,142 @@ inline void run_block(unsigned count, const std::function<void()>& kernel) {
       swapcontext(&scheduler, &threads[running].context);
     }
   }
-  for (const Thread& thread : threads) {
-    if (thread.warp_barriers !=
-        threads[(&thread - threads.data()) & ~(warp_size - 1)].warp_barriers) {
-      fail("threads of one warp shuffled unequally often");
+  for (unsigned t = 0; t < count; ++t) {
+    if (threads[t].meetings[16] != threads[t & ~31u].meetings[16]) {
+      fail("lanes of a warp exchanged unequally often");
     }
   }
 }
 
+// What every lane of the warp gives, seen by all of them.
+template <class T>
+std::vector<T> exchange(const T& value) {
+  static std::vector<T> given;
+  if (given.size() < threads.size()) given.resize(threads.size());
+  given[running] = value;
+  meet_warp();
+  const unsigned first = running & ~31u;
+  const unsigned last = std::min<unsigned>(first + 32, threads.size());
+  std::vector<T> all(given.begin() + first, given.begin() + last);
+  meet_warp();
+  return all;
+}
+
 }  // namespace emulation
 
-// Set by the test: what `extern __shared__` arrays name.
-extern char* const emulated_shared_memory;
-extern const size_t emulated_shared_bytes;
+inline int8_t* emulated_shared_memory() { return emulation::shared_memory; }
 
-inline void __syncthreads() {
-  emulation::meet(&emulation::Thread::block_barriers, 0, emulation::threads.size());
+inline void __syncthreads() { emulation::meet(0, 0, emulation::threads.size()); }
+inline void __syncwarp() { emulation::meet_warp(); }
+inline void __threadfence() {}
+
+template <class T>
+T __shfl_sync(uint32_t, T value, int lane, int width = 32) {
+  const int first = static_cast<int>(emulation::running % 32) / width * width;
+  return emulation::exchange(value)[first + lane];
 }
-
-inline void __syncwarp() {
-  emulation::meet(&emulation::Thread::warp_barriers, emulation::running & ~31u,
-                  emulation::warp_size);
+template <class T>
+T __shfl_xor_sync(uint32_t, T value, int lanes) {
+  return emulation::exchange(value)[emulation::running % 32 ^ lanes];
 }
+inline uint32_t __ballot_sync(uint32_t, bool value) {
+  const auto all = emulation::exchange<int>(value);
+  uint32_t bits = 0;
+  for (size_t i = 0; i < all.size(); ++i) bits |= static_cast<uint32_t>(all[i]) << i;
+  return bits;
+}
+inline bool __any_sync(uint32_t mask, bool value) { return __ballot_sync(mask, value) != 0; }
+inline bool __all_sync(uint32_t mask, bool value) { return __ballot_sync(mask, !value) == 0; }
+inline uint32_t __reduce_add_sync(uint32_t, uint32_t value) {
+  uint32_t sum = 0;
+  for (const uint32_t v : emulation::exchange(value)) sum += v;
+  return sum;
+}
+inline uint32_t __reduce_max_sync(uint32_t, uint32_t value) {
+  const auto all = emulation::exchange(value);
+  return *std::max_element(all.begin(), all.end());
+}
+inline int __popc(uint32_t bits) { return std::popcount(bits); }
+inline int __ffs(int bits) { return std::countr_zero(static_cast<uint32_t>(bits)) + 1; }
 
-inline double __shfl_sync(uint32_t, double value, int lane, int width = 32) {
-  const unsigned self = emulation::running;
-  emulation::exchanged[self] = value;
-  __syncwarp();
-  const double result = emulation::exchanged[(self & ~static_cast<unsigned>(width - 1)) + lane];
-  __syncwarp();
-  return result;
+template <class T, class Change>
+T atomically(T* at, const Change& change) {
+  const T old = *at;
+  *at = change(old);
+  return old;
+}
+inline uint32_t atomicAdd(uint32_t* at, uint32_t value) {
+  return atomically(at, [&](uint32_t old) { return old + value; });
+}
+inline int atomicAdd(int* at, int value) {
+  return atomically(at, [&](int old) { return old + value; });
+}
+inline unsigned long long atomicMin(unsigned long long* at, unsigned long long value) {
+  return atomically(at, [&](unsigned long long old) { return std::min(old, value); });
+}
+inline int atomicMax(int* at, int value) {
+  return atomically(at, [&](int old) { return std::max(old, value); });
+}
+inline int atomicCAS(int* at, int expected, int value) {
+  return atomically(at, [&](int old) { return old == expected ? value : old; });
+}
+inline int atomicExch(int* at, int value) {
+  return atomically(at, [&](int) { return value; });
 }
 
 template <class T>
 T __ldg(const T* from) {
-  if (reinterpret_cast<uintptr_t>(from) % alignof(T)) emulation::fail("misaligned read");
+  if (reinterpret_cast<uintptr_t>(from) % alignof(T) != 0) emulation::fail("misaligned read");
   return *from;
 }
 template <class T>
 T __ldcs(const T* from) {
   return __ldg(from);
 }
+template <class T>
+T __ldcg(const T* from) {
+  return __ldg(from);
+}
 inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
 inline float __uint_as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t __float_as_uint(float value) { return std::bit_cast<uint32_t>(value); }
+inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
+inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline void cudaGetDevice(int* device) { *device = 0; }
+inline void cudaDeviceGetAttribute(int* value, int attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::multiprocessors : 9;
+}
+inline void cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
+  std::memset(at, value, bytes);
+}
+
+// The dynamic shared memory that a kernel may use, 48 KiB unless said otherwise.
+inline std::map<const void*, size_t> allowed_shared_bytes;
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute, size_t bytes) {
+  if (bytes > 227 << 10) emulation::fail("too much shared memory");
+  allowed_shared_bytes[reinterpret_cast<const void*>(kernel)] = bytes;
+  return cudaSuccess;
+}
 
 template <class... Parameters, class... Given>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
-                               Given... given) {
-  if (config->dynamicSmemBytes > emulated_shared_bytes) return cudaErrorInvalidValue;
+                               const Given&... given) {
+  size_t& allowed = allowed_shared_bytes[reinterpret_cast<const void*>(kernel)];
+  allowed = std::max<size_t>(allowed, 48 << 10);
+  if (config->dynamicSmemBytes > allowed) emulation::fail("more shared memory than allowed");
+  if (config->gridDim.x == 0 || config->gridDim.y == 0) emulation::fail("an empty grid");
   gridDim = config->gridDim;
-  for (unsigned block = 0; block < gridDim.x; ++block) {
-    blockIdx = dim3(block);
-    std::memset(emulated_shared_memory, 0xff, emulated_shared_bytes);
-    emulation::run_block(config->blockDim.x, [&] { kernel(given...); });
+  for (unsigned y = 0; y < config->gridDim.y; ++y) {
+    for (unsigned x = 0; x < config->gridDim.x; ++x) {
+      blockIdx = dim3(x, y);
+      std::memset(emulation::shared_memory, 0xff, config->dynamicSmemBytes);
+      emulation::run_block(config->blockDim.x, [&] { kernel(given...); });
+    }
   }
   return cudaSuccess;
 }

@@ -1,16 +1,7 @@
-// The CUDA kernels of the fused loss, run on the CPU: a shared library for
-// tests/test_fused_loss_emulated.py.
-#include "../../csrc/cuda/fused_loss.cu"
+// The fused loss as a function of arrays, for tests/test_fused_loss_emulated.py.
+#include <cuda_runtime.h>
 
-namespace naign::cuda {
-namespace {
-constexpr size_t shared_floats = 1 << 15;
-float4 memory[shared_floats / 4];
-}  // namespace
-}  // namespace naign::cuda
-
-char* const emulated_shared_memory = reinterpret_cast<char*>(naign::cuda::memory);
-const size_t emulated_shared_bytes = sizeof(naign::cuda::memory);
+#include "naign/fused_loss.h"
 
 extern "C" int emulated_fused_loss(const void* const* values, void* const* gradients,
                                    const int* dtypes, int64_t elements, const double* weights,
