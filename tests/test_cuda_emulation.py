@@ -86,7 +86,8 @@ def test_a_constant_pool_is_all_ties(k: int) -> None:
     data, pool = normal(5, 65, 12), normal(1, 65, 13).expand(600, -1)
     found, passes = emulate(data, pool, k, capacity=16)
     assert (found.indices == torch.arange(k)).all()
-    assert passes["exact"] > 0
+    # One neighbour: rows equal to the one before them are skipped.
+    assert (passes["exact"] > 0) == (k > 1)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])

@@ -125,6 +125,31 @@ def test_long_rows_are_packed_by_larger_teams(kernels: ctypes.CDLL, columns: int
     check(kernels, normal(3, columns, 9), normal(70, columns, 10), way=FILTER, multiprocessors=NARROW)
 
 
+@pytest.mark.parametrize("columns", [33, 600, 1030, 2100, 4300])
+def test_rows_equal_to_the_one_before_take_no_part(kernels: ctypes.CDLL, columns: int) -> None:
+    pool = normal(7, columns, 16)[[0, 0, 0, 1, 2, 2, 1, 1, 3, 3, 4, 4, 5, 5, 6, 6]]
+    pool[9, -1] += 1
+    pool[10, 4] = 0.0
+    pool[11, 4] = -0.0
+    pool[12:14, 5] = math.nan
+    pool[15, columns // 2] = 7
+    taking_part = torch.zeros(len(pool), dtype=torch.bool)
+    kernels.emulated_taking_part(
+        ctypes.c_void_p(pool.data_ptr()),
+        ctypes.c_int64(len(pool)),
+        ctypes.c_int64(columns),
+        ctypes.c_void_p(taking_part.data_ptr()),
+    )
+    assert taking_part.tolist() == [bool(b) for b in (1, 0, 0, 1, 1, 0, 1, 0, 1, 1, 1, 0, 0, 0, 1, 1)]
+
+
+def test_runs_of_equal_rows(kernels: ctypes.CDLL) -> None:
+    """Their first row is the answer, also where lists are too short for them."""
+    data, pool = normal(6, 40, 17), normal(8, 40, 18)
+    check(kernels, data, pool.repeat_interleave(33, 0), way=FILTER, capacity=2)
+    check(kernels, data, pool[:1].repeat(300, 1), way=FILTER, capacity=2)
+
+
 @pytest.mark.slow
 def test_several_chunks_and_bounds_from_the_first(kernels: ctypes.CDLL) -> None:
     for k, reject in ((1, None), (5, None), (2, 40.0)):

@@ -37,6 +37,7 @@ struct Values {
     }
   }
   const float* row(int64_t r) const { return values.data() + r * columns; }
+  bool repeats(int64_t r) const { return std::equal(row(r), row(r) + columns, row(r - 1)); }
   bool finite(int64_t r) const {
     return std::all_of(row(r), row(r) + columns, [](float v) { return std::isfinite(v); });
   }
@@ -201,7 +202,7 @@ class Search {
         lists_(data.rows * plan.capacity) {}
 
   Passes run() {
-    const Packed queries = pack(data_, 0, data_.rows, 1);
+    const Packed queries = pack(data_, 0, data_.rows, 1, false);
     for (int64_t at = 0; at < pool_.rows;) {
       const int64_t count = plan_.next_chunk(at, pool_.rows - at);
       run_chunk(queries, at, count);
@@ -213,16 +214,17 @@ class Search {
  private:
   using Rows = std::vector<int64_t>;
 
-  Packed pack(const Values& values, int64_t first, int64_t count, int digits) const {
+  Packed pack(const Values& values, int64_t first, int64_t count, int digits, bool skips) const {
     Packed packed(count, values.columns, digits);
     for (int64_t r = 0; r < count; ++r) {
+      if (skips && r > 0 && values.repeats(first + r)) continue;
       packed.pack(r, values.row(first + r), values.finite(first + r), values.columns, framing_);
     }
     return packed;
   }
 
   void run_chunk(const Packed& queries, int64_t first, int64_t count) {
-    const Packed pool = pack(pool_, first, count, 1);
+    const Packed pool = pack(pool_, first, count, 1, result_.k == 1);
     Rows all(data_.rows);
     for (int64_t i = 0; i < data_.rows; ++i) all[i] = i;
     if (first == 0) seed(queries, pool, count);
@@ -247,7 +249,7 @@ class Search {
         cuda::round_to(cuda::ceil_div(count, plan_.parts), cuda::chunk_multiple);
     for (int64_t part = 0; part < count; part += part_rows) {
       const int64_t part_count = std::min(part_rows, count - part);
-      const Packed pool = pack(pool_, first + part, part_count, 2);
+      const Packed pool = pack(pool_, first + part, part_count, 2, result_.k == 1);
       filter(queries, rows, pool, part_count);
       const Rows again = rerank(queries, rows, pool, first + part, part_count, exact);
       exact.insert(exact.end(), again.begin(), again.end());

@@ -285,6 +285,8 @@ class GroupSearch {
     problem.wild = w_.wild;
     problem.wild_count = wild_count;
     problem.gate = gate;
+    // The row before is as near, and comes first.
+    problem.skips_repeats = result_.k == 1;
     pack_rows(problem, stream_);
   }
 

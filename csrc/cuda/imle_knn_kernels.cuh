@@ -44,6 +44,7 @@ struct PackProblem {
   int32_t* wild;        // rows to compare exactly with all data rows
   int32_t* wild_count;  // zero before
   const int32_t* gate;  // nothing is done while this is zero; nullptr: always
+  bool skips_repeats;   // rows equal to the row before them take no part
 };
 
 void pack_rows(const PackProblem& problem, cudaStream_t stream);

@@ -62,6 +62,11 @@ __device__ uint32_t largest_magnitude(const float4& v) {
   return max(max(magnitude(v.x), magnitude(v.y)), max(magnitude(v.z), magnitude(v.w)));
 }
 
+// Never true of NaN.
+__device__ bool equal_fours(const float4& a, const float4& b) {
+  return a.x == b.x && a.y == b.y && a.z == b.z && a.w == b.w;
+}
+
 __device__ uint32_t bytes_of_four(const int (&v)[4]) {
   return (v[0] & 0xff) | (v[1] & 0xff) << 8 | (v[2] & 0xff) << 16 |
          static_cast<uint32_t>(v[3] & 0xff) << 24;
@@ -89,6 +94,8 @@ struct Target {
   }
 };
 
+constexpr PackedRowInfo excluded_row{0, 0, 0, 0, RowKind::excluded};
+
 template <int team>
 class RowPacker {
  public:
@@ -100,9 +107,13 @@ class RowPacker {
         scale_(problem.frame->scale),
         target_{problem.values, at, problem.slabs, problem.digits} {}
 
-  // The row's integers are written; returns what they stand for.
+  // The row's integers are written; returns what they stand for. Where `skips`, a row equal to the
+  // one before it takes no part.
   template <class T>
-  __device__ PackedRowInfo pack(const Row<T>& row, bool aligned) {
+  __device__ PackedRowInfo pack(const Row<T>& row, const Row<T>& before, bool skips, bool aligned) {
+    // Most rows differ in their first numbers already, which arrive with the others.
+    const bool begins_alike = skips && equal_fours(four_of(row, 0, columns_, aligned),
+                                                   four_of(before, 0, columns_, aligned));
     float4 kept[cached_fours];
     float4 squares{0, 0, 0, 0};
     uint32_t raw = 0;
@@ -115,6 +126,10 @@ class RowPacker {
       largest = max(largest, largest_magnitude(value));
       add_square(squares, value);
     });
+    if (begins_alike && equal(row, before, aligned)) {
+      pack_nothing();
+      return excluded_row;
+    }
     RowSums sums{};
     sums.finite = threads_.largest(raw) < 0x7f800000u;
     sums.extent.largest = __uint_as_float(threads_.largest(largest));
@@ -154,6 +169,17 @@ class RowPacker {
   }
 
  private:
+  // Every thread of the team gets the answer.
+  template <class T>
+  __device__ bool equal(const Row<T>& row, const Row<T>& other, bool aligned) const {
+    uint32_t differs = 0;
+    for (int64_t k = thread_ * 4; k < columns_; k += team * 4) {
+      differs |=
+          !equal_fours(four_of(row, k, columns_, aligned), four_of(other, k, columns_, aligned));
+    }
+    return threads_.largest(differs) == 0;
+  }
+
   // The register slots are compile-time constants in the unrolled part, hence the two loops.
   template <class Body>
   __device__ void for_each_four(const Body& body) const {
@@ -232,11 +258,13 @@ __global__ void __launch_bounds__(block_threads, 2) pack_kernel(const PackProble
   for (int64_t at = blockIdx.x * rows_per_block + threadIdx.x / team; at < end;
        at += gridDim.x * rows_per_block) {
     RowPacker<team> packer(p, threads, at);
-    PackedRowInfo info{0, 0, 0, 0, RowKind::excluded};
+    PackedRowInfo info = excluded_row;
     if (at < active) {
       const int64_t row = p.selection.row(static_cast<int>(at));
       info = with_type(p.rows.dtype, [&](auto type) {
-        return packer.pack(row_of<decltype(type)>(p.rows, row), aligned);
+        const bool skips = p.skips_repeats && row > 0;
+        return packer.pack(row_of<decltype(type)>(p.rows, row),
+                           row_of<decltype(type)>(p.rows, skips ? row - 1 : row), skips, aligned);
       });
     } else {
       packer.pack_nothing();
