@@ -193,7 +193,7 @@ def run_watched(name: str, command: list[str], seconds: float, environment: dict
     """A command, once more without the sanitizer's filter where the sanitizer itself refused to start."""
     started = time.monotonic()
     reason = run_command(name, command, seconds, environment)
-    refused = reason and "ERROR SUMMARY" not in (LOGS / f"{name}.log").read_text()
+    refused = reason and " SUMMARY: " not in (LOGS / f"{name}.log").read_text()
     left = seconds - (time.monotonic() - started)
     if refused and without_filter(command) != command and left > 1:
         return run_command(name, without_filter(command), left, environment)

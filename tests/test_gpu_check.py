@@ -73,8 +73,11 @@ def test_a_sanitizer_that_knows_no_filter_runs_without(check: ModuleType, tmp_pa
     program.chmod(0o755)
     step = check.Step("sanitize", {"racecheck": [str(program), "--kernel-name", "kns=naign", "x"]}, 20)
     assert check.run_step(step, 20).ok
-    program.write_text('#!/bin/sh\necho "ERROR SUMMARY: 3 errors"\nexit 9\n')
-    assert check.run_step(step, 20).reason == "racecheck: exit status 9"
+    runs = tmp_path / "runs"
+    for tool in ("ERROR", "RACECHECK"):
+        program.write_text(f'#!/bin/sh\necho x >> {runs}\necho "{tool} SUMMARY: 3 found"\nexit 9\n')
+        assert check.run_step(step, 20).reason == "racecheck: exit status 9"
+    assert len(runs.read_text().split()) == 2
 
 
 def test_every_step_is_there(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
