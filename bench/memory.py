@@ -28,8 +28,7 @@ from typing import IO, Any
 
 import torch
 
-# A child that takes longer is ended by the system, so that a library that hangs after a fork cannot stop a run.
-_LIMIT_S = 900
+LIMIT_S = 900
 Job = tuple[Callable[[], Any], Callable[[], Any]]
 _LINUX = "VmHWM less VmRSS of one call in a process of its own, preparation included"
 _CUDA = "torch.cuda.max_memory_allocated beyond what was allocated before the call"
@@ -49,7 +48,12 @@ def supported() -> str | None:
 
 
 def peak_bytes(job: Job) -> int:
-    """Peak of the resident set during the job's call beyond what was resident before it, in bytes.
+    """Peak of the resident set during the job's call beyond what was resident before it, in bytes."""
+    return peak_and_answer(job)[0]
+
+
+def peak_and_answer(job: Job) -> tuple[int, Any]:
+    """As :func:`peak_bytes`, and what the call answered.
 
     job: (warm, call). Meant for a fresh process: see the module's text.
     """
@@ -61,8 +65,7 @@ def peak_bytes(job: Job) -> int:
     before = _status_bytes("VmRSS")
     answer = call()
     peak = _status_bytes("VmHWM")
-    del answer
-    return max(0, peak - before)
+    return max(0, peak - before), answer
 
 
 def cuda_peak_bytes(call: Callable[[], Any], device: str) -> int:
@@ -99,11 +102,20 @@ class MemoryProbe:
     """Context manager around the server; `measure` asks for one peak.
 
     preload: modules that the server imports before it forks, those missing are passed over. wanted, device:
-    no server is started when memory is not wanted or the device keeps its own account.
+    no server is started when memory is not wanted or the device keeps its own account. limit_s: a child that takes
+    longer is ended by the system, so that a library that hangs after a fork cannot stop a run.
     """
 
-    def __init__(self, preload: Sequence[str] = (), *, wanted: bool = True, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        preload: Sequence[str] = (),
+        *,
+        wanted: bool = True,
+        device: str = "cpu",
+        limit_s: int = LIMIT_S,
+    ) -> None:
         self.wanted = wanted
+        self._limit_s = limit_s
         self.method = _method(wanted, device)
         self._start = self.method == _LINUX
         self._preload = list(preload)
@@ -138,12 +150,25 @@ class MemoryProbe:
 
         The arguments travel as JSON. RuntimeError tells what the child raised.
         """
+        measured = self.measure_with(module, function, arguments)
+        return None if measured is None else measured[0]
+
+    def measure_with(
+        self, module: str, function: str, arguments: Mapping[str, Any]
+    ) -> tuple[int, Any] | None:
+        """The peak, and the answer of the job's call, null unless it is JSON."""
         if self._server is None:
             return None
-        answer = self._ask({"module": module, "function": function, "arguments": dict(arguments)})
+        question = {
+            "module": module,
+            "function": function,
+            "arguments": dict(arguments),
+            "limit_s": self._limit_s,
+        }
+        answer = self._ask(question)
         if "error" in answer:
             raise RuntimeError(f"memory of {function}: {answer['error']}")
-        return int(answer["peak"])
+        return int(answer["peak"]), answer["answer"]
 
     def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         assert self._server is not None and self._server.stdin is not None and self._server.stdout is not None
@@ -185,7 +210,7 @@ def _in_child(question: Mapping[str, Any]) -> dict[str, Any]:
         child = os.fork()
     if child == 0:
         os.close(reader)
-        signal.alarm(_LIMIT_S)
+        signal.alarm(question["limit_s"])
         os.write(writer, json.dumps(_answer(question)).encode())
         os._exit(0)
     os.close(writer)
@@ -200,7 +225,8 @@ def _answer(question: Mapping[str, Any]) -> dict[str, Any]:
         job = getattr(importlib.import_module(question["module"]), question["function"])(
             **question["arguments"]
         )
-        return {"peak": peak_bytes(job)}
+        peak, answer = peak_and_answer(job)
+        return {"peak": peak, "answer": answer if isinstance(answer, dict) else None}
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return {"error": f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"}

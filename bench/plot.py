@@ -70,10 +70,7 @@ def draw(results: Results, path: Path | str) -> Path:
     with mpl.rc_context(_STYLE):
         figure = Figure(layout="constrained")
         FigureCanvasAgg(figure)
-        if results.header["kind"] == "imle_knn":
-            _draw_search(figure, results.header, rows)
-        else:
-            _draw_loss(figure, results.header, rows)
+        _DRAWN[results.header["kind"]](figure, results.header, rows)
         figure.savefig(target, dpi=200)
     return target
 
@@ -290,6 +287,67 @@ def _draw_loss(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -
     axes.set_xlabel("GB/s of the bytes that must move: inputs read once, gradients written once")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, fontsize=7.5)
     figure.supxlabel(_machine(header), fontsize=7.5, color="#555555")
+
+
+def _draw_pool(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Time and peak memory against the pool's size, a line for each workload, and the line of proportion."""
+    figure.set_size_inches(9.5, 3.8)
+    left, right = figure.subplots(1, 2)
+    for group, colour in zip(_by_workload(rows).values(), ("#0072B2", "#D55E00", "#009E73"), strict=False):
+        label = f"{group[0]['n']:,} rows of {group[0]['d']}"
+        sizes, taken = [row["m"] for row in group], [row["median_s"] for row in group]
+        left.plot(sizes, [taken[-1] * m / sizes[-1] for m in sizes], ":", color=colour, linewidth=1)
+        left.plot(sizes, taken, "o-", color=colour, label=label, markersize=4)
+        known = [row for row in group if row["peak_memory_bytes"] is not None]
+        peaks = [row["peak_memory_bytes"] / 1e6 for row in known]
+        right.plot([row["m"] for row in known], peaks, "o-", color=colour, label=label, markersize=4)
+    for axes, title, unit in ((left, "Time of a match", "seconds"), (right, "Peak memory of a match", "MB")):
+        axes.set_xscale("log")
+        axes.set_title(title)
+        axes.set_xlabel("latents in the pool")
+        axes.set_ylabel(unit)
+        axes.grid()
+    left.set_yscale("log")
+    right.set_ylim(bottom=0)
+    left.legend(fontsize=7.5, title="dotted: in proportion", title_fontsize=7.5)
+    figure.supxlabel(_machine(header), fontsize=7.5, color="#555555")
+
+
+def _draw_train(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """A bar for each run, an update's milliseconds by stage."""
+    figure.set_size_inches(8.5, 1.6 + 0.34 * len(rows))
+    axes = figure.subplots()
+    colours = (
+        "#56B4E9",
+        "#009E73",
+        "#000000",
+        "#CC79A7",
+        "#E69F00",
+        "#D55E00",
+        "#F0E442",
+        "#0072B2",
+        "#bbbbbb",
+    )
+    stages = list(rows[0]["shares"])
+    for stage, colour in zip(stages, colours, strict=False):
+        lefts = [1e3 * row["median_s"] * _sum_before(row["shares"], stage) for row in rows]
+        widths = [1e3 * row["median_s"] * row["shares"][stage] for row in rows]
+        axes.barh(range(len(rows)), widths, 0.8, left=lefts, color=colour, label=stage)
+    axes.set_yticks(range(len(rows)), [f"{row['workload']}, {row['peer']}" for row in rows])
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.set_title("An update's time")
+    axes.set_xlabel("milliseconds")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5, fontsize=7.5)
+    figure.supxlabel(_machine(header), fontsize=7.5, color="#555555")
+
+
+def _sum_before(shares: Mapping[str, float], stage: str) -> float:
+    names = list(shares)
+    return sum(shares[name] for name in names[: names.index(stage)])
+
+
+_DRAWN = {"imle_knn": _draw_search, "fused_loss": _draw_loss, "pool": _draw_pool, "train": _draw_train}
 
 
 def _machine(header: Mapping[str, Any]) -> str:

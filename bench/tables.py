@@ -77,6 +77,35 @@ _OWN: dict[str, dict[str, Cell]] = {
 }
 
 
+def _share(*names: str) -> Cell:
+    """The part of an update that these stages take."""
+    return lambda row: f"{sum(row['shares'].get(name, 0.0) for name in names):.0%}"
+
+
+_OWN["pool"] = {
+    "latents": lambda row: f"{row['m']:,}",
+    "chunk": lambda row: f"{row['chunk']:,}",
+    "generation": lambda row: seconds(row["generation_s"]),
+    "search": lambda row: seconds(row["search_s"]),
+    "latents/s": _number("latents_per_s", "{:,.0f}"),
+    "peak MB": lambda row: size(row["peak_memory_bytes"]),
+}
+_OWN["train"] = {
+    "data": _share("data"),
+    "generation": _share("generation"),
+    "search": _share("search"),
+    "forward": _share("forward"),
+    "loss": _share("loss"),
+    "backward": _share("backward"),
+    "update": _share("update"),
+    "merge": _share("merge"),
+    "other": _share("other"),
+    "search + loss": _number("search_and_loss", "{:.1%}"),
+    "images/s": _number("images_per_s", "{:,.0f}"),
+    "x 1 process": lambda row: times(row["speedup"]),
+}
+
+
 def show(results: Results, console: Console | None = None) -> None:
     """Print the machine, a table for each workload, and over several workloads the worst ratios."""
     console = console or Console()
@@ -91,7 +120,7 @@ def show(results: Results, console: Console | None = None) -> None:
                 console.print(
                     f"  {row['peer']} {row['status']}: {row['reason']}", style="dim", highlight=False
                 )
-    if len(groups) > 1:
+    if len(groups) > 1 and "ratio_naign" in results.rows[0]:
         console.print(_worst_table(results.rows))
 
 

@@ -118,6 +118,97 @@ def exactness(
 
 
 @guarded
+def pool(
+    *,
+    full: Annotated[
+        bool, typer.Option("--full", help="Up to 10^8 latents in the plane, 10^6 of 784 numbers: minutes.")
+    ] = False,
+    json: JsonFile = None,
+    chunk: Annotated[
+        int | None, typer.Option(min=1, help="Rows of the pool in memory; default: by free memory.")
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    seed: Seed = 0,
+    memory: Memory = True,
+    picture: Plot = None,
+) -> None:
+    """Pools of growing size matched to a data set: time and peak memory."""
+    from naign_bench.pool import flatness, growth, run_pool
+
+    found = run_pool(
+        "full" if full else "quick",
+        chunk=chunk,
+        device=device,
+        threads=threads,
+        seed=seed,
+        memory=memory,
+        json_path=json,
+        progress=_remark,
+    )
+    _show(found, json, picture)
+    for name, exponent in growth(found.rows).items():
+        flat = flatness(found.rows).get(name)
+        memory_words = "" if flat is None else f"; peak memory of the largest is {flat:.2f} of the smallest"
+        say(f"{name}: time grows as M^{exponent:.2f}{memory_words}", markup=False)
+
+
+@guarded
+def train(
+    datasets: Annotated[
+        list[str] | None, typer.Argument(metavar="[DATASET]...", help="Default: those that need no download.")
+    ] = None,
+    *,
+    preset: Annotated[str, typer.Option(help="quick, default or paper.")] = "default",
+    processes: Annotated[int, typer.Option(min=1, help="Also in so many processes.")] = 1,
+    updates: Annotated[int, typer.Option(min=1, help="Updates in each of 6 windows.")] = 20,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each kind, taking turns.")] = 1,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of naign train.")
+    ] = None,
+    json: JsonFile = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    picture: Plot = None,
+) -> None:
+    """Where an update's time goes, by preset, and what more processes make of it."""
+    from naign_bench.train import run_train
+
+    found = run_train(
+        datasets or None,
+        preset=preset,
+        processes=processes,
+        settings=set_ or (),
+        updates=updates,
+        repeats=repeats,
+        device=device,
+        threads=threads,
+        json_path=json,
+        progress=_remark,
+    )
+    _show(found, json, picture)
+
+
+@guarded
+def cost(
+    rows: Annotated[
+        Path | None, typer.Argument(metavar="[RESULTS]", help="Of naign bench train --processes 2 --json.")
+    ] = None,
+) -> None:
+    """The model of cost: beside measured runs, and extrapolated to 1024 accelerators (docs/scaling.md)."""
+    from naign_bench.cost import compared, extrapolated
+    from naign_bench.harness import load
+    from naign_cli.output import print_table
+
+    if rows is not None:
+        measured = load(rows)
+        columns = ["preset", "run", "1 process ms", "measured ms", "model ms", "x 1 process"]
+        print_table("the model beside this machine", columns, compared(measured.header, measured.rows))
+    columns = ["problem", "processes", "ms", "most of it", "data points/s"]
+    print_table("extrapolated to accelerators", columns, extrapolated())
+
+
+@guarded
 def plot(
     rows: Annotated[Path, typer.Argument(metavar="RESULTS", help="A file written with --json.")],
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG, SVG or PDF to write.")],

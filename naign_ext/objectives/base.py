@@ -112,19 +112,27 @@ class MatchOptions(Options):
 class Clock:
     """Adds up wall seconds by stage: ``with clock("search"): ...``; stages must not be nested.
 
-    It does not wait for CUDA, so there the seconds are those until the work was queued.
+    It does not wait for CUDA, so there the seconds are those until the work was queued, unless ``wait`` is set to
+    what waits, such as torch.cuda.synchronize.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.wait: Callable[[], object] | None = None
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        self._settle()
         began = time.perf_counter()
         try:
             yield
         finally:
+            self._settle()
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+    def _settle(self) -> None:
+        if self.wait is not None:
+            self.wait()
 
     def take(self) -> dict[str, float]:
         """The seconds since the last call, by stage."""
@@ -148,8 +156,8 @@ class Objective(ABC):
     data: float32 (N, *shape), where f's inputs live.
     share: the part of every step that this process does. Means over the processes of loss, terms and gradients
         are then those of a single process.
-    clock: where the stages "generation" (of pools), "search", "merge" (of the processes' searches) and "data"
-        (changed copies of them) are timed.
+    clock: where the stages "data" (changed copies of them), "generation" (of pools), "search", "merge" (of the
+        processes' searches) and "forward" (f with gradients) are timed.
     """
 
     Options: ClassVar[type[Options]]

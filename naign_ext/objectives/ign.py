@@ -96,14 +96,19 @@ class Ign(Objective):
         self.pool.draw = step
         with self.clock("generation"):
             latents = self.pool.chunk(place[0], place[0] + len(x))
-        outputs = apply_together(f, {"data": x, "latents": latents} | repaired)
-        samples = outputs["latents"]
+        with self.clock("forward"):
+            outputs = apply_together(f, {"data": x, "latents": latents} | repaired)
+            samples = outputs["latents"]
+            fixed = samples.detach()
+            again = {
+                frozen: apply_again(f, samples if frozen else fixed, frozen=frozen)
+                for frozen in (False, True)
+            }
         reconstruction = self._distance(outputs["data"], x)
-        fixed = samples.detach()
-        moved = self._distance(apply_again(f, fixed, frozen=False), fixed)
+        moved = self._distance(again[False], fixed)
         terms = {
             "reconstruction": reconstruction.mean(),
-            "idempotence": self._distance(apply_again(f, samples, frozen=True), samples).mean(),
+            "idempotence": self._distance(again[True], samples).mean(),
             "tightness": -self._clamped(moved, reconstruction).mean(),
         }
         terms |= {name: self._distance(outputs[name], x).mean() for name in self.repair.weights}

@@ -48,7 +48,9 @@ class Imle(Objective):
         del step
         x = self.data[self.share.part(rows)]
         latents, admissible = self.matcher.latents(f, rows)
-        matched = only_admissible(f(latents).float(), x, admissible)
+        with self.clock("forward"):
+            samples = f(latents).float()
+        matched = only_admissible(samples, x, admissible)
         term = fused_loss(x, matched, norm=self.options.norm).total
         return Loss(term, {"imle": term.detach()}, {"non_identity": non_identity(matched, latents)})
 

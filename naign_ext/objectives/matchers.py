@@ -49,7 +49,7 @@ class Matcher(ABC):
         self.data = data
         self.clock = clock or Clock()
         self.share = share
-        self._rows_at_a_time = options.pool_chunk
+        self.rows_at_a_time = options.pool_chunk
         self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
 
     def prepare(self, f: nn.Module, step: int) -> None:
@@ -111,11 +111,11 @@ class Matcher(ABC):
 
     def _chunks(self, f: nn.Module, total: int) -> Iterator[tuple[int, int]]:
         """This process's span of ``total`` rows in chunks."""
-        if self._rows_at_a_time is None:
-            self._rows_at_a_time = chunk_for(f, self.pool.shape, self.data.device)
+        if self.rows_at_a_time is None:
+            self.rows_at_a_time = chunk_for(f, self.pool.shape, self.data.device)
         first, last = self.share.span(total)
-        for start in range(first, last, self._rows_at_a_time):
-            yield start, min(start + self._rows_at_a_time, last)
+        for start in range(first, last, self.rows_at_a_time):
+            yield start, min(start + self.rows_at_a_time, last)
 
     def _without_rejected(self, samples: Tensor) -> Tensor:
         """The samples, those too near any data as NaN where the options say so."""

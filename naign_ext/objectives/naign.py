@@ -101,14 +101,19 @@ class Naign(Objective):
         with self.clock("data"):
             varied = x if self.vary is None else self.vary(x, derive_seed(self.seed, "vary", step), place)
             inputs = self._inputs(varied, latents, step, place)
-        outputs = apply_together(f, inputs)
+        with self.clock("forward"):
+            outputs = apply_together(f, inputs)
         matched = only_admissible(outputs["latents"], x, admissible)
+        again = None
+        if o.idempotence_weight:
+            with self.clock("forward"):
+                again = f(matched).float()
         main = fused_loss(
             x,
             # The kernel compares with x; reconstruction - (varied - x) has the same difference from it.
             outputs["data"] if self.vary is None else outputs["data"] - (varied - x),
             matched,
-            f(matched).float() if o.idempotence_weight else None,
+            again,
             weights=(o.reconstruction_weight, o.imle_weight, self._idempotence_weight(step)),
             norm=o.norm,
         )

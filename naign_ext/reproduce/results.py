@@ -11,6 +11,7 @@ from naign_ext.reproduce.methods import METHODS, NAIGN, RIVALS
 from naign_ext.reproduce.study import Study, summarise, write_json
 from naign_ext.reproduce.verdict import RULE, better_rival, spread
 from naign_ext.reproduce.vocabulary import YARDSTICKS, about, baseline_words
+from naign_ext.training.trainer import STAGES
 
 SEARCHES = "ign-search.json"
 
@@ -192,7 +193,7 @@ def _yardstick(result: Mapping[str, Any], dataset: str, key: str) -> str:
 
 def _cost(found: Sequence[Mapping[str, Any]]) -> str:
     """Milliseconds of an update by stage, from the runs of the results."""
-    stages = ("generation", "search", "loss", "backward", "update")
+    stages = [stage for stage in STAGES if stage != "merge"]
     lines = [
         "## What an update costs",
         "",

@@ -110,6 +110,11 @@ class LogOptions(Options):
     checkpoint_every: int = option(
         500, "Steps between checkpoints; 0: only at the end.", "Logging and checkpoints", ge=0
     )
+    exact_cost: bool = option(
+        False,
+        "Wait for CUDA at the end of each stage of an update, so that its cost is exact; slower.",
+        "Logging and checkpoints",
+    )
     tensorboard: bool = option(True, "Write TensorBoard events too.", "Logging and checkpoints")
 
 

@@ -42,7 +42,7 @@ class MetricsLog:
     Every record has ``kind`` ("train", "validation") and ``step`` (updates done so far); numbers that are not
     finite are written as null, because JSON has none. In those of training ``cost`` is the seconds of an update
     by stage, means since the last record: data (their order and changed copies), generation of pools, search, merge
-    (of several processes), the rest of the loss, backward, update.
+    (of several processes), forward (f with gradients), the rest of the loss, backward, update.
     """
 
     def __init__(self, run: Path, step: int, *, tensorboard: bool) -> None:

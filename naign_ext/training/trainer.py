@@ -48,7 +48,7 @@ from naign_ext.training.signals import SIGNALS, StopRequest
 from naign_ext.training.state import TrainingState, build_state, capture, restore
 from naign_ext.training.validation import validate
 
-STAGES = ("data", "generation", "search", "merge", "loss", "backward", "update")
+STAGES = ("data", "generation", "search", "merge", "forward", "loss", "backward", "update")
 """Where an update's time goes. merge: waiting for and hearing from other processes, but for their gradients."""
 
 
@@ -232,6 +232,8 @@ class _Trainer:
         self.first_step = state.step
         self.images_per_s = 0.0
         self.clock = Clock()
+        if config.log.exact_cost and state.device.type == "cuda":
+            self.clock.wait = state.objective.clock.wait = torch.cuda.synchronize
         self.window = _Window(self.began, state.step)
 
     def describe(self) -> Started:
