@@ -7,7 +7,7 @@ latents every S updates, D numbers a row, P parameters, and q rows through f wit
     latents      M D / (R S) normal numbers, and as many again at most when winners are regenerated
     search       2 n (M / R) D / S operations, the integer filter's products
     training     6 P q B / R operations: forward, and backward at twice that
-    noise        q' B D normal numbers, drawn for the whole batch by every process (q' = 1 with a denoise term)
+    noise        (B / R + 256) D normal numbers with a denoise term: they are drawn for blocks of 256 rows
     update       8 P numbers read or written several times; counted as seconds per parameter
     gradients    8 P (R - 1) / R bytes sent and as many received: a ring all_reduce of 4 P bytes
     merge        32 n (R - 1) / (R S) bytes: ring all_reduces of n float64 distances and n int64 indices
@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 NETWORK_STAGES = ("forward", "backward")
+DRAWN_TOGETHER = 256
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def operations(problem: Problem, ranks: int) -> dict[str, float]:
         "latents": share * p.d,
         "search": 2 * p.matched * share * p.d,
         "training": 6 * p.parameters * p.passes * p.batch / ranks,
-        "noise": p.batch * p.d if p.noisy else 0,
+        "noise": min(p.batch, p.batch / ranks + DRAWN_TOGETHER) * p.d if p.noisy else 0,
     }
 
 
@@ -144,7 +145,7 @@ def calibrated(row: Mapping[str, Any], *, link: float, latency: float) -> Machin
     """The machine on which the model gives a row of one process: its stages' seconds, and the rest as overhead.
 
     link, latency: of the connection, which one process cannot show. Latents count as part of generation and noise as
-    part of the data stage, as the stages count them; the data stage is overhead, since every process draws it whole.
+    part of the data stage, which is overhead here: in small batches every process draws the most of it.
     """
     problem, stages = problem_of(row), row["stages"]
     work = operations(problem, 1)

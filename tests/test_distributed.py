@@ -19,6 +19,7 @@ from naign_ext import ImleSearch
 from naign_ext.data import corrupt
 from naign_ext.objectives import OBJECTIVES, NaignOptions
 from naign_ext.objectives.matchers import build_matcher
+from naign_ext.objectives.repair import Repair
 from naign_ext.objectives.share import ALONE, Share
 from naign_ext.training import trainer
 from naign_ext.training.batch_norm import SharedBatchNorm, share_batch_norm
@@ -339,6 +340,20 @@ def test_what_is_refused_is_said_once(together):
         assert kinds == [silent, silent, "ValueError", "ValueError", silent]
         assert part[0][1] == first[0][1]
     assert checkpoint_paths(folder / "broken") == []
+
+
+def test_a_batch_is_repaired_by_blocks_whatever_part_of_it_is_asked_for():
+    options = NaignOptions(denoise_weight=1.0, restore_weight=1.0, restore_kinds=("mask", "noise"))
+    repair = Repair(options, 7, lambda x, k, s, p: corrupt(x, k, seed=s, place=p)[0])
+    x = normal(900, 5, 8)
+    whole = repair.inputs(x, 3, (0, 900))
+    for count in (2, 3, 9):
+        shares = [Share(i, count) for i in range(count)]
+        parts = [repair.inputs(share.part(x), 3, share.place(900)) for share in shares]
+        for term, expected in whole.items():
+            assert torch.equal(torch.cat([part[term] for part in parts]), expected)
+    first, later = whole["denoise"][:256] - x[:256], whole["denoise"][256:512] - x[256:512]
+    assert not torch.isclose(first, later).all(1).any()
 
 
 def test_spans_cover_a_pool_once():

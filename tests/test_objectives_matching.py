@@ -238,3 +238,57 @@ def test_every_objective_learns_a_toy(name):
     stages = objective.clock.take()
     assert stages["generation"] > 0 and objective.clock.take() == {}
     assert ("search" in stages) == (name != "ign")
+
+
+def warm(**options):
+    data = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
+    options = NaignOptions(match="dataset", pool_size=128, resample_every=2, warm_start=True, **options)
+    return data, build_matcher(options, data, SEED)
+
+
+def distances(f, data, latents):
+    return (data - sample_in_evaluation(f, latents)).square().sum(1)
+
+
+def test_a_warm_start_keeps_winners_that_are_still_the_nearest():
+    torch.manual_seed(0)
+    f, (data, matcher) = nn.Linear(6, 6), warm()
+    cold = build_matcher(matcher.options.model_copy(update={"warm_start": False}), data, SEED)
+    rows = torch.arange(40)
+    kept = 0
+    for step in range(0, 10, 2):
+        before = matcher.latents(f, rows)[0].clone() if step else None
+        matcher.prepare(f, step)
+        cold.prepare(f, step)
+        new, fresh = matcher.latents(f, rows)[0], cold.latents(f, rows)[0]
+        assert (distances(f, data, new) <= distances(f, data, fresh)).all()
+        if before is None:
+            assert torch.equal(new, fresh)
+            continue
+        # The best of the new pool and of all last winners, each winner for any row.
+        candidates = torch.cat([matcher.pool.chunk(0, 128), before])
+        nearest = torch.cdist(data.double(), sample_in_evaluation(f, candidates).double()).argmin(1)
+        assert torch.equal(new, candidates[nearest])
+        kept += int((nearest >= 128).sum())
+    assert kept > 40
+
+
+def test_a_warm_match_is_restored_with_the_latents_of_older_pools():
+    torch.manual_seed(0)
+    f, (_data, matcher) = nn.Linear(6, 6), warm()
+    rows = torch.arange(40)
+    for step in range(6):
+        matcher.prepare(f, step)
+    state = {name: value.clone() for name, value in matcher.state().items()}
+    _, restored = warm()
+    restored.load_state(state)
+    restored.prepare(f, 5)
+    assert torch.equal(restored.latents(f, rows)[0], matcher.latents(f, rows)[0])
+    for m in (matcher, restored):
+        m.prepare(f, 6)
+    assert torch.equal(restored.latents(f, rows)[0], matcher.latents(f, rows)[0])
+
+
+def test_a_warm_start_needs_a_match_of_the_whole_set():
+    with pytest.raises(ValueError, match="warm_start: expected match dataset"):
+        NaignOptions(warm_start=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from naign_ext.latents import derive_seed, generator
 from naign_ext.objectives.base import Corrupt, Options, option
-from naign_ext.objectives.share import Place
+from naign_ext.objectives.share import Place, blocks
 
 CorruptionKind = Literal["noise", "mask", "blur", "downsample"]
 
@@ -57,12 +57,17 @@ class Repair:
         """What f is to map back to x (B, ...), by term; as many rows as x, which are those at a place of a batch."""
         made: dict[str, Tensor] = {}
         if "denoise" in self.weights:
-            made["denoise"] = add_noise(
-                x, self.options.denoise_sigma, generator(self.seed, "denoise", step), place
-            )
+            made["denoise"] = self._noisy(x, step, place)
         if "restore" in self.weights:
             made["restore"] = self._corrupted(x, step, place)
         return made
+
+    def _noisy(self, x: Tensor, step: int, place: Place) -> Tensor:
+        result = torch.empty_like(x)
+        for block, mine, within in blocks(place, len(x)):
+            random = generator(self.seed, "denoise", step, *_unless_first(block))
+            result[mine] = add_noise(x[mine], self.options.denoise_sigma, random, within)
+        return result
 
     def _corrupted(self, x: Tensor, step: int, place: Place) -> Tensor:
         assert self.corrupt is not None
@@ -73,10 +78,17 @@ class Repair:
             # Rows k, k + kinds, ... of the whole batch; of these the ones before x, those of x, and all.
             before, whole = (len(range(k, end, len(kinds))) for end in (first, total))
             mine = slice(k + before * len(kinds) - first, None, len(kinds))
-            if len(part := x[mine]):
-                seed = derive_seed(self.seed, "restore", step, k)
-                result[mine] = self.corrupt(part, kind, seed, (before, whole))
+            part = x[mine].clone()
+            for block, some, within in blocks((before, whole), len(part)):
+                seed = derive_seed(self.seed, "restore", step, k, *_unless_first(block))
+                part[some] = self.corrupt(part[some], kind, seed, within)
+            result[mine] = part
         return result
+
+
+def _unless_first(block: int) -> tuple[int, ...]:
+    """What a block adds to its seed: a batch of one block has that of the batch."""
+    return (block,) if block else ()
 
 
 def add_noise(x: Tensor, sigma_max: float, random: torch.Generator, place: Place | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """The part of a step's work that one of several processes does."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,10 @@ from naign_ext.latents import BLOCK
 
 Place = tuple[int, int]
 """(first, total): rows are rows first, first + 1, ... of a batch of ``total`` rows. Random numbers are drawn for
-the whole batch, so that a row's do not depend on how many processes share it."""
+fixed blocks of the batch, so that a row's do not depend on how many processes share it."""
+
+DRAWN_TOGETHER = 256
+"""Rows in such a block. Part of the definition of a run whose batch is larger."""
 
 _UNITS = (BLOCK, 8, 1)
 
@@ -61,3 +65,12 @@ class Share:
 
 
 ALONE = Share()
+
+
+def blocks(place: Place, rows: int) -> Iterator[tuple[int, slice, Place]]:
+    """Rows at a place of a batch by blocks: each one's number, which of the rows it has, and their place in it."""
+    first, total = place
+    for number in range(first // DRAWN_TOGETHER, -(-(first + rows) // DRAWN_TOGETHER)):
+        begin = number * DRAWN_TOGETHER
+        start, stop = max(first, begin), min(first + rows, begin + DRAWN_TOGETHER)
+        yield number, slice(start - first, stop - first), (start - begin, min(DRAWN_TOGETHER, total - begin))
