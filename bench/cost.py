@@ -7,7 +7,7 @@ latents every S updates, D numbers a row, P parameters, and q rows through f wit
     latents      M D / (R S) normal numbers, and as many again at most when winners are regenerated
     search       2 n (M / R) D / S operations, the integer filter's products
     training     6 P q B / R operations: forward, and backward at twice that
-    noise        (B / R + 256) D normal numbers with a denoise term: they are drawn for blocks of 256 rows
+    noise        256 ceil(B / (256 R)) D normal numbers, at most B D, with a denoise term: drawn for blocks of 256 rows
     update       8 P numbers read or written several times; counted as seconds per parameter
     gradients    8 P (R - 1) / R bytes sent and as many received: a ring all_reduce of 4 P bytes
     merge        32 n (R - 1) / (R S) bytes: ring all_reduces of n float64 distances and n int64 indices
@@ -86,7 +86,9 @@ def operations(problem: Problem, ranks: int) -> dict[str, float]:
         "latents": share * p.d,
         "search": 2 * p.matched * share * p.d,
         "training": 6 * p.parameters * p.passes * p.batch / ranks,
-        "noise": min(p.batch, p.batch / ranks + DRAWN_TOGETHER) * p.d if p.noisy else 0,
+        "noise": min(p.batch, DRAWN_TOGETHER * math.ceil(p.batch / ranks / DRAWN_TOGETHER)) * p.d
+        if p.noisy
+        else 0,
     }
 
 
@@ -171,20 +173,17 @@ RANKS = (1, 2, 8, 64, 1024)
 """For extrapolation; the batch grows with the processes, the pool and the data do not."""
 
 _IMAGES = Problem(parameters=50_000_000, batch=64, matched=64, pool=65_536, d=3 * 64 * 64, noisy=True)
+# Each batch is matched, or all images once in 1000 updates.
 CASES: dict[str, Problem] = {
-    "64 px, each batch matched, M = 65536": _IMAGES,
-    "64 px, 10^6 images matched every 1000 updates, M = 10^6": replace(
-        _IMAGES, matched=1_000_000, pool=1_000_000, resample=1000
-    ),
-    "64 px, 10^6 images matched every 1000 updates, M = 10^8": replace(
-        _IMAGES, matched=1_000_000, pool=100_000_000, resample=1000
-    ),
-    "plane, each batch matched, M = 10^6": Problem(33_000, 256, 256, 1_000_000, 2),
+    "64 px, batches, M = 65536": _IMAGES,
+    "64 px, 10^6 images, M = 10^6": replace(_IMAGES, matched=1_000_000, pool=1_000_000, resample=1000),
+    "64 px, 10^6 images, M = 10^8": replace(_IMAGES, matched=1_000_000, pool=100_000_000, resample=1000),
+    "plane, batches, M = 10^6": Problem(33_000, 256, 256, 1_000_000, 2),
 }
 
 
 def extrapolated(machine: Machine = ACCELERATOR) -> list[list[str]]:
-    """Rows of a table: case, processes, milliseconds of an update, its two largest parts, images per second."""
+    """Rows of a table: case, processes, milliseconds of an update, its two largest parts, data points per second."""
     rows = []
     for name, problem in CASES.items():
         for ranks in RANKS:
@@ -193,7 +192,7 @@ def extrapolated(machine: Machine = ACCELERATOR) -> list[list[str]]:
             total = sum(parts.values())
             first, second = sorted(parts, key=lambda part: -parts[part])[:2]
             largest = f"{first} {parts[first] / total:.0%}, {second} {parts[second] / total:.0%}"
-            rows.append([name, str(ranks), f"{1e3 * total:.3g}", largest, f"{grown.batch / total:.3g}"])
+            rows.append([name, f"{ranks}", f"{1e3 * total:,.3g}", largest, f"{grown.batch / total:,.0f}"])
     return rows
 
 

@@ -92,17 +92,17 @@ _OWN["pool"] = {
 }
 _OWN["train"] = {
     "data": _share("data"),
-    "generation": _share("generation"),
+    "gen.": _share("generation"),
     "search": _share("search"),
-    "forward": _share("forward"),
+    "forw.": _share("forward"),
     "loss": _share("loss"),
-    "backward": _share("backward"),
-    "update": _share("update"),
+    "backw.": _share("backward"),
+    "upd.": _share("update"),
     "merge": _share("merge"),
     "other": _share("other"),
-    "search + loss": _number("search_and_loss", "{:.1%}"),
+    "s + l": _number("search_and_loss", "{:.1%}"),
     "images/s": _number("images_per_s", "{:,.0f}"),
-    "x 1 process": lambda row: times(row["speedup"]),
+    "x 1": lambda row: times(row["speedup"]),
 }
 
 

@@ -43,7 +43,7 @@ def test_a_row_tells_where_an_update_goes(results, tmp_path):
     assert row["stages"]["merge"] == 0
     console = Console(record=True, width=250, file=(tmp_path / "out").open("w"))
     show(results, console)
-    assert "search + loss" in console.export_text()
+    assert "s + l" in console.export_text()
     assert draw(results, tmp_path / "train.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -104,7 +104,7 @@ def test_shares_shrink_and_sums_do_not():
     for part in ("noise", "update", "overhead"):
         assert many[part] == one[part]
     large = cost.operations(PROBLEM.with_batch(64_000), 64)
-    assert large["noise"] == (1000 + 256) * 30
+    assert large["noise"] == 1024 * 30
     assert one["latency"] == one["gradients"] == one["merge"] == 0
     assert many["latency"] == pytest.approx(2.5 * 2 * 4 * 1e-4)
     assert PROBLEM.with_batch(128).matched == 500
