@@ -1,6 +1,7 @@
 """`naign restore`: repair images, or measure how well f repairs corrupted ones."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,8 +44,17 @@ def restore(
         ),
     ] = None,
     keep_known: Annotated[
-        bool, typer.Option(help="With --corrupt mask: pixels outside the mask stay.")
+        bool,
+        typer.Option(
+            help="With --corrupt mask, blur or downsample: what is known of the original is put back."
+        ),
     ] = False,
+    corrupted_by: Annotated[
+        str | None,
+        typer.Option(
+            help="The images were made by blur or downsample of --strength: put back what is known."
+        ),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Held-out images at most.")] = 64,
     steps: Steps = 1,
     seed: Seed = 0,
@@ -60,17 +70,22 @@ def restore(
     to the size f was trained at.
     """
     from naign_ext.data import corrupt as corrupt_images
+    from naign_ext.data import degrade
 
+    if corrupted_by is not None and (corrupt is not None or corrupted_by not in ("blur", "downsample")):
+        raise Mistake("--corrupted-by: expected blur or downsample, and no --corrupt")
     if not images and corrupt is None:
         raise Mistake("images: give image files or a folder, or --corrupt KIND to use held-out data")
-    if keep_known and corrupt != "mask":
-        raise Mistake("--keep-known: needs --corrupt mask, which says what is known")
+    if keep_known and corrupt not in ("mask", "blur", "downsample"):
+        raise Mistake("--keep-known: needs --corrupt mask, blur or downsample, which say what is known")
     projector = load(run, device, weights, checkpoint)
     originals, names = read_images(images, projector) if images else _held_out(run, count)
     corrupted, lost = originals, None
     if corrupt is not None:
         corrupted, lost = corrupt_images(originals, corrupt, seed=seed, strength=strength)
-    restored = projector.restore(corrupted, steps, lost=lost if keep_known else None)
+    known_kind = corrupted_by or (corrupt if keep_known and lost is None else None)
+    spoil = partial(degrade, kind=known_kind, strength=strength) if known_kind else None
+    restored = projector.restore(corrupted, steps, lost=lost if keep_known else None, degrade=spoil)
     rows = _measure(originals, corrupted, restored, names) if corrupt is not None else []
     folder = out or run / "restored"
     files = _write(folder, originals if corrupt else None, corrupted, restored, names)

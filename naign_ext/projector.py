@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from naign_ext.data.corruptions import keep_known
 from naign_ext.latents import LatentPool
 from naign_ext.metrics.density import Grid, log_partition
 from naign_ext.metrics.projection import apply, multiscale_residual, normalised_residual, residual
@@ -167,7 +168,13 @@ class Projector(
         return self._map(batch, steps, batch_size).view(x.shape)
 
     def restore(
-        self, x: Tensor, steps: int = 1, *, lost: Tensor | None = None, batch_size: int = 512
+        self,
+        x: Tensor,
+        steps: int = 1,
+        *,
+        lost: Tensor | None = None,
+        degrade: Callable[[Tensor], Tensor] | None = None,
+        batch_size: int = 512,
     ) -> Tensor:
         """The data point nearest to a corrupted x, as f finds it: images come back clipped to [-1, 1].
 
@@ -175,23 +182,20 @@ class Projector(
             x: (N, *sample_shape) or a single sample_shape.
             lost: bool, broadcastable to x, True where x's value is missing; all others keep x's value after
                 every step. None: everything may change.
+            degrade: the linear map that made x, of (N, *sample_shape) to the same, such as
+                ``partial(naign_ext.data.degrade, kind="blur", strength=1.0)``: after every step, what it lets
+                pass is taken from x (:func:`naign_ext.data.keep_known`). Not together with lost.
         """
         batch = self._as_batch(x)
-        known = None
         if lost is not None:
-            if lost.dtype != torch.bool:
-                raise TypeError(f"lost: expected torch.bool, got {lost.dtype}; use lost.bool()")
-            try:
-                known = ~lost.to(batch.device).expand(x.shape).reshape(batch.shape)
-            except RuntimeError:
-                shapes = f"{tuple(x.shape)}, got {tuple(lost.shape)}"
-                raise ValueError(f"lost: expected a shape that broadcasts to {shapes}") from None
+            if degrade is not None:
+                raise ValueError("degrade: expected None where lost is given, got both")
+            lost = _checked_lost(lost, x).reshape(batch.shape)
         if steps < 0:
             raise ValueError(f"steps: expected 0 or more, got {steps}")
         y = batch
         for _ in range(steps):
-            y = self._map(y, 1, batch_size)
-            y = y if known is None else torch.where(known, batch, y)
+            y = keep_known(self._map(y, 1, batch_size), batch, lost=lost, degrade=degrade)
         return (y.clamp(-1, 1) if self.kind == "image" else y).view(x.shape)
 
     def score(self, x: Tensor, *, batch_size: int = 512) -> Score:
@@ -335,6 +339,16 @@ def _device(wanted: torch.device | str | None) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: expected one that torch sees, got {str(wanted)!r}; use cpu")
     return device
+
+
+def _checked_lost(lost: Tensor, x: Tensor) -> Tensor:
+    if lost.dtype != torch.bool:
+        raise TypeError(f"lost: expected torch.bool, got {lost.dtype}; use lost.bool()")
+    try:
+        return lost.to(x.device).expand(x.shape)
+    except RuntimeError:
+        shapes = f"{tuple(x.shape)}, got {tuple(lost.shape)}"
+        raise ValueError(f"lost: expected a shape that broadcasts to {shapes}") from None
 
 
 def _checked_bounds(bounds: Sequence[tuple[float, float]], dimension: int) -> list[tuple[float, float]]:

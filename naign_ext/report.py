@@ -210,7 +210,7 @@ def restoration_rows(figures: Mapping[str, float]) -> list[RestorationRow]:
         plain = {m: "" if v is None else f"{v:.2f}" for m, v in cell.items()}
         rows.append(
             RestorationRow(
-                what=name.replace("_", " ").replace("inpaint", "mask, known pixels kept"),
+                what=name.replace("_known", ", known part kept").replace("_", " "),
                 psnr_before=plain["psnr_before"],
                 psnr_after=plain["psnr_after"],
                 gain=signed["gain"],

@@ -1,6 +1,7 @@
 """naign sample, restore, score, evaluate, bench: on tiny runs, against the library's own answers."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from naign_ext import Projector
-from naign_ext.data import corrupt, load_dataset, read_image, save_images
+from naign_ext.data import corrupt, degrade, load_dataset, read_image, save_images
 from naign_ext.metrics import auroc, psnr, ssim
 from naign_ext.training.config import resolve_config
 from naign_ext.training.log import read_metrics
@@ -127,6 +128,25 @@ def test_restore_can_keep_known_pixels(runs, pictures, tmp_path):
     kept = answer(*command, "--keep-known", "--out", tmp_path / "kept")
     assert kept["mean"]["psnr_after"] > free["mean"]["psnr_after"]
     assert kept["mean"]["psnr_before"] == free["mean"]["psnr_before"]
+
+
+@pytest.mark.parametrize("kind", ["blur", "downsample"])
+def test_restore_puts_back_what_a_known_corruption_left(runs, pictures, tmp_path, kind):
+    projector = Projector.load(runs / "digits")
+    found = answer(
+        "restore", runs / "digits", "--corrupt", kind, "--keep-known", "--count", 3, "--out", tmp_path
+    )
+    clean = load_dataset("digits").heldout[:3]
+    x = degrade(clean, kind)
+    y = projector.project(x)
+    expected = (y + x - degrade(y, kind)).clamp(-1, 1)
+    assert [row["psnr_after"] for row in found["images"]] == pytest.approx(psnr(clean, expected).tolist())
+    command = ["restore", runs / "digits", pictures / "00001.png", "--corrupted-by", kind, "--strength", 2]
+    answer(*command, "--steps", 2, "--out", tmp_path / "given")
+    spoilt = read_image(pictures / "00001.png")
+    expected = projector.restore(spoilt, 2, degrade=partial(degrade, kind=kind, strength=2))
+    written = read_image(tmp_path / "given" / "images" / "00001.png")
+    assert (written - expected).abs().max() <= 1 / 127.5
 
 
 def test_restore_vectors(runs, tmp_path):

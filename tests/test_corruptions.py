@@ -9,8 +9,10 @@ from naign_ext.data.corruptions import (
     KINDS,
     corrupt,
     default_strength,
+    degrade,
     downsample,
     gaussian_blur,
+    keep_known,
     mask_like,
 )
 
@@ -174,3 +176,19 @@ def test_integers_and_other_ranks_are_refused():
 def test_an_empty_batch_stays_empty():
     for kind in KINDS:
         assert corrupt(torch.zeros(0, 1, 8, 8), kind, seed=0)[0].shape == (0, 1, 8, 8)
+
+
+def test_known_parts_are_put_back():
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    lost = mask_like(x, 0.5, 3)
+    assert torch.equal(keep_known(y, x, lost=lost), torch.where(lost, y, x))
+    assert keep_known(y, x) is y
+    for kind in ("blur", "downsample"):
+        low = degrade(x, kind)
+        assert torch.equal(low, corrupt(x, kind, seed=0)[0])
+        # The map is linear, so the original itself is a fixed point, and a shift of it returns.
+        torch.testing.assert_close(keep_known(x, low, degrade=lambda v, k=kind: degrade(v, k)), x)
+        torch.testing.assert_close(keep_known(x + 0.3, low, degrade=lambda v, k=kind: degrade(v, k)), x)
+    with pytest.raises(ValueError, match="kind: expected blur or downsample"):
+        degrade(x, "noise")

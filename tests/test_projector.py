@@ -160,6 +160,17 @@ def test_restore_keeps_what_is_known():
         projector.restore(x, lost=torch.ones(3, dtype=torch.bool))
 
 
+def test_restore_puts_back_what_a_linear_map_let_pass():
+    projector = clamp_projector(4)
+    mean = torch.full((4, 4), 0.25)
+    x = torch.tensor([[3.0, -3.0, 0.5, 9.0]])
+    restored = projector.restore(x, degrade=lambda y: y @ mean)
+    torch.testing.assert_close(restored.mean(), x.mean())
+    torch.testing.assert_close(restored, x.clamp(-1, 1) - x.clamp(-1, 1).mean() + x)
+    with pytest.raises(ValueError, match="degrade: expected None where lost is given"):
+        projector.restore(x, lost=x > 0, degrade=torch.zeros_like)
+
+
 def test_restore_clips_images(run):
     projector = Projector.load(run)
     x = 3 * torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))

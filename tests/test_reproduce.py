@@ -23,10 +23,10 @@ from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, PLAIN, 
 from naign_ext.reproduce.results import table_rows, write_page
 from naign_ext.reproduce.runs import InterruptedRunError, Job, Run, carry_out_all, is_finished, run_name
 from naign_ext.reproduce.study import Evidence, Study, summarise
-from naign_ext.reproduce.tuning import choose
+from naign_ext.reproduce.tuning import choose, leaders
 from naign_ext.reproduce.verdict import better_rival, compare_seeds, spread, worst
 from naign_ext.reproduce.vocabulary import about, trivial_figures, yardstick_figures
-from naign_ext.training.config import differing_fields
+from naign_ext.training.config import differing_fields, resolve_config
 from naign_ext.training.progress import TrainResult
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
@@ -133,6 +133,34 @@ def fake_run(seed, figures, status="completed", seconds=0.01, method=BEST):
     ign = ign_candidates("vector")[0]
     config = method_config(method, "trimodal1d", seed=seed, effort=TINY, ign=ign)
     return Run(Path(f"/nowhere/{seed}"), config, status, seconds, figures)
+
+
+def test_the_best_of_a_heat_go_on():
+    ranks = [5.0, 1.0, 4.0, 1.0, 0.0, 6.0]
+    rows = [{"settings": {"number": i}, "mean_rank": rank} for i, rank in enumerate(ranks)]
+    assert [s["number"] for s in leaders({"candidates": rows})] == [1, 2, 3, 4]
+
+
+def test_images_are_searched_in_a_heat_and_in_full(tmp_path, monkeypatch):
+    tried = []
+
+    def carry_out(study, jobs):
+        tried.append([(job.config.steps, job.config.seed) for job in jobs])
+        return [
+            Run(tmp_path, job.config, "completed", 1.0, {"fld_pixels": float(i)})
+            for i, job in enumerate(jobs)
+        ]
+
+    monkeypatch.setattr(Study, "carry_out", carry_out)
+    study = Study(tmp_path, FULL)
+    chosen = study.ign_settings("lfw100")
+    assert chosen == ign_candidates("image")[0]
+    steps, seeds = resolve_config("lfw100").steps, FULL.search_seeds
+    assert tried == [[(round(steps / 4), seeds[0])] * 16, [(steps, seed) for _ in range(4) for seed in seeds]]
+    assert len(study.searches["lfw100"]["heat"]["candidates"]) == 16
+    tried.clear()
+    study.ign_settings("moons")
+    assert [len(jobs) for jobs in tried] == [13 * len(seeds)]
 
 
 def test_the_search_ranks_over_all_figures():

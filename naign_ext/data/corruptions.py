@@ -1,6 +1,7 @@
 """Corruptions for restoration: noise, mask, blur, downsample. Deterministic in the seed, on any device."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -90,9 +91,40 @@ def corrupt(
     if kind == "mask":
         mask = mask_like(images, strength, seed, place)
         return images.masked_fill(mask, 0.0), mask
+    return degrade(images, kind, strength=strength, resample=resample), None
+
+
+def degrade(
+    images: Tensor, kind: str, *, strength: float | None = None, resample: str = "bilinear"
+) -> Tensor:
+    """The corruptions of `corrupt` that are linear and draw nothing: "blur" and "downsample"; arguments as there."""
+    if kind not in ("blur", "downsample"):
+        raise ValueError(f"kind: expected blur or downsample, which need no random numbers, got {kind!r}")
+    strength = default_strength(kind, tuple(images.shape)) if strength is None else float(strength)
+    _check(images, kind, strength)
     if kind == "blur":
-        return gaussian_blur(images, strength), None
-    return downsample(images, int(strength), resample), None
+        return gaussian_blur(images, strength)
+    return downsample(images, int(strength), resample)
+
+
+def keep_known(
+    restored: Tensor,
+    corrupted: Tensor,
+    *,
+    lost: Tensor | None = None,
+    degrade: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """A restored image y with what its corrupted form x tells for certain put back.
+
+    Args:
+        restored, corrupted: y and x, of one shape.
+        lost: bool, True where x was masked: there y stays, elsewhere x returns.
+        degrade: the linear map A that made x of the original: y + x - A(y), which A maps near to x. What A
+            lets pass comes from x, what it takes away from y.
+    """
+    if lost is not None:
+        return torch.where(lost, restored, corrupted)
+    return restored if degrade is None else restored + corrupted - degrade(restored)
 
 
 def _box(layout: str, height: int, width: int, share: float) -> Tensor:

@@ -72,7 +72,7 @@ _RESTORED = {
     "accuracy_after": ("accuracy after", "higher", "of a classifier on f(corrupted)"),
     "filter_gain": ("Gaussian filter, dB", "-", "anchor: gain of the Gaussian filter best on training data"),
 }
-_RESTORED_KEY = re.compile(r"restore_([a-z]+(?:_[0-9.]+)?)_(" + "|".join(_RESTORED) + ")")
+_RESTORED_KEY = re.compile(r"restore_([a-z]+(?:_[0-9.]+|_known)?)_(" + "|".join(_RESTORED) + ")")
 # Baselines: a short name for a column, and what it is.
 BASELINES = {
     "prior": ("latents", "the latents themselves"),
@@ -112,7 +112,7 @@ def describe(key: str) -> Figure:
     restored = _RESTORED_KEY.fullmatch(key)
     if restored:
         title, better, text = _RESTORED[restored[2]]
-        what = restored[1].replace("_", " ")
+        what = restored[1].replace("_known", ", known kept").replace("_", " ")
         return Figure(key, f"{what}: {title}", cast(Better, better), "restoration", text)
     base = _FIGURES.get(key.removesuffix("_twice"))
     if base is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from naign_ext.data import Dataset, corrupt
 from naign_ext.metrics.projection import multiscale_residual, residual
-from naign_ext.metrics.restoration import RESTORATIONS
+from naign_ext.metrics.restoration import RESTORATIONS, with_known
 from naign_ext.ops import imle_knn
 
 if TYPE_CHECKING:
@@ -87,9 +87,8 @@ def draw_restored(
         group = [(title, corrupted, _decibel(figures, name, "before"))]
         restored = f(corrupted)
         group.append(("restored", restored, _decibel(figures, name, "after")))
-        if lost is not None:
-            inpainted = torch.where(lost, restored, corrupted)
-            group.append(("known pixels\nkept", inpainted, _decibel(figures, "inpaint", "after")))
+        if (kept := with_known(restored, corrupted, kind, strength, lost)) is not None:
+            group.append(("known part\nkept", kept, _decibel(figures, f"{name}_known", "after")))
         groups.append(group)
     return _draw_strips(groups, path)
 

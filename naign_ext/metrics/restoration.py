@@ -1,11 +1,11 @@
 """Corrupted images before and after f, in PSNR and SSIM, beside the best Gaussian filter."""
 
 from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import Tensor
 
-from naign_ext.data.corruptions import corrupt, gaussian_blur
+from naign_ext.data.corruptions import corrupt, degrade, gaussian_blur, keep_known
 from naign_ext.metrics.anchors import best_filter
 from naign_ext.metrics.image_quality import psnr, ssim
 
@@ -25,17 +25,26 @@ Map = Callable[[Tensor], Tensor]
 def restoration(f: Map, clean: Tensor, *, seed: int) -> dict[str, float]:
     """Clean images (N, C, H, W), each corruption of them before and after f: keys restore_CORRUPTION_FIGURE.
 
-    inpaint: the mask again, with the known pixels kept.
+    CORRUPTION_known: with what is known of the original put back (mask, blur and downsample).
     """
     found: dict[str, float] = {}
     for name, kind, strength in RESTORATIONS:
-        corrupted, mask = corrupt(clean, kind, seed=seed, strength=strength)
+        corrupted, lost = corrupt(clean, kind, seed=seed, strength=strength)
         restored = f(corrupted)
         found |= _prefixed(f"restore_{name}", compare(clean, corrupted, restored))
-        if mask is not None:
-            kept = torch.where(mask, restored, corrupted)
-            found |= _prefixed("restore_inpaint", compare(clean, corrupted, kept))
+        if (kept := with_known(restored, corrupted, kind, strength, lost)) is not None:
+            found |= _prefixed(f"restore_{name}_known", compare(clean, corrupted, kept))
     return found
+
+
+def with_known(
+    restored: Tensor, corrupted: Tensor, kind: str, strength: float | None, lost: Tensor | None
+) -> Tensor | None:
+    """Restored images with what is known of the originals put back; None under noise, where nothing is."""
+    if kind == "noise":
+        return None
+    spoil = None if lost is not None else partial(degrade, kind=kind, strength=strength)
+    return keep_known(restored, corrupted, lost=lost, degrade=spoil)
 
 
 def filter_gains(train: Tensor, clean: Tensor, *, seed: int) -> dict[str, float]:

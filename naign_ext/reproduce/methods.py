@@ -90,6 +90,7 @@ def method_config(
     effort: Effort,
     ign: Settings | None = None,
     steps: int | None = None,
+    share: float = 1.0,
     changes: Settings | None = None,
     device: str = "cpu",
 ) -> TrainConfig:
@@ -97,6 +98,7 @@ def method_config(
 
     seed: of training, and of the data's draw or split. ign: the settings found for IGN on this data set.
     steps: instead of the preset's, before effort.steps_share is applied; for IGN_SECONDS the final number.
+    share: a further part of the updates, in a first heat.
     changes: any further settings; they win.
     """
     rival = method in RIVALS
@@ -113,7 +115,7 @@ def method_config(
     preset = "paper" if method == PLAIN else "default"
     config = resolve_config(dataset, preset, flags=flags)
     if method != IGN_SECONDS or steps is None:
-        steps = max(10, round(effort.steps_share * (steps or config.steps)))
+        steps = max(10, round(effort.steps_share * share * (steps or config.steps)))
     log = {
         "every": max(1, steps // 40),
         "samples_every": 0,

@@ -229,7 +229,10 @@ def _searches(searches: Mapping[str, Any], folder: str) -> str:
         chosen = search["candidates"][search["chosen"]]
         settings = ", ".join(f"`{key}={value}`" for key, value in chosen["settings"].items())
         figures = ", ".join(about(key).title for key in search["decided_by"])
-        lines.append(
-            _row(dataset, str(len(search["candidates"])), figures, settings, f"{chosen['mean_rank']:.2f}")
-        )
+        lines.append(_row(dataset, _tried(search), figures, settings, f"{chosen['mean_rank']:.2f}"))
     return "\n".join(lines)
+
+
+def _tried(search: Mapping[str, Any]) -> str:
+    finalists = str(len(search["candidates"]))
+    return f"{len(search['heat']['candidates'])}, then {finalists}" if "heat" in search else finalists

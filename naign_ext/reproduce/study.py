@@ -100,23 +100,36 @@ class Study:
             kind = "image" if dataset in _image_names() else "vector"
             candidates = methods.ign_candidates(kind)[: self.effort.candidates]
             self.say(f"searching IGN's settings on {dataset}: {len(candidates)} candidates")
-            seeds = self.effort.search_seeds
-            jobs = [
-                Job(
-                    methods.method_config(
-                        IGN, dataset, seed=seed, effort=self.effort, ign=candidate, device=self.device
-                    ),
-                    parts=tuning.IMAGE_PARTS if kind == "image" else tuning.VECTOR_PARTS,
-                )
-                for candidate in candidates
-                for seed in seeds
-            ]
-            runs = self.carry_out(jobs)
-            grouped = [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
-            self.searches[dataset] = tuning.choose(candidates, grouped)
+            parts = tuning.IMAGE_PARTS if kind == "image" else tuning.VECTOR_PARTS
+            heat = None
+            if kind == "image" and len(candidates) > tuning.FINALISTS:
+                first = self.effort.search_seeds[:1]
+                heat = self._try(candidates, dataset, parts, first, tuning.HEAT_SHARE)
+                candidates = tuning.leaders(heat)
+            search = self._try(candidates, dataset, parts, self.effort.search_seeds)
+            self.searches[dataset] = search if heat is None else {**search, "heat": heat}
         search = self.searches[dataset]
         settings: Settings = search["candidates"][search["chosen"]]["settings"]
         return settings
+
+    def _try(
+        self,
+        candidates: Sequence[Settings],
+        dataset: str,
+        parts: tuple[str, ...],
+        seeds: Sequence[int],
+        share: float = 1.0,
+    ) -> dict[str, Any]:
+        """Every candidate of IGN trained for a share of its updates on every seed, and their ranks."""
+
+        def job(candidate: Settings, seed: int) -> Job:
+            options: dict[str, Any] = {"effort": self.effort, "ign": candidate, "device": self.device}
+            config = methods.method_config(IGN, dataset, seed=seed, share=share, **options)
+            return Job(config, parts=parts)
+
+        runs = self.carry_out([job(candidate, seed) for candidate in candidates for seed in seeds])
+        grouped = [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
+        return tuning.choose(candidates, grouped)
 
     def job(self, method: str, dataset: str, seed: int, **options: Any) -> Job:
         """The job of a method on a data set with a seed; fields of Job among the options are taken out."""

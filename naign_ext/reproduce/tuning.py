@@ -17,6 +17,17 @@ IMAGE_FIGURES = ("fld_pixels", "train_coverage", "restore_noise_0.5_gain", "ood_
 VECTOR_PARTS = ("energy_distance", "high_quality", "distance_field")
 IMAGE_PARTS = ("fld", "classes", "train_coverage", "restoration", "auroc")
 
+# On images all candidates run a first heat, one seed and this part of the updates; so many go on to train in full.
+HEAT_SHARE = 0.25
+FINALISTS = 4
+
+
+def leaders(search: Mapping[str, Any]) -> list[Settings]:
+    """The best candidates of a heat, in the order in which they were tried."""
+    ranks = [candidate["mean_rank"] for candidate in search["candidates"]]
+    best = sorted(range(len(ranks)), key=lambda i: (ranks[i], i))[:FINALISTS]
+    return [search["candidates"][i]["settings"] for i in sorted(best)]
+
 
 def choose(candidates: Sequence[Settings], runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
     """The search as plain data: every candidate with its figures and rank, and the number of the chosen one.

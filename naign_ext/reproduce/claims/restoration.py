@@ -82,7 +82,11 @@ CLAIM = Claim(
     sentence="f of NAIGN brings corrupted images nearer to the originals than f of IGN.",
     datasets=DATASETS,
     figures=tuple(f"restore_{name}_gain" for name in _NAMES),
-    shown=("restore_inpaint_gain", "restore_noise_1.0_accuracy_after", "restore_noise_1.0_accuracy_before"),
+    shown=(
+        *(f"restore_{name}_known_gain" for name in ("mask", "blur", "downsample")),
+        "restore_noise_1.0_accuracy_after",
+        "restore_noise_1.0_accuracy_before",
+    ),
     caption="Gain in PSNR of f(corrupted) over the corrupted images.",
     draw=draw,
 )
