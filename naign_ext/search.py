@@ -158,6 +158,45 @@ class ImleSearch:
         rows, columns = self.data.shape
         return rows >= 512 and columns >= 4 * RANK and self._rows_seen * rows >= PAIRS_BEFORE_PROJECTION
 
+    def update_around(self, pool: Tensor, *, offset: int, group: Any = None) -> "ImleSearch":
+        """Take in the chunks of all ranks of a torch.distributed group that hold different data.
+
+        For data too large for one process: every rank searches its own rows, and the chunks travel around the ring of
+        ranks, so that each is generated once and searched by all. A collective: every rank of the group calls it
+        equally often with its own part of one pool, numbered as in the whole pool; chunks may differ in length and be
+        empty. The answer for a rank's rows is that of one search of the whole pool, bit for bit; nothing is merged::
+
+            search = ImleSearch(my_part_of_the_data)
+            for first in range(rank * chunk, pool_size, ranks * chunk):
+                search.update_around(generate(first, first + chunk), offset=first)
+            distances, indices = search.neighbours()
+
+        A rank sends and receives each chunk but one, m D numbers each, while it searches the one before; two chunks
+        are held at a time. Chunks must have one dtype and lie where the group's backend reaches them.
+
+        pool: (m, D), m >= 0. offset: number of its first row. group: None is the default group. Returns self.
+        """
+        import torch.distributed as dist
+
+        check_pool_matches(self.data, pool)
+        ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+        own = torch.tensor([len(pool), offset], device=pool.device)
+        announced = [torch.empty_like(own) for _ in range(ranks)]
+        dist.all_gather(announced, own, group)
+        held = pool.detach().contiguous()
+        for hop in range(ranks):
+            rows, first = (int(number) for number in announced[(rank - hop) % ranks])
+            arriving = held.new_empty(0, held.shape[1])
+            transfers = []
+            if hop + 1 < ranks:
+                arriving = held.new_empty(int(announced[(rank - hop - 1) % ranks][0]), held.shape[1])
+                transfers = _shift(held, arriving, group)
+            self.update(held[:rows], offset=first)
+            for transfer in transfers:
+                transfer.wait()
+            held = arriving
+        return self
+
     def neighbours(self) -> Neighbours:
         """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""
         if self.count < self.k:
@@ -219,3 +258,21 @@ class ImleSearch:
             merged = reference.merge_neighbours(*merged, *others)
         self._distances, self._indices = merged
         self.count = int(counts)
+
+
+def _shift(held: Tensor, arriving: Tensor, group: Any) -> list[Any]:
+    """Begin to send a tensor to the next rank of the ring and to receive one from the rank before."""
+    import torch.distributed as dist
+
+    ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+
+    def peer(step: int) -> int:
+        neighbour = (rank + step) % ranks
+        return neighbour if group is None else dist.get_global_rank(group, neighbour)
+
+    operations = []
+    if len(held):
+        operations.append(dist.P2POp(dist.isend, held, peer(1), group))
+    if len(arriving):
+        operations.append(dist.P2POp(dist.irecv, arriving, peer(-1), group))
+    return list(dist.batch_isend_irecv(operations)) if operations else []

@@ -109,6 +109,26 @@ def searched(share):
     return search.count, *search.neighbours()
 
 
+def searched_around(share):
+    """Each process's part of the data against a pool of chunks of uneven length, in all and in a group of some."""
+    data, pool = normal(70, 3, 2).round(), normal(500, 3, 3).round()
+    data[3, 1], pool[::7, 0] = torch.nan, torch.inf
+    if share.alone:
+        search = ImleSearch(data, k=3, reject_below=1.5).update(pool)
+        return search.count, *search.neighbours()
+    found = []
+    groups = [None, dist.new_group([0, share.count - 1])]
+    for group in groups[: 2 if share.index in (0, share.count - 1) else 1]:
+        ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+        search = ImleSearch(data[rank::ranks], k=3, reject_below=1.5)
+        step = 37
+        for first in range(0, len(pool), step * ranks):
+            mine = pool[first + rank * step : min(first + (rank + 1) * step, len(pool))]
+            search.update_around(mine, offset=first + rank * step, group=group)
+        found.append((search.count, *search.neighbours()))
+    return found
+
+
 def normalised(share):
     """Output, input's gradient, parameters' gradients and buffers of batch normalisation of a part of a batch."""
     layer = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(48))
@@ -171,6 +191,7 @@ def everything(share, folder):
     """What the tests compare, for one process or for one of several."""
     results = {"matches": {name: matched(name, share) for name in MATCHES}}
     results["search"] = searched(share)
+    results["around"] = searched_around(share)
     results["normalised"] = normalised(share)
     results["ign"] = ign_gradient(share)
     listener = Count()
@@ -255,6 +276,17 @@ def test_merged_searches_equal_one(alone, together):
         assert part["search"][0] == 500
         torch.testing.assert_close(part["search"][1], distances, rtol=0, atol=0, equal_nan=True)
         assert torch.equal(part["search"][2], indices)
+
+
+def test_a_ring_of_searches_of_different_data_equals_one(alone, together):
+    count, distances, indices = alone[1]["around"]
+    parts = [part["around"] for part in together[1]]
+    for i, ends in enumerate([parts, [parts[0], parts[-1]]]):
+        for rank, part in enumerate(ends):
+            assert part[i][0] == count == 500
+            expected = distances[rank :: len(ends)]
+            torch.testing.assert_close(part[i][1], expected, rtol=0, atol=0, equal_nan=True)
+            assert torch.equal(part[i][2], indices[rank :: len(ends)])
 
 
 def test_batch_normalisation_sees_all_processes(alone, together):
