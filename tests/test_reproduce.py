@@ -85,7 +85,7 @@ def test_methods_differ_only_where_they_should():
     )
     assert plain.model == best.model and plain.optimiser == best.optimiser
     assert plain.objective.denoise_weight == 0 and not plain.augment.flip
-    ign = method_config(IGN, "lfw100", seed=7, effort=FULL, ign=ign_candidates("image")[0])
+    ign = method_config(IGN, "lfw100", seed=7, effort=FULL, ign=ign_candidates("lfw100", "image")[0])
     differing = {key for key in differing_fields(best, ign) if not key.startswith("objective.")}
     assert differing <= {"optimiser.lr"}
     assert ign.objective.denoise_weight == best.objective.denoise_weight
@@ -96,14 +96,14 @@ def test_methods_differ_only_where_they_should():
 
 def test_steps_are_shortened_but_not_those_of_equal_time():
     assert method_config(BEST, "digits", seed=0, effort=QUICK).steps == 600
-    ign = ign_candidates("image")[0]
+    ign = ign_candidates("lfw100", "image")[0]
     assert method_config(IGN, "digits", seed=0, effort=QUICK, ign=ign).steps == 600
     assert method_config(IGN_SECONDS, "digits", seed=0, effort=QUICK, ign=ign, steps=777).steps == 777
 
 
-@pytest.mark.parametrize(("kind", "dataset"), [("vector", "moons"), ("image", "digits")])
+@pytest.mark.parametrize(("kind", "dataset"), [("vector", "rings"), ("vector", "moons"), ("image", "digits")])
 def test_ign_is_searched_as_the_rules_ask(kind, dataset):
-    candidates = ign_candidates(kind)
+    candidates = ign_candidates(dataset, kind)
     assert len({c.get("objective.tightness_weight") for c in candidates} - {None}) >= 3
     assert len({c["optimiser.lr"] for c in candidates}) >= 2
     configs = [method_config(IGN, dataset, seed=0, effort=FULL, ign=c) for c in candidates]
@@ -111,7 +111,7 @@ def test_ign_is_searched_as_the_rules_ask(kind, dataset):
     published = configs[-1].objective
     weights = (published.reconstruction_weight, published.idempotence_weight, published.tightness_weight)
     assert weights == (20, 20, 2.5) and published.tightness_clamp == 1.5 and published.norm == "l1"
-    if kind == "image":
+    if dataset != "rings":
         with_repair = [c for c in configs if c.objective.denoise_weight > 0]
         assert 6 <= len(with_repair) < len(configs)
 
@@ -130,7 +130,7 @@ def test_a_run_is_named_by_what_determines_its_weights():
 
 
 def fake_run(seed, figures, status="completed", seconds=0.01, method=BEST):
-    ign = ign_candidates("vector")[0]
+    ign = ign_candidates("rings", "vector")[0]
     config = method_config(method, "trimodal1d", seed=seed, effort=TINY, ign=ign)
     return Run(Path(f"/nowhere/{seed}"), config, status, seconds, figures)
 
@@ -154,13 +154,14 @@ def test_images_are_searched_in_a_heat_and_in_full(tmp_path, monkeypatch):
     monkeypatch.setattr(Study, "carry_out", carry_out)
     study = Study(tmp_path, FULL)
     chosen = study.ign_settings("lfw100")
-    assert chosen == ign_candidates("image")[0]
+    assert chosen == ign_candidates("lfw100", "image")[0]
     steps, seeds = resolve_config("lfw100").steps, FULL.search_seeds
     assert tried == [[(round(steps / 4), seeds[0])] * 16, [(steps, seed) for _ in range(4) for seed in seeds]]
     assert len(study.searches["lfw100"]["heat"]["candidates"]) == 16
     tried.clear()
+    study.ign_settings("rings")
     study.ign_settings("moons")
-    assert [len(jobs) for jobs in tried] == [13 * len(seeds)]
+    assert [len(jobs) for jobs in tried] == [13 * len(seeds), 25 * len(seeds)]
 
 
 def test_the_search_ranks_over_all_figures():

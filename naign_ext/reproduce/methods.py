@@ -6,6 +6,7 @@ from typing import Any
 
 from naign_ext.reproduce.effort import Effort
 from naign_ext.training.config import TrainConfig, resolve_config
+from naign_ext.training.presets import preset_values
 
 Settings = Mapping[str, Any]
 """Dotted key -> value, as `naign train --set` takes them."""
@@ -42,12 +43,12 @@ WITHOUT_REPAIR: Settings = {
 }
 
 
-def ign_candidates(dataset_kind: str) -> list[Settings]:
+def ign_candidates(dataset: str, kind: str) -> list[Settings]:
     """The settings of IGN that are searched, beside its preset's network, batch and augmentation.
 
-    Tightness weights x learning rates, with and without the clamp on tightness; for images also without NAIGN's
-    denoising, restoration and augmentation, which all others have; and the published values of everything.
-    Ordered so that the first few are the most promising.
+    Tightness weights x learning rates, with and without the clamp on tightness; where NAIGN's preset has denoising,
+    restoration or augmentation, which these share, also without (vectors: all of them again; images: one learning
+    rate, unclamped); and the published values of everything. Ordered so that the first few are the most promising.
     """
     grid = [
         _candidate(tightness, lr, clamp)
@@ -63,9 +64,12 @@ def ign_candidates(dataset_kind: str) -> list[Settings]:
         "optimiser.weight_decay": 0.0,
         "optimiser.grad_clip": 0.0,
     }
-    if dataset_kind == "vector":
+    if kind == "image":
+        bare = [{**_candidate(tightness, 1e-3, 0.0), **WITHOUT_REPAIR} for tightness in (0.1, 1.0, 0.4)]
+    elif preset_values("default", dataset)["objective"].get("denoise_weight", 0) > 0:
+        bare = [{**candidate, **WITHOUT_REPAIR} for candidate in grid]
+    else:
         return [*grid, published]
-    bare = [{**_candidate(tightness, 1e-3, 0.0), **WITHOUT_REPAIR} for tightness in (0.1, 1.0, 0.4)]
     return [*grid, *bare, {**published, **WITHOUT_REPAIR}]
 
 

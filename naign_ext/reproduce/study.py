@@ -98,7 +98,7 @@ class Study:
         """The settings of IGN that the search on the tuning seeds chose for a data set; searched once."""
         if dataset not in self.searches:
             kind = "image" if dataset in _image_names() else "vector"
-            candidates = methods.ign_candidates(kind)[: self.effort.candidates]
+            candidates = methods.ign_candidates(dataset, kind)[: self.effort.candidates]
             self.say(f"searching IGN's settings on {dataset}: {len(candidates)} candidates")
             parts = tuning.IMAGE_PARTS if kind == "image" else tuning.VECTOR_PARTS
             heat = None
