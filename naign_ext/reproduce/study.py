@@ -102,7 +102,7 @@ class Study:
             self.say(f"searching IGN's settings on {dataset}: {len(candidates)} candidates")
             parts = tuning.IMAGE_PARTS if kind == "image" else tuning.VECTOR_PARTS
             heat = None
-            if kind == "image" and len(candidates) > tuning.FINALISTS:
+            if len(candidates) > tuning.MOST_IN_FULL:
                 first = self.effort.search_seeds[:1]
                 heat = self._try(candidates, dataset, parts, first, tuning.HEAT_SHARE)
                 candidates = tuning.leaders(heat)

@@ -17,7 +17,8 @@ IMAGE_FIGURES = ("fld_pixels", "train_coverage", "restore_noise_0.5_gain", "ood_
 VECTOR_PARTS = ("energy_distance", "high_quality", "distance_field")
 IMAGE_PARTS = ("fld", "classes", "train_coverage", "restoration", "auroc")
 
-# On images all candidates run a first heat, one seed and this part of the updates; so many go on to train in full.
+# More candidates than these run a first heat, one seed and a part of the updates; so many go on to train in full.
+MOST_IN_FULL = 13
 HEAT_SHARE = 0.25
 FINALISTS = 4
 
