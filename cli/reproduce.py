@@ -4,11 +4,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from naign_cli.guard import Mistake, guarded
 from naign_cli.output import notes, print_files, print_json, print_table, results
+
+if TYPE_CHECKING:
+    from naign_ext.reproduce.claims import Claim
 
 ALL, REPORT = "all", "report"
 _WIDE = 150
@@ -32,6 +35,10 @@ def reproduce(
         ),
     ],
     *,
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Only this one of the claim's data sets; may be repeated."),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Seeds of every method; default 5, quick 2.")
     ] = None,
@@ -78,6 +85,7 @@ def reproduce(
         return
     if claim not in (*CLAIMS, ALL):
         raise Mistake(f"claim: expected one of {', '.join([*CLAIMS, ALL, REPORT])}, got {claim!r}")
+    chosen = [_restricted(CLAIMS[name], datasets) for name in (CLAIMS if claim == ALL else [claim])]
     effort = QUICK if quick else FULL
     effort = effort if seeds is None else replace(effort, seeds=seeds)
     workers = 1 if device != "cpu" else jobs or len(os.sched_getaffinity(0))
@@ -90,8 +98,8 @@ def reproduce(
                 notes().print(line, markup=False)
 
         study = Study(root, effort, workers, device, say)
-        for name in CLAIMS if claim == ALL else [claim]:
-            outcome = reproduce_claim(CLAIMS[name], study, folder)
+        for one in chosen:
+            outcome = reproduce_claim(one, study, folder)
             found.append(outcome.result)
             if not json:
                 print_claim(outcome.result)
@@ -99,6 +107,19 @@ def reproduce(
                 results().print()
     if json:
         print_json(found[0] if claim != ALL else found)
+
+
+def _restricted(claim: "Claim", datasets: list[str] | None) -> "Claim":
+    """The claim on some of its data sets."""
+    if not datasets:
+        return claim
+    kept = tuple(name for name in claim.datasets if name in datasets)
+    unknown = [name for name in datasets if name not in claim.datasets]
+    if unknown or not kept:
+        raise Mistake(
+            f"--dataset: {claim.name} is about {', '.join(claim.datasets)}; got {', '.join(datasets)}"
+        )
+    return replace(claim, datasets=kept)
 
 
 def print_claim(result: Mapping[str, Any]) -> None:

@@ -388,7 +388,30 @@ def test_command_leaves_json_pictures_and_a_page(tmp_path, monkeypatch):
     assert write_page(folder).read_bytes()[:200] == before[:200]
 
 
+@pytest.mark.slow
+def test_a_claim_on_some_of_its_data_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(effort_module, "QUICK", TINY)
+    command = [
+        "reproduce",
+        "distance-field",
+        "--quick",
+        "--dataset",
+        "rings",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
+    result = json.loads(runner.invoke(app, command).stdout)
+    assert list(result["figures"]) == ["rings"]
+    assert result["left_out"] == ["moons", "grid25"]
+    page = (tmp_path / "results.md").read_text()
+    assert "Not part of this run, though of the claim: moons, grid25." in page
+    assert (tmp_path / "results" / "distance-field.png").is_file()
+
+
 def test_mistakes_are_named(tmp_path):
+    answer = runner.invoke(app, ["reproduce", "faces", "--dataset", "moons", "--out", str(tmp_path)])
+    assert answer.exit_code == 2 and "--dataset: faces is about lfw100; got moons" in answer.stderr
     answer = runner.invoke(app, ["reproduce", "fig7", "--out", str(tmp_path)])
     assert answer.exit_code == 2 and "expected one of trimodal" in answer.stderr
     answer = runner.invoke(app, ["reproduce", "report", "--out", str(tmp_path)])

@@ -33,6 +33,7 @@ def reproduce_claim(claim: Claim, study: Study, results: Path) -> Outcome:
     claim.draw(study, evidence, result, picture)
     result["pictures"] = sorted(p.name for p in results.glob(f"{claim.name}*.png") if _belongs(p, claim))
     result["caption"] = claim.caption
+    result["left_out"] = [name for name in CLAIMS[claim.name].datasets if name not in claim.datasets]
     write_json(results / f"{claim.name}.json", result)
     _keep_searches(study, results)
     page = write_page(results)
@@ -133,6 +134,8 @@ def _section(result: Mapping[str, Any], folder: str) -> str:
         f"{environment['commit']}, seeds {result['seeds'][0]} to {result['seeds'][-1]}; "
         f"`{folder}/{result['claim']}.json` holds every value.",
     ]
+    if result.get("left_out"):
+        lines += ["", f"Not part of this run, though of the claim: {', '.join(result['left_out'])}."]
     return "\n".join(lines)
 
 

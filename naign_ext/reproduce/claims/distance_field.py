@@ -14,7 +14,6 @@ from naign_ext.reproduce.study import Evidence, Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DATASETS = ("moons", "rings", "grid25")
 _SIDE = 161
 _EDGE = 3.0
 _HIGHEST = 1.2
@@ -25,11 +24,11 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     axis_values = torch.linspace(-_EDGE, _EDGE, _SIDE)
     grid = torch.stack(torch.meshgrid(axis_values, axis_values, indexing="xy"), dim=-1).flatten(0, 1)
     columns = [*NAIGN, IGN]
-    with drawing.page(path, len(DATASETS), 1 + len(columns), height=1.62 * len(DATASETS) + 0.5) as (
+    with drawing.page(path, len(evidence.runs), 1 + len(columns), height=1.62 * len(evidence.runs) + 0.5) as (
         figure,
         axes,
     ):
-        for row, dataset in zip(axes, DATASETS, strict=True):
+        for row, dataset in zip(axes, evidence.runs, strict=True):
             runs = evidence.runs[dataset]
             truth = judged_data(runs[columns[0]][0].config).support_distance
             assert truth is not None
@@ -83,7 +82,7 @@ CLAIM = Claim(
     source="Section 3, distance field",
     title="The residual is a distance field",
     sentence="|f(x) - x| of NAIGN follows the distance to the data, and better than that of IGN.",
-    datasets=DATASETS,
+    datasets=("moons", "rings", "grid25"),
     figures=("residual_spearman", "residual_pearson", "residual_spearman_far", "residual_pearson_far"),
     caption="Distance to the noise-free support, and the residual |f(x) - x| of each method.",
     draw=draw,

@@ -14,7 +14,6 @@ from naign_ext.reproduce.study import Evidence, Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DATASETS = ("trimodal1d", "8gaussians", "moons")
 _LINE = torch.linspace(-6.5, 6.5, 1301)
 _SIDE = 161
 _EDGE = 3.0
@@ -23,11 +22,11 @@ _EDGE = 3.0
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     """The density of each method's first seed beside the true one: a row for the line, a row for each plane."""
     columns = [*NAIGN, IGN]
-    with drawing.page(path, len(DATASETS), 1 + len(columns), height=1.75 * len(DATASETS) + 0.5) as (
+    with drawing.page(path, len(evidence.runs), 1 + len(columns), height=1.75 * len(evidence.runs) + 0.5) as (
         figure,
         axes,
     ):
-        for row, dataset in zip(axes, DATASETS, strict=True):
+        for row, dataset in zip(axes, evidence.runs, strict=True):
             runs = evidence.runs[dataset]
             first = runs[columns[0]][0]
             _true(row[0], first)
@@ -95,7 +94,7 @@ CLAIM = Claim(
     source="Section 3, energy-based model",
     title="The residual is an energy",
     sentence="exp(-|f(x) - x|^2 / T) / Z of NAIGN is close to the density of the data.",
-    datasets=DATASETS,
+    datasets=("trimodal1d", "8gaussians", "moons"),
     figures=("total_variation", "log_likelihood"),
     shown=("temperature",),
     caption="Densities exp(-|f(x) - x|^2 / T) / Z, T fitted to held-out points, never to the truth (planes: root of "

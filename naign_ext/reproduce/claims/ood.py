@@ -12,14 +12,13 @@ from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.runs import Run, judged_data
 from naign_ext.reproduce.study import Evidence, Study
 
-DATASETS = ("lfw100", "digits", "mnist5k")
 _FALSE = np.linspace(0, 1, 201)
 
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     """ROC curves of the residual, and of the distance to the nearest training image."""
-    with drawing.page(path, 1, len(DATASETS), height=2.9, sharey=True) as (figure, axes):
-        for axis, dataset in zip(axes[0], DATASETS, strict=True):
+    with drawing.page(path, 1, len(evidence.runs), height=2.9, sharey=True) as (figure, axes):
+        for axis, dataset in zip(axes[0], evidence.runs, strict=True):
             runs = evidence.runs[dataset]
             axis.plot([0, 1], [0, 1], color="#e0e3e6", linewidth=0.8)
             for method, of_method in runs.items():
@@ -72,7 +71,7 @@ CLAIM = Claim(
     source="Section 4, out-of-distribution detection",
     title="Foreign images are recognised",
     sentence="The residual of NAIGN tells data from foreign images better than that of IGN.",
-    datasets=DATASETS,
+    datasets=("lfw100", "digits", "mnist5k"),
     figures=("ood_auroc", "ood_auroc_normalised", "ood_auroc_multiscale"),
     caption="ROC curves of the residual |f(x) - x| on held-out against foreign images.",
     draw=draw,

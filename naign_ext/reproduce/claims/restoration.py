@@ -13,7 +13,6 @@ from naign_ext.reproduce.methods import BEST, IGN, METHODS, PLAIN
 from naign_ext.reproduce.runs import JUDGE_SEED, judged_data
 from naign_ext.reproduce.study import Evidence, Study
 
-DATASETS = ("lfw100", "digits", "mnist5k")
 _NAMES = [name for name, _, _ in RESTORATIONS]
 _EACH = 3
 
@@ -21,8 +20,8 @@ _EACH = 3
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     """Gains in PSNR by corruption and method, a panel for each data set; pictures go beside it."""
     series, trivial = result["figures"], result["trivial"]
-    with drawing.page(path, 1, len(DATASETS), height=3.6, sharey=True) as (figure, axes):
-        for axis, dataset in zip(axes[0], DATASETS, strict=True):
+    with drawing.page(path, 1, len(evidence.runs), height=3.6, sharey=True) as (figure, axes):
+        for axis, dataset in zip(axes[0], evidence.runs, strict=True):
             keys = [f"restore_{name}_gain" for name in _NAMES]
             values = {
                 method: [[v for v in series[dataset][method].get(key, []) if v is not None] for key in keys]
@@ -43,7 +42,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             f"{study.note}; marker: mean, line: smallest to largest; crosses: best Gaussian filter, total variation, "
             "nearest training image",
         )
-    for dataset in ("lfw100", "mnist5k"):
+    for dataset in sorted({"lfw100", "mnist5k"} & set(evidence.runs)):
         _pictures(study, evidence, dataset, path.with_name(f"{path.name}-{dataset}"))
 
 
@@ -80,7 +79,7 @@ CLAIM = Claim(
     source="restoration figures",
     title="Corrupted images are restored",
     sentence="f of NAIGN brings corrupted images nearer to the originals than f of IGN.",
-    datasets=DATASETS,
+    datasets=("lfw100", "digits", "mnist5k"),
     figures=tuple(f"restore_{name}_gain" for name in _NAMES),
     shown=(
         *(f"restore_{name}_known_gain" for name in ("mask", "blur", "downsample")),
