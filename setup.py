@@ -52,9 +52,10 @@ def extension() -> tuple[list, dict]:
     host_flags = ["-std=c++20", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
     host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-maybe-uninitialized"]
     host_flags += ["-Wno-unused-function"]
-    device_flags = ["-std=c++20", "-O3", "--fmad=false", "--threads=3", "-Xcompiler=-fvisibility=hidden"]
-    # PTX of compute_80 serves what lies between the others: sm_100 and the like.
+    device_flags = ["-std=c++20", "-O3", "--fmad=false", "--threads=4", "-Xcompiler=-fvisibility=hidden"]
+    # sm_75 has no filter. PTX of compute_80 serves what lies between the others: sm_100 and the like.
     device_flags += [
+        "-gencode=arch=compute_75,code=sm_75",
         "-gencode=arch=compute_80,code=[sm_80,compute_80]",
         "-gencode=arch=compute_90a,code=sm_90a",
     ]

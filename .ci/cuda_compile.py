@@ -24,6 +24,7 @@ from pathlib import Path
 
 # -gencode of each pass, as in setup.py; the last one is PTX, that a later driver compiles.
 TARGETS = {
+    "sm_75": "arch=compute_75,code=sm_75",
     "sm_80": "arch=compute_80,code=sm_80",
     "sm_90a": "arch=compute_90a,code=sm_90a",
     "compute_120": "arch=compute_120,code=compute_120",
@@ -51,6 +52,7 @@ class Expectation:
 LOAD_128 = r"LDG\.E(\.\w+)*\.128(\.\w+)*"
 STORE_128 = r"STG\.E(\.\w+)*\.128(\.\w+)*"
 EXPECTED = (
+    Expectation("fused_loss.cu", "sm_75", r"loss_of_piece.*Li256E.*Arguments", (LOAD_128, STORE_128)),
     Expectation("fused_loss.cu", "sm_80", r"loss_of_piece.*Arguments", (LOAD_128, STORE_128)),
     Expectation("fused_loss.cu", "sm_90a", r"loss_of_piece.*Arguments", (LOAD_128, STORE_128)),
     Expectation("fused_loss.cu", "sm_90a", r"scale_all", (LOAD_128, STORE_128)),

@@ -1,6 +1,7 @@
 """The compile gate of the CUDA sources rejects what it is there to reject; needs nvcc, no GPU."""
 
 import importlib.util
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -68,7 +69,7 @@ def faults(gate: ModuleType, tools: object, folder: Path, **sources: str) -> lis
         (folder / "csrc" / "cuda" / f"{name}.cu").write_text(text)
     expected = tuple(
         gate.Expectation("copy.cu", target, "copy", (gate.LOAD_128, gate.STORE_128))
-        for target in ("sm_80", "sm_90a")
+        for target in ("sm_75", "sm_80", "sm_90a")
     )
     return gate.check(tools, folder, 2, expected, glue=False)
 
@@ -80,13 +81,13 @@ def test_a_good_kernel_passes(gate: ModuleType, tools: object, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("source", "complaint", "targets"),
     [
-        (SCALAR, "no instruction like LDG", 2),
-        (SCALAR, "no instruction like STG", 2),
+        (SCALAR, "no instruction like LDG", 3),
+        (SCALAR, "no instruction like STG", 3),
         (STACK, "stack frame", 3),
         (SPILLS, "spill stores", 3),
-        (WARNS, "never referenced", 3),
-        (GOOD.replace("copy", "other"), "no kernel is named like 'copy'", 2),
-        ("int main( {", "does not compile", 3),
+        (WARNS, "never referenced", 4),
+        (GOOD.replace("copy", "other"), "no kernel is named like 'copy'", 3),
+        ("int main( {", "does not compile", 4),
     ],
 )
 def test_faults_are_found_on_every_target(
@@ -94,6 +95,19 @@ def test_faults_are_found_on_every_target(
 ) -> None:
     found = faults(gate, tools, tmp_path, copy=source)
     assert len([fault for fault in found if complaint in fault]) >= targets
+
+
+def test_an_instruction_that_the_oldest_device_lacks_is_found(
+    gate: ModuleType, tools: object, tmp_path: Path
+) -> None:
+    source = "__global__ void copy(unsigned* at) { *at = __reduce_add_sync(~0u, *at); }"
+    found = [fault for fault in faults(gate, tools, tmp_path, copy=source) if "does not compile" in fault]
+    assert len(found) == 1 and "sm_75" in found[0]
+
+
+def test_the_gate_looks_at_what_setup_builds(gate: ModuleType) -> None:
+    built = set(re.findall(r"-gencode=arch=(compute_\w+)", (ROOT / "setup.py").read_text()))
+    assert built == {target.split(",")[0].removeprefix("arch=") for target in gate.TARGETS.values()}
 
 
 def test_a_file_of_the_table_must_be_there(gate: ModuleType, tmp_path: Path) -> None:

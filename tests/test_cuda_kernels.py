@@ -14,6 +14,9 @@ from naign_ext.ops import reference
 FILTER, FILTER_BY_MMA, COLUMNS, EXACT = 1, 2, 3, 4
 # One multiprocessor takes wide tiles, many take narrow ones.
 WIDE, NARROW = 1, 64
+# Compute capabilities, ten times the major number and the minor one.
+TURING, AMPERE, ADA, HOPPER, BLACKWELL = 75, 80, 89, 90, 120
+NOT_SUPPORTED = 801
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,9 @@ def run(
     capacity: int,
     multiprocessors: int,
     late: bool,
+    capability: int,
 ) -> Neighbours:
+    kernels.emulated_device(*(ctypes.c_int(n) for n in (capability, multiprocessors, late)))
     batches = data.shape[0] if data.dim() == 3 else 1
     shape = (*data.shape[:-1], k)
     distances, indices = torch.full(shape, 7.0), torch.full(shape, 7)
@@ -42,8 +47,6 @@ def run(
         ctypes.c_double(-math.inf if reject_below is None else reject_below),
         ctypes.c_int(way),
         ctypes.c_int64(capacity),
-        ctypes.c_int(multiprocessors),
-        ctypes.c_int(late),
         ctypes.c_void_p(distances.data_ptr()),
         ctypes.c_void_p(indices.data_ptr()),
     )
@@ -62,8 +65,9 @@ def check(
     capacity: int = 0,
     multiprocessors: int = WIDE,
     late: bool = False,
+    capability: int = HOPPER,
 ) -> None:
-    found = run(kernels, data, pool, k, reject_below, way, capacity, multiprocessors, late)
+    found = run(kernels, data, pool, k, reject_below, way, capacity, multiprocessors, late, capability)
     expected = Neighbours(*reference.imle_knn(data, pool, k, reject_below))
     assert torch.equal(found.indices, expected.indices)
     torch.testing.assert_close(found.distances, expected.distances, rtol=0, atol=0, equal_nan=True)
@@ -161,3 +165,87 @@ def test_batches_and_small_problems_in_one_launch(kernels: ctypes.CDLL) -> None:
     data, pool = normal(20, 32, 13).view(20, 1, 32), normal(400, 32, 14).view(20, 20, 32)
     check(kernels, data, pool)
     check(kernels, normal(2, 200, 15), normal(900, 200, 16), 128)
+
+
+def method_on(kernels: ctypes.CDLL, capability: int, *sizes: int) -> int:
+    """What a search of so many batches, rows, pool rows and columns is done by."""
+    kernels.emulated_device(*(ctypes.c_int(n) for n in (capability, 40, False)))
+    return int(kernels.emulated_method(*(ctypes.c_int64(n) for n in sizes)))
+
+
+@pytest.mark.parametrize("capability", [TURING, AMPERE, ADA, HOPPER, 100, BLACKWELL])
+def test_the_way_that_suits_a_device(kernels: ctypes.CDLL, capability: int) -> None:
+    long = EXACT if capability < AMPERE else FILTER
+    expected = {
+        (1, 4096, 262144, 1024): long,
+        (1, 100, 10000, 12288): long,
+        (1, 10**6, 10**6, 64): long,
+        (2, 2, 10**7, 33): long,
+        (1, 10**6, 10**6, 32): COLUMNS,
+        (1, 10**6, 10**6, 2): COLUMNS,
+        (1, 4, 10**7, 784): EXACT,
+        (1, 64, 1024, 1024): EXACT,
+        (1, 1000, 10000, 70000): EXACT,
+        (1000, 8, 2000, 2): EXACT,
+    }
+    assert {sizes: method_on(kernels, capability, *sizes) for sizes in expected} == expected
+
+
+def test_a_device_without_tensor_cores_gives_the_answer(kernels: ctypes.CDLL) -> None:
+    """Work that later devices filter: the emulation stops where an instruction is missing."""
+    data, pool = normal(6, 16384, 19), normal(700, 16384, 20)
+    assert method_on(kernels, AMPERE, 1, *data.shape[:1], *pool.shape) == FILTER
+    for multiprocessors in (WIDE, NARROW):
+        check(kernels, data, pool, 3, capability=TURING, multiprocessors=multiprocessors)
+    data, pool = problem("ties", 130, 300, 9)
+    check(kernels, data, pool, 2, 5.0, way=COLUMNS, capability=TURING)
+
+
+def test_a_filter_asked_for_where_there_is_none_is_an_error(kernels: ctypes.CDLL) -> None:
+    kernels.emulated_device(*(ctypes.c_int(n) for n in (TURING, 1, False)))
+    data, pool = normal(5, 40, 21), normal(50, 40, 22)
+    sizes = [ctypes.c_int64(n) for n in (1, 5, 50, 40, 1)]
+    room = ctypes.c_void_p(torch.empty(5, dtype=torch.int64).data_ptr())
+    pointers = (ctypes.c_void_p(data.data_ptr()), ctypes.c_void_p(pool.data_ptr()))
+    infinite = ctypes.c_double(-math.inf)
+    for way in (FILTER, FILTER_BY_MMA):
+        status = kernels.emulated_search(
+            *pointers, *sizes, infinite, ctypes.c_int(way), ctypes.c_int64(0), room, room
+        )
+        assert status == NOT_SUPPORTED
+
+
+@pytest.mark.parametrize("capability", [AMPERE, ADA, BLACKWELL])
+def test_devices_without_wgmma_take_the_other_filter(kernels: ctypes.CDLL, capability: int) -> None:
+    check(kernels, normal(40, 200, 23), normal(300, 200, 24), way=FILTER, capability=capability)
+
+
+@pytest.mark.parametrize(
+    ("capability", "columns", "packs"),
+    [
+        (TURING, 16384, False),
+        pytest.param(HOPPER, 16384, True, marks=pytest.mark.slow),
+        (HOPPER, 32, False),
+        (HOPPER, 60001, False),
+    ],
+)
+def test_data_is_packed_only_where_a_filter_may_read_it(
+    kernels: ctypes.CDLL, capability: int, columns: int, packs: bool
+) -> None:
+    """The chunks are large enough for a filter where there is one."""
+    rows = 6
+    pool_rows, chunk = (700, 690) if columns == 16384 else (60, 40)
+    data, pool = normal(rows, columns, 25), normal(pool_rows, columns, 26)
+    kernels.emulated_device(*(ctypes.c_int(n) for n in (capability, NARROW, False)))
+    kernels.emulated_updates.restype = ctypes.c_int64
+    found = reference.empty_neighbours(rows, 2, data.device)
+    packed = kernels.emulated_updates(
+        ctypes.c_void_p(data.data_ptr()),
+        ctypes.c_void_p(pool.data_ptr()),
+        *(ctypes.c_int64(n) for n in (rows, pool_rows, columns, 2, chunk)),
+        *(ctypes.c_void_p(t.data_ptr()) for t in found),
+    )
+    assert packed > 0 if packs else packed == 0
+    expected = reference.imle_knn(data, pool, 2, None)
+    for actual, wanted in zip(reference.finish(data, *found), expected, strict=True):
+        assert torch.equal(actual, wanted)

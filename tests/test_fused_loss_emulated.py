@@ -26,6 +26,12 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return build(tmp_path_factory.mktemp("emulation"), "fused_loss")
 
 
+@pytest.fixture(autouse=True)
+def _on_hopper(request: pytest.FixtureRequest) -> None:
+    if "kernel" in request.fixturenames:
+        request.getfixturevalue("kernel").emulated_device(ctypes.c_int(90))
+
+
 def run(kernel: ctypes.CDLL, inputs: list[Tensor], *, l1: bool) -> list[Tensor]:
     """Total, terms and gradients as torch.ops.naign.fused_loss returns them; no gradient where there is no input."""
     present = [*inputs, *[None] * (4 - len(inputs))]
@@ -74,6 +80,19 @@ def test_every_kernel_gives_the_bits_of_the_cpu(
 ) -> None:
     for count in (1, 4096 + 17, PIECE + 4096 + 5):
         assert_same_bits(kernel, normal(count, dtypes, count)[: terms + 1], l1=l1)
+
+
+@pytest.mark.parametrize("capability", [75, 80, 89, 120])
+@pytest.mark.parametrize("terms", [1, 2, 3])
+def test_devices_with_less_shared_memory_and_fewer_threads(
+    kernel: ctypes.CDLL, terms: int, capability: int
+) -> None:
+    """The emulation stops where a block asks for more than the device has."""
+    kernel.emulated_device(ctypes.c_int(capability))
+    for dtypes, l1 in itertools.product([*UNIFORM, MIXED], (False, True)):
+        for count in (1, 2048 * 2 + 17, PIECE + 5):
+            assert_same_bits(kernel, normal(count, dtypes, count)[: terms + 1], l1=l1)
+        assert_same_bits(kernel, normal(3000, dtypes, 8, offset=1)[: terms + 1], l1=l1)
 
 
 @pytest.mark.parametrize("count", [2, 15, 16, 4095, 4096, 4097, 8192, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])

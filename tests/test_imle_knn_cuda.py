@@ -62,6 +62,10 @@ def problem(kind: str, rows: int, pool_rows: int, columns: int) -> tuple[Tensor,
 def test_every_way_gives_the_answer(way: int, kind: str, columns: int) -> None:
     if way == COLUMNS and columns > 32:
         return
+    if way in (FILTER, FILTER_BY_MMA) and torch.cuda.get_device_capability() < (8, 0):
+        with pytest.raises(RuntimeError, match="cudaErrorNotSupported"):
+            torch.ops.naign.imle_knn_cuda_by(*(normal(2, columns, 1).cuda() for _ in "xy"), 1, None, way, 0)
+        return
     for rows, pool_rows, k, capacity in [(1, 1, 1, 0), (129, 257, 1, 3), (70, 2500, 2, 5), (40, 700, 128, 0)]:
         data, pool = problem(kind, rows, pool_rows, columns)
         for reject in (None, float(columns)):

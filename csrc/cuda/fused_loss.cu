@@ -19,13 +19,25 @@ namespace {
 
 constexpr int warp = 32;
 constexpr int lanes = static_cast<int>(loss_lanes);
-constexpr int readers = 512;
+// Threads of a block that read. Devices before Ampere have room for the few only, in shared memory
+// and in threads.
+constexpr int many_readers = 512;
+constexpr int few_readers = 256;
 constexpr int elements_a_reader = 8;
+
+template <int readers>
 constexpr int tile = readers * elements_a_reader;
-static_assert(loss_piece % tile == 0 && tile % lanes == 0);
+static_assert(loss_piece % tile<many_readers> == 0 && tile<few_readers> % lanes == 0);
 
 // Differences of one term and tile. The gap puts the lanes of two terms on different banks.
-constexpr int row = tile + lanes;
+template <int readers>
+constexpr int row = tile<readers> + lanes;
+
+// Two tiles of every term.
+template <int readers>
+constexpr int shared_bytes_of(int terms) {
+  return 2 * terms * row<readers> * static_cast<int>(sizeof(float));
+}
 
 // float32, bfloat16, float16: all tensors are, and lie at multiples of 16 bytes. mixed: they
 // differ, or some do not lie so.
@@ -213,7 +225,7 @@ __device__ Quad term(const Quad& a, const Quad& b, float slope, float* differenc
 }
 
 // Gradients and differences of one chunk.
-template <Access access, bool absolute, int terms>
+template <Access access, bool absolute, int terms, int readers>
 __device__ void work_on_chunk(const Arguments& arguments,
                               const Words<words<access>> (&in)[terms + 1], int64_t at,
                               float* differences) {
@@ -228,10 +240,10 @@ __device__ void work_on_chunk(const Arguments& arguments,
     narrow<access>(tensors[1], term<absolute>(r, x, slopes[0], to), quad, out[0]);
     if constexpr (terms > 1) {
       const Quad m = widen<access>(tensors[2], in[2], quad);
-      Quad gradient = term<absolute>(m, x, slopes[1], to + row);
+      Quad gradient = term<absolute>(m, x, slopes[1], to + row<readers>);
       if constexpr (terms > 2) {
         const Quad q = widen<access>(tensors[3], in[3], quad);
-        const Quad outer = term<absolute>(q, m, slopes[2], to + 2 * row);
+        const Quad outer = term<absolute>(q, m, slopes[2], to + 2 * row<readers>);
         narrow<access>(tensors[3], outer, quad, out[2]);
 #pragma unroll
         for (int i = 0; i < 4; ++i) gradient.of[i] -= outer.of[i];
@@ -244,7 +256,7 @@ __device__ void work_on_chunk(const Arguments& arguments,
 }
 
 // All reads of a tile are under way before the first is waited for.
-template <Access access, bool absolute, int terms>
+template <Access access, bool absolute, int terms, int readers>
 __device__ void work_on_tile(const Arguments& arguments, int64_t begin, float* differences) {
   constexpr int chunks = elements_a_reader / chunk<access>;
   Words<words<access>> in[chunks][terms + 1];
@@ -257,19 +269,20 @@ __device__ void work_on_tile(const Arguments& arguments, int64_t begin, float* d
 #pragma unroll
   for (int c = 0; c < chunks; ++c) {
     const int offset = (c * readers + static_cast<int>(threadIdx.x)) * chunk<access>;
-    work_on_chunk<access, absolute, terms>(arguments, in[c], begin + offset, differences + offset);
+    work_on_chunk<access, absolute, terms, readers>(arguments, in[c], begin + offset,
+                                                    differences + offset);
   }
 }
 
 // A tile that is not whole or not aligned. Elements from `end` on leave differences of zero, which
 // add nothing to any sum.
-template <Access access, bool absolute, int terms>
+template <Access access, bool absolute, int terms, int readers>
 __device__ void work_on_elements(const Arguments& arguments, int64_t begin, int64_t end,
                                  float* differences) {
   const Tensor(&tensors)[4] = arguments.tensors;
   const float (&slopes)[3] = arguments.slopes;
 #pragma unroll 2
-  for (int offset = static_cast<int>(threadIdx.x); offset < tile; offset += readers) {
+  for (int offset = static_cast<int>(threadIdx.x); offset < tile<readers>; offset += readers) {
     const int64_t at = begin + offset;
     const bool inside = at < end;
     float in[terms + 1];
@@ -280,7 +293,7 @@ __device__ void work_on_elements(const Arguments& arguments, int64_t begin, int6
 #pragma unroll
     for (int t = 0; t < terms; ++t) {
       const float difference = in[t + 1] - in[t == 2 ? 2 : 0];
-      differences[t * row + offset] = difference;
+      differences[t * row<readers> + offset] = difference;
       out[t] = derivative<absolute>(difference, slopes[t]);
     }
     if constexpr (terms > 2) out[1] -= out[2];
@@ -292,10 +305,10 @@ __device__ void work_on_elements(const Arguments& arguments, int64_t begin, int6
 
 // A tile's differences of one lane, in order. The square of a float32 number is exact in float64:
 // fusing it with the addition changes nothing.
-template <bool absolute>
+template <bool absolute, int readers>
 __device__ double add_lane(double sum, const float* differences) {
   constexpr int batch = 8;
-  constexpr int steps = tile / lanes;
+  constexpr int steps = tile<readers> / lanes;
   static_assert(steps % batch == 0);
   float next[batch];
 #pragma unroll
@@ -320,36 +333,47 @@ __device__ double add_lane(double sum, const float* differences) {
 // One warp adds up two terms.
 constexpr int adders(int terms) { return (terms + 1) / 2 * warp; }
 
-// Two, where half of the registers suffices.
-template <Access access, int terms>
-constexpr int blocks_a_multiprocessor = access == Access::mixed && terms == 3 ? 1 : 2;
+// Of a multiprocessor, at least.
+constexpr int most_threads = before_ampere ? 1024 : 1536;
 
-template <Access access, bool absolute, int terms>
-__global__ void __launch_bounds__(readers + adders(terms), (blocks_a_multiprocessor<access, terms>))
+// Two, where half of the registers suffices.
+template <Access access, int terms, int readers>
+constexpr int blocks_a_multiprocessor =
+    (access == Access::mixed && terms == 3 && readers == many_readers) ||
+            2 * (readers + adders(terms)) > most_threads
+        ? 1
+        : 2;
+
+template <Access access, bool absolute, int terms, int readers>
+__global__ void __launch_bounds__(readers + adders(terms),
+                                  (blocks_a_multiprocessor<access, terms, readers>))
     loss_of_piece(const __grid_constant__ Arguments arguments) {
+  // Never started there.
+  if (before_ampere && readers == many_readers) return;
   const int64_t piece = blockIdx.x;
   const int64_t begin = piece * loss_piece;
   const int64_t end = min(begin + loss_piece, arguments.elements);
-  const int tiles = static_cast<int>((end - begin + tile - 1) / tile);
+  const int tiles = static_cast<int>((end - begin + tile<readers> - 1) / tile<readers>);
   float* const buffers = reinterpret_cast<float*>(dynamic_shared_memory());
   // Threads beyond the last term repeat it.
   const int adder = static_cast<int>(threadIdx.x) - readers;
   const int added_term = min(adder / lanes, terms - 1);
   double sum = 0;
   for (int index = 0; index < tiles; ++index) {
-    float* const differences = buffers + index % 2 * (terms * row);
-    const int64_t first = begin + static_cast<int64_t>(index) * tile;
+    float* const differences = buffers + index % 2 * (terms * row<readers>);
+    const int64_t first = begin + static_cast<int64_t>(index) * tile<readers>;
     if (adder < 0) {
-      if (first + tile <= end && (access != Access::mixed || arguments.aligned)) {
-        work_on_tile<access, absolute, terms>(arguments, first, differences);
+      if (first + tile<readers> <= end && (access != Access::mixed || arguments.aligned)) {
+        work_on_tile<access, absolute, terms, readers>(arguments, first, differences);
       } else {
-        work_on_elements<access, absolute, terms>(arguments, first, end, differences);
+        work_on_elements<access, absolute, terms, readers>(arguments, first, end, differences);
       }
     }
     // Readers write this buffer again only after the next barrier, where adders are done with it.
     __syncthreads();
     if (adder >= 0) {
-      sum = add_lane<absolute>(sum, differences + added_term * row + adder % lanes);
+      const float* const from = differences + added_term * row<readers> + adder % lanes;
+      sum = add_lane<absolute, readers>(sum, from);
     }
   }
   if (adder < 0) return;
@@ -421,11 +445,12 @@ struct Gradients {
   const float* scale;
 };
 
-__global__ void __launch_bounds__(readers) scale_all(const __grid_constant__ Gradients gradients) {
+__global__ void __launch_bounds__(many_readers)
+    scale_all(const __grid_constant__ Gradients gradients) {
   const float scale = *gradients.scale;
   if (scale == 1) return;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * readers + threadIdx.x;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * readers;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * many_readers + threadIdx.x;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * many_readers;
 #pragma unroll 1
   for (const Tensor& tensor : gradients.tensors) {
     if (tensor.gradient == nullptr) continue;
@@ -443,15 +468,17 @@ __global__ void __launch_bounds__(readers) scale_all(const __grid_constant__ Gra
 
 using Kernel = void (*)(const Arguments);
 
-template <Access access, bool absolute>
+template <Access access, bool absolute, int readers>
 Kernel kernel_of(int terms) {
-  if (terms == 1) return loss_of_piece<access, absolute, 1>;
-  return terms == 2 ? loss_of_piece<access, absolute, 2> : loss_of_piece<access, absolute, 3>;
+  if (terms == 1) return loss_of_piece<access, absolute, 1, readers>;
+  return terms == 2 ? loss_of_piece<access, absolute, 2, readers>
+                    : loss_of_piece<access, absolute, 3, readers>;
 }
 
-template <Access access>
+template <Access access, int readers = many_readers>
 Kernel kernel_of(int terms, bool absolute) {
-  return absolute ? kernel_of<access, true>(terms) : kernel_of<access, false>(terms);
+  return absolute ? kernel_of<access, true, readers>(terms)
+                  : kernel_of<access, false, readers>(terms);
 }
 
 Kernel kernel_of(Access access, int terms, bool absolute) {
@@ -466,6 +493,27 @@ Kernel kernel_of(Access access, int terms, bool absolute) {
       return kernel_of<Access::mixed>(terms, absolute);
   }
 }
+
+// How the pieces are summed: a kernel, and what it is started with.
+struct Launch {
+  Kernel kernel;
+  int threads;
+  int shared_bytes;
+
+  // For the current device.
+  static Launch of(Access access, int terms, bool absolute) {
+    int device = 0;
+    int most_bytes = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (most_bytes < shared_bytes_of<many_readers>(3)) {
+      return {kernel_of<Access::mixed, few_readers>(terms, absolute), few_readers + adders(terms),
+              shared_bytes_of<few_readers>(terms)};
+    }
+    return {kernel_of(access, terms, absolute), many_readers + adders(terms),
+            shared_bytes_of<many_readers>(terms)};
+  }
+};
 
 bool at_multiple_of_16(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % sizeof(uint4) == 0;
@@ -501,13 +549,13 @@ cudaError_t launch_pieces(const FusedLoss& loss, int terms, double* sums, cudaSt
                       loss.elements,
                       sums};
   arguments.aligned = all_aligned(arguments.tensors);
-  const Kernel kernel = kernel_of(access_of(arguments, terms), terms, loss.absolute);
-  const int bytes = 2 * terms * row * static_cast<int>(sizeof(float));
-  const cudaError_t allowed = cudaFuncSetAttribute(
-      reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  const Launch launch = Launch::of(access_of(arguments, terms), terms, loss.absolute);
+  const cudaError_t allowed =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(launch.kernel),
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, launch.shared_bytes);
   if (allowed != cudaSuccess) return allowed;
-  return start(kernel, static_cast<unsigned>(loss.pieces()), readers + adders(terms), bytes, stream,
-               arguments);
+  return start(launch.kernel, static_cast<unsigned>(loss.pieces()), launch.threads,
+               launch.shared_bytes, stream, arguments);
 }
 
 // As many blocks as keep every multiprocessor of a large device busy.
@@ -539,8 +587,9 @@ int scale_gradients(const LossTensor (&gradients)[3], int64_t elements, const fl
                 elements,
                 scale};
   for (const Tensor& tensor : all.tensors) all.aligned &= at_multiple_of_16(tensor.gradient);
-  const int64_t blocks = std::min((elements + tile - 1) / tile, most_scaling_blocks);
-  return start(scale_all, static_cast<unsigned>(blocks), readers, 0, stream, all);
+  const int64_t blocks =
+      std::min((elements + tile<many_readers> - 1) / tile<many_readers>, most_scaling_blocks);
+  return start(scale_all, static_cast<unsigned>(blocks), many_readers, 0, stream, all);
 }
 
 }  // namespace naign::cuda

@@ -130,7 +130,8 @@ struct Workspace {
 };
 
 struct Machine {
-  int multiprocessors = 0;
+  int multiprocessors = 1;
+  bool has_filter = false;  // Ampere and later; before_ampere says why
   bool has_wgmma = false;
 
   static Machine current() {
@@ -140,6 +141,7 @@ struct Machine {
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&machine.multiprocessors, cudaDevAttrMultiProcessorCount, device);
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    machine.has_filter = major >= 8;
     machine.has_wgmma = major == 9;
     return machine;
   }
@@ -358,11 +360,21 @@ class GroupSearch {
 constexpr int64_t exact_work = int64_t{1} << 26;
 constexpr int64_t few_rows = 4;
 
-Method method_for(int64_t batches, int64_t rows, int64_t pool_rows, int64_t columns) {
-  const int64_t work = rows * pool_rows * columns;
-  const bool small = batches > 1 ? work <= exact_work : rows <= few_rows || work <= exact_work;
-  if (small || columns > largest_integer_columns) return Method::exact;
-  return columns <= largest_columns_by_thread ? Method::columns : Method::filter;
+bool is_small(int64_t rows, int64_t pool_rows, int64_t columns) {
+  return rows * pool_rows * columns <= exact_work;
+}
+
+bool may_filter(int64_t columns, const Machine& machine) {
+  return machine.has_filter && columns > largest_columns_by_thread &&
+         columns <= largest_integer_columns;
+}
+
+Method method_for(int64_t batches, int64_t rows, int64_t pool_rows, int64_t columns,
+                  const Machine& machine) {
+  const bool few = batches == 1 && rows <= few_rows;
+  if (few || is_small(rows, pool_rows, columns)) return Method::exact;
+  if (columns <= largest_columns_by_thread) return Method::columns;
+  return may_filter(columns, machine) ? Method::filter : Method::exact;
 }
 
 bool filters(Method method) { return method == Method::filter || method == Method::filter_by_mma; }
@@ -455,6 +467,27 @@ class Update {
   int64_t capacity_;
 };
 
+int64_t packed_size(int64_t rows, int64_t columns) {
+  Arena arena(nullptr);
+  const PackedData packed(arena, rows, columns);
+  return arena.used();
+}
+
+void pack(const Matrix& data, const Matrix& sample, const PackedData& packed, cudaStream_t stream) {
+  choose_frame(data, sample, packed.centre, packed.frame, packed.largest, stream);
+  PackProblem problem{};
+  problem.rows = data;
+  problem.selection = {nullptr, nullptr, static_cast<int32_t>(data.rows)};
+  problem.padded_rows = round_to(data.rows, panel_rows);
+  problem.centre = packed.centre;
+  problem.frame = packed.frame;
+  problem.values = packed.values;
+  problem.slabs = static_cast<int32_t>(slabs_of(data.columns));
+  problem.digits = 1;
+  problem.queries = packed.queries;
+  pack_rows(problem, stream);
+}
+
 Matrix batch_of(const Matrix& matrix, int64_t stride, int64_t batch) {
   Matrix part = matrix;
   part.values = static_cast<const char*>(matrix.values) + batch * stride * bytes_of(matrix.dtype);
@@ -483,21 +516,20 @@ void search_at_once(const Search& search, float* distances, int64_t* indices, in
 int64_t run_search(const Search& s, float* distances, int64_t* indices, void* memory,
                    cudaStream_t stream, bool counts_only) {
   Machine machine = Machine::current();
-  const Method method = s.method == Method::automatic
-                            ? method_for(s.batches, s.data.rows, s.pool.rows, s.data.columns)
-                            : s.method;
+  const Method method = method_of(s);
   machine.has_wgmma &= method != Method::filter_by_mma;
   if (method == Method::exact) {
     const Segments segments(s.batches * s.data.rows, s.pool.rows, machine);
-    if (segments.count == 1 || s.batches > 1) {
+    const bool small_batches = s.batches > 1 && is_small(s.data.rows, s.pool.rows, s.data.columns);
+    if (segments.count == 1 || small_batches) {
       if (!counts_only) search_at_once(s, distances, indices, s.pool.rows, machine, stream);
       return 0;
     }
   }
   Arena arena(memory);
   double* exact = arena.take<double>(s.data.rows * s.k);
-  Arena packed_arena(arena.take<char>(
-      filters(method) ? static_cast<int64_t>(packed_bytes(s.data.rows, s.data.columns)) : 0));
+  Arena packed_arena(
+      arena.take<char>(filters(method) ? packed_size(s.data.rows, s.data.columns) : 0));
   const PackedData packed(packed_arena, s.data.rows, s.data.columns);
   const int64_t fixed = arena.used();
   int64_t used = fixed;
@@ -510,7 +542,7 @@ int64_t run_search(const Search& s, float* distances, int64_t* indices, void* me
     Update update(data, pool, result, rest, machine, s.capacity);
     if (!counts_only) {
       clear_neighbours(result, stream);
-      if (filters(method)) pack_data(data, pool.rows, packed.frame, stream);
+      if (filters(method)) pack(data, pool.rows, packed, stream);
     }
     update.run(method, &packed, 0, stream, counts_only);
     if (!counts_only) round_distances(data, result, distances + at, stream);
@@ -521,38 +553,31 @@ int64_t run_search(const Search& s, float* distances, int64_t* indices, void* me
 
 }  // namespace
 
+Method method_of(const Search& s) {
+  if (s.method != Method::automatic) return s.method;
+  return method_for(s.batches, s.data.rows, s.pool.rows, s.data.columns, Machine::current());
+}
+
 size_t search_bytes(const Search& search) {
   return static_cast<size_t>(run_search(search, nullptr, nullptr, nullptr, nullptr, true));
 }
 
 int search(const Search& search, float* distances, int64_t* indices, void* workspace,
            void* stream) {
+  if (filters(method_of(search)) && !Machine::current().has_filter) return cudaErrorNotSupported;
   run_search(search, distances, indices, workspace, static_cast<cudaStream_t>(stream), false);
   return cudaGetLastError();
 }
 
 size_t packed_bytes(int64_t rows, int64_t columns) {
-  Arena arena(nullptr);
-  const PackedData packed(arena, rows, columns);
-  return static_cast<size_t>(arena.used());
+  const bool needed = rows > few_rows && may_filter(columns, Machine::current());
+  return needed ? static_cast<size_t>(packed_size(rows, columns)) : 0;
 }
 
 int pack_data(const Matrix& data, const Matrix& sample, void* buffer, void* stream) {
-  const auto queue = static_cast<cudaStream_t>(stream);
+  if (packed_bytes(data.rows, data.columns) == 0) return cudaSuccess;
   Arena arena(buffer);
-  const PackedData packed(arena, data.rows, data.columns);
-  choose_frame(data, sample, packed.centre, packed.frame, packed.largest, queue);
-  PackProblem problem{};
-  problem.rows = data;
-  problem.selection = {nullptr, nullptr, static_cast<int32_t>(data.rows)};
-  problem.padded_rows = round_to(data.rows, panel_rows);
-  problem.centre = packed.centre;
-  problem.frame = packed.frame;
-  problem.values = packed.values;
-  problem.slabs = static_cast<int32_t>(slabs_of(data.columns));
-  problem.digits = 1;
-  problem.queries = packed.queries;
-  pack_rows(problem, queue);
+  pack(data, sample, PackedData(arena, data.rows, data.columns), static_cast<cudaStream_t>(stream));
   return cudaGetLastError();
 }
 
@@ -561,8 +586,8 @@ size_t update_bytes(const Matrix& data, const PoolRange& pool, int64_t k, int64_
   const Neighbours result{nullptr, nullptr, data.rows, k};
   Arena arena(nullptr);
   Update update(data, pool, result, arena, machine);
-  update.run(method_for(1, data.rows, pool.rows.rows, data.columns), nullptr, rows_seen, nullptr,
-             true);
+  update.run(method_for(1, data.rows, pool.rows.rows, data.columns, machine), nullptr, rows_seen,
+             nullptr, true);
   return static_cast<size_t>(arena.used());
 }
 
@@ -573,7 +598,7 @@ int update(const Matrix& data, const void* packed, const PoolRange& pool, const 
   const PackedData prepared(packed_arena, data.rows, data.columns);
   Arena arena(workspace);
   Update update(data, pool, result, arena, machine);
-  update.run(method_for(1, data.rows, pool.rows.rows, data.columns), &prepared, rows_seen,
+  update.run(method_for(1, data.rows, pool.rows.rows, data.columns, machine), &prepared, rows_seen,
              static_cast<cudaStream_t>(stream), false);
   return cudaGetLastError();
 }

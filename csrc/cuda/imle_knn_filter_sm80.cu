@@ -53,7 +53,7 @@ __device__ void multiply_step(int32_t (&sum)[row_pairs * column_blocks * 4], uin
 }
 
 template <int digits, bool seeds>
-__global__ void __launch_bounds__(threads, 1) filter_kernel(const FilterProblem p) {
+__device__ void filter_tiles(const FilterProblem& p) {
   Shared& shared = *reinterpret_cast<Shared*>(dynamic_shared_memory());
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -121,6 +121,12 @@ __global__ void __launch_bounds__(threads, 1) filter_kernel(const FilterProblem 
       warp_tile.filter(bound);
     }
   }
+}
+
+template <int digits, bool seeds>
+__global__ void __launch_bounds__(threads, 1)
+    filter_kernel([[maybe_unused]] const __grid_constant__ FilterProblem p) {
+  if (!before_ampere) filter_tiles<digits, seeds>(p);
 }
 
 template <int digits, bool seeds>

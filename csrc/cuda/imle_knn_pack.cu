@@ -246,7 +246,7 @@ __device__ void publish(const PackProblem& p, int64_t at, const PackedRowInfo& i
 }
 
 template <int team>
-__global__ void __launch_bounds__(block_threads, 2) pack_kernel(const PackProblem p, bool aligned) {
+__device__ void pack_all(const PackProblem& p, bool aligned) {
   __shared__ int64_t scratch[block_threads / 32];
   if (p.gate != nullptr && *p.gate == 0) return;
   const int64_t active = p.selection.active();
@@ -271,6 +271,13 @@ __global__ void __launch_bounds__(block_threads, 2) pack_kernel(const PackProble
     }
     if (threadIdx.x % team == 0) publish(p, at, info);
   }
+}
+
+template <int team>
+__global__ void __launch_bounds__(block_threads, 2)
+    pack_kernel([[maybe_unused]] const __grid_constant__ PackProblem p,
+                [[maybe_unused]] bool aligned) {
+  if (!before_ampere) pack_all<team>(p, aligned);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -314,7 +321,7 @@ __global__ void __launch_bounds__(frame_threads)
       return largest_of_row(row, sample.centre, sample.matrix.columns);
     });
   }
-  most = __reduce_max_sync(~0u, most);
+  most = largest_of_warp(most);
   if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = most;
   __syncthreads();
   if (threadIdx.x != 0) return;

@@ -2,6 +2,7 @@
 #include "imle_knn_kernels.cuh"
 #include "launch.cuh"
 #include "nearest.cuh"
+#include "ptx.cuh"
 #include "rows.cuh"
 
 namespace naign::cuda {
@@ -24,7 +25,7 @@ __device__ float kth_smallest(const float* values, int count, int k, int lane) {
     const uint32_t next = found | 1u << bit;
     uint32_t below = 0;
     for (int i = lane; i < count; i += 32) below += ordered_bits(values[i]) < next;
-    if (__reduce_add_sync(~0u, below) < static_cast<uint32_t>(k)) found = next;
+    if (sum_of_warp(below) < static_cast<uint32_t>(k)) found = next;
   }
   return from_ordered_bits(found);
 }

@@ -9,6 +9,15 @@
 
 namespace naign::cuda {
 
+// True where this pass makes code for devices without cp.async, 8-bit matrix instructions of 32
+// columns, and sums over a warp. They run the exact comparison alone (Machine in imle_knn.cu), and
+// the loss with fewer threads.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool before_ampere = true;
+#else
+constexpr bool before_ampere = false;
+#endif
+
 template <class... Parameters>
 cudaError_t start(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes,
                   cudaStream_t stream, const std::type_identity_t<Parameters>&... arguments) {

@@ -40,6 +40,28 @@ __device__ inline void multiply(int32_t* sum, const uint32_t (&a)[4], uint32_t b
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Over the 32 lanes of a warp; every lane gets it.
+__device__ inline uint32_t sum_of_warp(uint32_t value) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_add_sync(~0u, value);
+#else
+#pragma unroll
+  for (int width = 16; width > 0; width /= 2) value += __shfl_xor_sync(~0u, value, width);
+  return value;
+#endif
+}
+__device__ inline uint32_t largest_of_warp(uint32_t value) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_max_sync(~0u, value);
+#else
+#pragma unroll
+  for (int width = 16; width > 0; width /= 2) {
+    value = max(value, __shfl_xor_sync(~0u, value, width));
+  }
+  return value;
+#endif
+}
+
 // A barrier among `threads` threads of a block; numbers 1 to 15 (0 is __syncthreads).
 __device__ inline void named_barrier(int number, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");

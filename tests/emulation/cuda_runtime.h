@@ -49,9 +49,13 @@ inline dim3 threadIdx, blockIdx, gridDim;
 
 struct CUstream_st {};
 using cudaStream_t = CUstream_st*;
-enum cudaError_t { cudaSuccess = 0 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorNotSupported = 801 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
+enum {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -66,6 +70,7 @@ constexpr size_t shared_bytes = 228 << 10;
 constexpr uint32_t shared_base = 512;  // the address of the first byte
 
 inline int multiprocessors = 1;
+inline int capability = 90;  // ten times the major number, and the minor one
 inline bool late = false;
 
 struct Thread {
@@ -83,6 +88,20 @@ alignas(1024) inline int8_t shared_memory[shared_bytes];
 [[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "emulation: %s\n", what);
   std::abort();
+}
+
+// Instructions come with an architecture.
+inline void needs(int least, int most = 999) {
+  if (capability < least || capability > most) fail("an instruction that this device lacks");
+}
+
+// CUDA C++ programming guide, technical specifications per compute capability.
+inline size_t most_shared_bytes() {
+  const int kib = capability < 80                             ? 64
+                  : capability == 80 || capability == 87      ? 163
+                  : capability == 90 || capability / 10 == 10 ? 227
+                                                              : 99;
+  return static_cast<size_t>(kib) << 10;
 }
 
 inline void leave() {
@@ -187,15 +206,6 @@ inline uint32_t __ballot_sync(uint32_t, bool value) {
 }
 inline bool __any_sync(uint32_t mask, bool value) { return __ballot_sync(mask, value) != 0; }
 inline bool __all_sync(uint32_t mask, bool value) { return __ballot_sync(mask, !value) == 0; }
-inline uint32_t __reduce_add_sync(uint32_t, uint32_t value) {
-  uint32_t sum = 0;
-  for (const uint32_t v : emulation::exchange(value)) sum += v;
-  return sum;
-}
-inline uint32_t __reduce_max_sync(uint32_t, uint32_t value) {
-  const auto all = emulation::exchange(value);
-  return *std::max_element(all.begin(), all.end());
-}
 inline int __popc(uint32_t bits) { return std::popcount(bits); }
 inline int __ffs(int bits) { return std::countr_zero(static_cast<uint32_t>(bits)) + 1; }
 
@@ -248,7 +258,19 @@ inline long long __double_as_longlong(double value) { return std::bit_cast<long 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline void cudaGetDevice(int* device) { *device = 0; }
 inline void cudaDeviceGetAttribute(int* value, int attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::multiprocessors : 9;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = emulation::multiprocessors;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = emulation::capability / 10;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = static_cast<int>(emulation::most_shared_bytes());
+      break;
+    default:
+      emulation::fail("an unknown attribute");
+  }
 }
 inline void cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
   std::memset(at, value, bytes);
@@ -258,7 +280,7 @@ inline void cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
 inline std::map<const void*, size_t> allowed_shared_bytes;
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute, size_t bytes) {
-  if (bytes > 227 << 10) emulation::fail("too much shared memory");
+  if (bytes > emulation::most_shared_bytes()) emulation::fail("too much shared memory");
   allowed_shared_bytes[reinterpret_cast<const void*>(kernel)] = bytes;
   return cudaSuccess;
 }
@@ -269,6 +291,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   size_t& allowed = allowed_shared_bytes[reinterpret_cast<const void*>(kernel)];
   allowed = std::max<size_t>(allowed, 48 << 10);
   if (config->dynamicSmemBytes > allowed) emulation::fail("more shared memory than allowed");
+  if (config->dynamicSmemBytes > emulation::most_shared_bytes()) {
+    emulation::fail("more shared memory than there is");
+  }
+  if (config->blockDim.x > 1024 || config->gridDim.y > 65535) emulation::fail("a grid");
   if (config->gridDim.x == 0 || config->gridDim.y == 0) emulation::fail("an empty grid");
   gridDim = config->gridDim;
   for (unsigned y = 0; y < config->gridDim.y; ++y) {

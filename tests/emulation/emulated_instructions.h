@@ -66,6 +66,7 @@ inline uint32_t shared_address(const void* pointer) {
 }
 
 inline void copy_async(uint32_t to, const void* from) {
+  emulation::needs(80);
   if (to % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0) emulation::fail("alignment");
   emulated::copies[emulation::running].add([=] { std::memcpy(emulated::at(to), from, 16); });
 }
@@ -84,6 +85,7 @@ inline void load_matrices(uint32_t (&out)[4], uint32_t address) {
 }
 
 inline void multiply(int32_t* sum, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  emulation::needs(80);
   const auto all = emulation::exchange(std::array<uint32_t, 6>{a[0], a[1], a[2], a[3], b0, b1});
   const auto byte_of = [&](int lane, int number, int byte) {
     return static_cast<int8_t>(all[lane][number] >> byte * 8);
@@ -101,12 +103,23 @@ inline void multiply(int32_t* sum, const uint32_t (&a)[4], uint32_t b0, uint32_t
   }
 }
 
+inline uint32_t sum_of_warp(uint32_t value) {
+  uint32_t sum = 0;
+  for (const uint32_t v : emulation::exchange(value)) sum += v;
+  return sum;
+}
+inline uint32_t largest_of_warp(uint32_t value) {
+  const auto all = emulation::exchange(value);
+  return *std::max_element(all.begin(), all.end());
+}
+
 inline void named_barrier(int number, int threads) {
   const unsigned first = emulation::running / threads * threads;
   emulation::meet(number, first, threads);
 }
 
 inline void barrier_init(uint32_t barrier, uint32_t arrivals) {
+  emulation::needs(90, 90);
   emulated::barriers[barrier] = {arrivals, arrivals};
 }
 inline void barrier_init_fence() {}
@@ -146,6 +159,7 @@ void give_registers() {}
 
 template <int n>
 void multiply(int32_t (&sum)[n], uint64_t a, uint64_t b, int adds) {
+  emulation::needs(90, 90);
   int32_t* sums = sum;
   const int thread = emulation::running % 128;
   emulated::products[emulation::running].add([=] {

@@ -5,18 +5,42 @@
 #include "naign/imle_knn_cuda.h"
 #include "naign/imle_knn_plan.h"
 
-extern "C" int emulated_search(const float* data, const float* pool, int64_t batches, int64_t rows,
-                               int64_t pool_rows, int64_t columns, int64_t k, double reject_below,
-                               int method, int64_t capacity, int multiprocessors, int late,
-                               float* distances, int64_t* indices) {
-  using namespace naign;
+namespace {
+
+naign::Matrix matrix(const float* values, int64_t rows, int64_t columns) {
+  return {values, naign::Dtype::float32, rows, columns, columns, 1};
+}
+
+// Nothing may rest on memory being zero.
+struct Memory {
+  void* bytes;
+
+  explicit Memory(size_t count) : bytes(std::aligned_alloc(256, (count / 256 + 1) * 256)) {
+    std::memset(bytes, 0x5a, count);
+  }
+  ~Memory() { std::free(bytes); }
+};
+
+}  // namespace
+
+extern "C" void emulated_device(int capability, int multiprocessors, int late) {
+  emulation::capability = capability;
   emulation::multiprocessors = multiprocessors;
   emulation::late = late != 0;
-  const auto matrix = [&](const float* values, int64_t count) {
-    return Matrix{values, Dtype::float32, count, columns, columns, 1};
-  };
-  const cuda::Search search{matrix(data, rows),
-                            matrix(pool, pool_rows),
+}
+
+extern "C" int emulated_method(int64_t batches, int64_t rows, int64_t pool_rows, int64_t columns) {
+  using namespace naign;
+  return static_cast<int>(cuda::method_of(
+      {matrix(nullptr, rows, columns), matrix(nullptr, pool_rows, columns), batches, 0, 0, 1, 0}));
+}
+
+extern "C" int emulated_search(const float* data, const float* pool, int64_t batches, int64_t rows,
+                               int64_t pool_rows, int64_t columns, int64_t k, double reject_below,
+                               int method, int64_t capacity, float* distances, int64_t* indices) {
+  using namespace naign;
+  const cuda::Search search{matrix(data, rows, columns),
+                            matrix(pool, pool_rows, columns),
                             batches,
                             rows * columns,
                             pool_rows * columns,
@@ -24,19 +48,35 @@ extern "C" int emulated_search(const float* data, const float* pool, int64_t bat
                             reject_below,
                             static_cast<cuda::Method>(method),
                             capacity};
-  const size_t bytes = cuda::search_bytes(search);
-  // Nothing may rest on memory being zero.
-  void* workspace = std::aligned_alloc(256, (bytes / 256 + 1) * 256);
-  std::memset(workspace, 0x5a, bytes);
-  const int status = cuda::search(search, distances, indices, workspace, nullptr);
-  std::free(workspace);
-  return status;
+  const Memory workspace(cuda::search_bytes(search));
+  return cuda::search(search, distances, indices, workspace.bytes, nullptr);
+}
+
+// Takes a pool into the result, in chunks of so many rows; returns the bytes of packed data, or -1
+// for an error.
+extern "C" int64_t emulated_updates(const float* data, const float* pool, int64_t rows,
+                                    int64_t pool_rows, int64_t columns, int64_t k,
+                                    int64_t chunk_rows, double* distances, int64_t* indices) {
+  using namespace naign;
+  const Matrix x = matrix(data, rows, columns);
+  const size_t bytes = cuda::packed_bytes(rows, columns);
+  const Memory packed(bytes);
+  const Neighbours result{distances, indices, rows, k};
+  bool ok = cuda::pack_data(x, matrix(pool, std::min(chunk_rows, pool_rows), columns), packed.bytes,
+                            nullptr) == 0;
+  for (int64_t at = 0; at < pool_rows; at += chunk_rows) {
+    const Matrix part = matrix(pool + at * columns, std::min(chunk_rows, pool_rows - at), columns);
+    const PoolRange range{part, at, -infinity};
+    const Memory workspace(cuda::update_bytes(x, range, k, at));
+    ok &= cuda::update(x, packed.bytes, range, result, at, workspace.bytes, nullptr) == 0;
+  }
+  return ok ? static_cast<int64_t>(bytes) : -1;
 }
 
 // Which pool rows take part in the filter when rows equal to the one before them are skipped.
 extern "C" void emulated_taking_part(const float* pool, int64_t rows, int64_t columns, bool* out) {
   using namespace naign::cuda;
-  const naign::Matrix matrix{pool, naign::Dtype::float32, rows, columns, columns, 1};
+  const naign::Matrix all = matrix(pool, rows, columns);
   const int64_t padded = round_to(rows, chunk_multiple);
   const int64_t slabs = slabs_of(columns);
   std::vector<float> centre(slabs * slab_bytes), largest(2 * frame_samples);
@@ -46,9 +86,9 @@ extern "C" void emulated_taking_part(const float* pool, int64_t rows, int64_t co
   std::vector<int32_t> wild(padded);
   int32_t wild_count = 0;
   Frame frame{};
-  choose_frame(matrix, matrix, centre.data(), &frame, largest.data(), nullptr);
+  choose_frame(all, all, centre.data(), &frame, largest.data(), nullptr);
   PackProblem problem{};
-  problem.rows = matrix;
+  problem.rows = all;
   problem.selection = {nullptr, nullptr, static_cast<int32_t>(rows)};
   problem.padded_rows = padded;
   problem.centre = centre.data();

@@ -17,7 +17,7 @@ constexpr int64_t largest_k = 128;
 // How a search goes about it. Tests force each way; the answer is the same.
 enum class Method : int32_t {
   automatic,
-  filter,
+  filter,         // compute capability 8.0 and higher: cudaErrorNotSupported elsewhere
   filter_by_mma,  // with the instructions of Ampere, also where Hopper's are there
   columns,        // at most largest_columns_by_thread
   exact
@@ -38,11 +38,17 @@ struct Search {
   int64_t capacity = 0;  // candidates a data row, at most; 0: what suits the sizes
 };
 
+// The way that `automatic` stands for on the current device: without tensor cores for 8-bit
+// integers (before compute capability 8.0), for few or short rows and small problems, differences
+// only.
+Method method_of(const Search& search);
+
 // One call, from inputs to outputs: distances (batches, rows, k) float32, indices int64.
 size_t search_bytes(const Search& search);
 int search(const Search& search, float* distances, int64_t* indices, void* workspace, void* stream);
 
 // The same piece by piece. Data packed once for any number of pools; `sample` decides speed only.
+// No bytes where updates would not filter whatever the pool.
 size_t packed_bytes(int64_t rows, int64_t columns);
 int pack_data(const Matrix& data, const Matrix& sample, void* packed, void* stream);
 
