@@ -47,7 +47,7 @@ bench: install
 cuda-compile: install
 	$(BIN)/python .ci/cuda_compile.py --nvcc "$(NVCC)"
 
-# On a machine with a GPU and its own torch; STEPS=build,gpu-tests,... chooses, see .ci/gpu_check.py.
+# On a machine with a GPU and its own torch; STEPS=build,tests,... chooses, see .ci/gpu_check.py.
 gpu-check:
 	python3 .ci/gpu_check.py $(if $(STEPS),--steps $(STEPS))
 

@@ -1,8 +1,10 @@
 """Builds, tests, sanitizes and measures the CUDA kernels on a machine with a GPU: `make gpu-check`.
 
-Works on a bare machine with python3, torch with CUDA and nvcc; installs nothing. Steps run in order, each with its
-own time limit, within one limit for all; a step that fails does not stop those after it (except the build), and
-fails the whole. Logs go to build/gpu-check, results to bench/results, both also to $OUT where that is set.
+Works on a bare machine with python3, torch with CUDA and nvcc; installs nothing. Steps run in order within one limit
+for all. Each gets what is left after the least of those that follow it, and at most its own limit, so that none can
+take the time of another; the last takes all that is left. A step that fails does not stop those after it (except the
+build), and fails the whole, as does one that found no time. Logs go to build/gpu-check, results to bench/results, both
+also to $OUT where that is set, every few seconds: a machine that is taken away loses nothing that was written before.
 
 usage: gpu_check.py [--steps build,...] [--limit SECONDS]
 """
@@ -16,8 +18,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "gpu-check"
 RESULTS = ROOT / "bench" / "results"
 PACKAGES = ROOT / "build" / "packages"
+# Seconds between two copies of results and logs to $OUT.
+EVERY = 5.0
+LIMIT = 580.0
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 OPERATOR_TESTS = (
     "test_imle_knn",
@@ -63,11 +71,15 @@ for row in found.rows:
 
 @dataclass(frozen=True)
 class Step:
-    """Commands that run at the same time; `shown`: this many last lines of each log are printed."""
+    """Commands that run at the same time; `shown`: this many last lines of each log are printed.
+
+    least: seconds that steps before it leave. most: seconds after which it is stopped.
+    """
 
     name: str
     commands: dict[str, list[str]]
-    seconds: float
+    least: float
+    most: float
     environment: dict[str, str] = field(default_factory=dict)
     needs: str | None = None
     shown: int = 12
@@ -88,67 +100,75 @@ def python(*arguments: str) -> list[str]:
 
 
 def test_files(marker: str) -> list[str]:
-    """Test files that contain the marker."""
-    return sorted(str(p) for p in (ROOT / "tests").glob("test_*.py") if marker in p.read_text())
+    """Test files that contain the marker, those of the kernels first."""
+    found = [p for p in (ROOT / "tests").glob("test_*.py") if marker in p.read_text()]
+    return [str(p) for p in sorted(found, key=lambda p: (not p.stem.endswith("_cuda"), p.name))]
 
 
 def sanitizer_command(tool: str) -> list[str]:
     """memcheck and initcheck watch all kernels, the slower others ours alone."""
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     options = ["--tool", tool, "--error-exitcode", "9", "--print-limit", "20", "--require-cuda-init", "no"]
+    # torch is imported before the first call that the sanitizer sees; it would stop watching after ten seconds.
+    options += ["--launch-timeout", "120"]
     chosen = ["--kernel-name", "kns=naign"] if tool in ("racecheck", "synccheck") else []
     return [program, *options, *chosen, *python(str(ROOT / "tests" / "cuda_small_cases.py"))]
 
 
+def pytest_command(*arguments: str) -> list[str]:
+    """A test that hangs says where before its step's time is over."""
+    options = ["-o", "faulthandler_timeout=40", "--maxfail=20", "--continue-on-collection-errors"]
+    return python("-m", "pytest", *options, "-p", "no:cacheprovider", *arguments)
+
+
 def steps() -> list[Step]:
-    pytest = [
-        "-m",
-        "pytest",
-        "-q",
-        "--maxfail=20",
-        "--continue-on-collection-errors",
-        "-p",
-        "no:cacheprovider",
-    ]
+    """Whatever the build and the tests take, the benchmarks and the sanitizers get their least."""
     spread = ["-n", "4", "--dist", "worksteal"] if importlib.util.find_spec("xdist") else []
-    required = {"NAIGN_REQUIRE_GPU": "1"}
+    operators = [f"tests/{name}.py" for name in OPERATOR_TESTS]
     return [
         Step(
             "build",
             {"build": python("setup.py", "build_ext", "--inplace")},
-            240,
-            {"NAIGN_CUDA": "1", "NAIGN_REQUIRE_EXTENSION": "1", "MAX_JOBS": str(os.cpu_count() or 4)},
+            least=180,
+            most=240,
+            environment={
+                "NAIGN_CUDA": "1",
+                "NAIGN_REQUIRE_EXTENSION": "1",
+                "MAX_JOBS": str(os.cpu_count() or 4),
+            },
             shown=5,
         ),
+        # Those for the CPU run beside those for the GPU.
         Step(
-            "gpu-tests",
-            {"gpu-tests": python(*pytest, "-m", "gpu", *test_files("pytest.mark.gpu"))},
-            150,
-            required,
-            "build",
-            25,
+            "tests",
+            {
+                "gpu-tests": [
+                    "env",
+                    "NAIGN_REQUIRE_GPU=1",
+                    *pytest_command("-v", "-m", "gpu", *test_files("pytest.mark.gpu")),
+                ],
+                "operator-tests": [
+                    "env",
+                    "OMP_NUM_THREADS=2",
+                    *pytest_command("-q", "-m", "not gpu", *spread, *operators),
+                ],
+            },
+            least=90,
+            most=150,
+            needs="build",
+            shown=25,
         ),
+        Step("bench-loss", {"bench-loss": python("-c", BENCH_LOSS)}, 60, 100, needs="build", shown=60),
+        Step("bench-knn", {"bench-knn": python("-c", BENCH_KNN)}, 150, 240, needs="build", shown=120),
         Step(
             "sanitize",
             {tool: sanitizer_command(tool) for tool in SANITIZERS},
-            150,
+            least=90,
+            most=1000,
             # Every tensor its own allocation: no access beyond one can hide in another.
-            {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-            "build",
-            6,
-        ),
-        Step("bench-loss", {"bench-loss": python("-c", BENCH_LOSS)}, 90, needs="build", shown=60),
-        Step("bench-knn", {"bench-knn": python("-c", BENCH_KNN)}, 220, needs="build", shown=120),
-        Step(
-            "operator-tests",
-            {
-                "operator-tests": python(
-                    *pytest, "-m", "not gpu", *spread, *(f"tests/{name}.py" for name in OPERATOR_TESTS)
-                )
-            },
-            150,
-            {"OMP_NUM_THREADS": "2"},
-            "build",
+            environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+            needs="build",
+            shown=6,
         ),
     ]
 
@@ -163,9 +183,11 @@ def link_packages() -> None:
         link.symlink_to(ROOT / folder, target_is_directory=True)
 
 
-def run_command(name: str, command: list[str], seconds: float, environment: dict[str, str]) -> str:
-    """Why it failed; nothing where it did not. The log holds all that it printed."""
-    with (LOGS / f"{name}.log").open("w") as log:
+def run_command(
+    name: str, command: list[str], seconds: float, environment: dict[str, str], *, again: bool = False
+) -> str:
+    """Why it failed; nothing where it did not. The log holds all that it printed, `again`: after what is there."""
+    with (LOGS / f"{name}.log").open("a" if again else "w") as log:
         log.write(f"$ {' '.join(command)}\n")
         log.flush()
         try:
@@ -183,20 +205,32 @@ def run_command(name: str, command: list[str], seconds: float, environment: dict
     return f"{name}: exit status {status}" if status else ""
 
 
-def without_filter(command: list[str]) -> list[str]:
-    """The sanitizer's command without its choice of kernels, for versions that spell it differently."""
-    at = command.index("--kernel-name") if "--kernel-name" in command else None
-    return command if at is None else command[:at] + command[at + 2 :]
+def without_choices(command: list[str]) -> list[str]:
+    """The sanitizer's command without options that some versions spell differently."""
+    kept = list(command)
+    for option in ("--kernel-name", "--launch-timeout"):
+        if option in kept:
+            at = kept.index(option)
+            del kept[at : at + 2]
+    return kept
 
 
 def run_watched(name: str, command: list[str], seconds: float, environment: dict[str, str]) -> str:
-    """A command, once more without the sanitizer's filter where the sanitizer itself refused to start."""
+    """A command; where a sanitizer reached no summary it watched nothing, and runs once more with fewer options."""
+    if name not in SANITIZERS:
+        return run_command(name, command, seconds, environment)
     started = time.monotonic()
-    reason = run_command(name, command, seconds, environment)
-    refused = reason and " SUMMARY: " not in (LOGS / f"{name}.log").read_text()
-    left = seconds - (time.monotonic() - started)
-    if refused and without_filter(command) != command and left > 1:
-        return run_command(name, without_filter(command), left, environment)
+    reason = ""
+    for chosen in dict.fromkeys((tuple(command), tuple(without_choices(command)))):
+        left = seconds - (time.monotonic() - started)
+        if left <= 1:
+            break
+        # The program starts no new case once its time is over, so that a summary can follow.
+        watched = {**environment, "NAIGN_CASES_SECONDS": f"{max(5.0, 0.8 * left - 20):.0f}"}
+        reason = run_command(name, list(chosen), left, watched, again=bool(reason))
+        if " SUMMARY: " in (LOGS / f"{name}.log").read_text(errors="replace"):
+            return reason
+        reason = reason or f"{name}: no summary"
     return reason
 
 
@@ -223,6 +257,27 @@ def run_step(step: Step, seconds: float) -> Outcome:
     return Outcome(step.name, not reason, time.monotonic() - started, reason)
 
 
+@contextmanager
+def bringing_back() -> Iterator[None]:
+    """`bring_back` again and again while the body runs, and once after it."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(EVERY):
+            # A log or result may be half written just then; the next time it is whole.
+            with suppress(OSError):
+                bring_back()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        bring_back()
+
+
 def bring_back() -> None:
     """Results, figures and one text of all logs to $OUT."""
     out = os.environ.get("OUT")
@@ -235,25 +290,34 @@ def bring_back() -> None:
             whole.write(f"==== {log.stem}\n{log.read_text(errors='replace')}\n")
 
 
+def limit_of(step: Step, later: list[Step], left: float) -> float:
+    """Seconds that a step may take when so many are left."""
+    return min(step.most, left - sum(other.least for other in later))
+
+
 def run_all(chosen: list[Step], limit: float) -> list[Outcome]:
     started = time.monotonic()
     outcomes: list[Outcome] = []
-    for step in chosen:
-        left = limit - (time.monotonic() - started)
+    for number, step in enumerate(chosen):
         failed = {outcome.name for outcome in outcomes if not outcome.ok}
-        if step.needs in failed or left < 5:
+        later = [other for other in chosen[number + 1 :] if other.needs not in failed]
+        seconds = limit_of(step, later, limit - (time.monotonic() - started))
+        if step.needs in failed or seconds < 5:
             reason = f"{step.needs} failed" if step.needs in failed else "no time left"
             outcome = Outcome(step.name, False, 0.0, f"not run: {reason}")
         else:
-            print(f"=== {step.name} (at {time.monotonic() - started:.0f} s)", flush=True)
-            outcome = run_step(step, min(step.seconds, left))
+            print(
+                f"=== {step.name} (at {time.monotonic() - started:.0f} s, at most {seconds:.0f} s)",
+                flush=True,
+            )
+            with bringing_back():
+                outcome = run_step(step, seconds)
         outcomes.append(outcome)
         print(
             f"=== {outcome.name}: {'ok' if outcome.ok else 'FAILED'}, {outcome.seconds:.0f} s"
             f" {outcome.reason}",
             flush=True,
         )
-        bring_back()
     return outcomes
 
 
@@ -262,7 +326,7 @@ def main() -> int:
     names = [step.name for step in known]
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", default=",".join(names), help=f"some of {','.join(names)}")
-    parser.add_argument("--limit", type=float, default=580.0, help="seconds for everything")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for everything")
     options = parser.parse_args()
     wanted = options.steps.split(",")
     if set(wanted) - set(names):
