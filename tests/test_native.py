@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,13 @@ def test_the_build_describes_itself() -> None:
     assert status["isa"] in ISAS
     assert status["cuda_reason"]
     assert status["build"]["cplusplus"] >= 202002
+
+
+def test_the_glue_names_nothing_that_the_oldest_torch_lacks() -> None:
+    """TORCH_TARGET_VERSION hides what is newer than torch 2.11, but not these macros of later headers."""
+    later = ("STABLE_TORCH_ERROR_CODE_CHECK", "TORCH_DYNAMIC_VERSION_CALL", "TORCH_UTILS_CHECK")
+    for source in (ROOT / "csrc" / "torch").iterdir():
+        assert not [name for name in later if re.search(rf"\b{name}", source.read_text())], source.name
 
 
 def test_import_is_light() -> None:
