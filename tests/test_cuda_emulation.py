@@ -198,7 +198,7 @@ SIZES = [
 @pytest.mark.parametrize("k", [1, 128])
 def test_memory_is_bounded_whatever_the_size(rows: int, pool_rows: int, columns: int, k: int) -> None:
     limits, chunks = torch.ops.naign.imle_knn_emulated_plan(torch.empty(0), rows, pool_rows, columns, k)
-    group_rows, capacity, chunk_rows, parts, seed_rows, growth = limits.tolist()
+    group_rows, capacity, chunk_rows, parts, seed_rows, growth, first_rows = limits.tolist()
     row_bytes = -(-columns // 128) * 128
     pool_bytes = chunk_rows * (row_bytes * (1 if parts == 2 else 2) + 32)
     assert group_rows * (2 * row_bytes + 8 * capacity + 64) + pool_bytes <= 256 << 20
@@ -208,7 +208,38 @@ def test_memory_is_bounded_whatever_the_size(rows: int, pool_rows: int, columns:
     assert max(lengths) <= chunk_rows
     seen = 0
     for length in lengths:
-        assert length <= max(seed_rows, growth * seen)
+        assert length <= max(seed_rows, growth * seen) if seen else length <= first_rows
         seen += length
     if len(lengths) < len(chunks):
         assert seen == pool_rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "pool_rows", "columns", "k", "first"),
+    [
+        (100, 10000, 12288, 1, 10000),
+        (2048, 32768, 64, 1, 32768),
+        (100, 40000, 12288, 1, 2048),
+        (2049, 10000, 64, 1, 2048),
+        (100, 10000, 12288, 2, 2048),
+    ],
+)
+def test_a_small_pool_and_few_rows_are_one_chunk(
+    rows: int, pool_rows: int, columns: int, k: int, first: int
+) -> None:
+    chunks = torch.ops.naign.imle_knn_emulated_plan(torch.empty(0), rows, pool_rows, columns, k)[1]
+    assert chunks[0] == first
+
+
+@pytest.mark.parametrize("kind", ["plain", "one", "shuffled", "holes"])
+def test_a_seed_smaller_than_its_chunk(kind: str) -> None:
+    """Bounds come from the first 2048 rows, which hold some of the near rows, none of them, far ones, or nothing."""
+    data, pool = normal(5, 40, 50), normal(4000, 40, 51)
+    if kind == "one":
+        pool[:2048] += 100
+    elif kind == "shuffled":
+        pool[2048:] = 0.5 * data[torch.arange(1952) % 5] + 0.5 * pool[2048:]
+    elif kind == "holes":
+        pool[:2048, 3] = math.nan
+    passes = check(data, pool)
+    assert (passes["overflow"] > 0) == (kind == "one")

@@ -156,8 +156,9 @@ def test_runs_of_equal_rows(kernels: ctypes.CDLL) -> None:
 
 @pytest.mark.slow
 def test_several_chunks_and_bounds_from_the_first(kernels: ctypes.CDLL) -> None:
-    for k, reject in ((1, None), (5, None), (2, 40.0)):
-        check(kernels, normal(3, 40, 11), normal(2600, 40, 12), k, reject, way=FILTER)
+    """Long lists take the pool at once, short ones and several neighbours chunk by chunk."""
+    for k, reject, capacity in ((1, None, 0), (1, None, 100), (5, None, 0), (2, 40.0, 0)):
+        check(kernels, normal(3, 40, 11), normal(2600, 40, 12), k, reject, way=FILTER, capacity=capacity)
 
 
 @pytest.mark.slow

@@ -227,7 +227,7 @@ class Search {
     const Packed pool = pack(pool_, first, count, 1, result_.k == 1);
     Rows all(data_.rows);
     for (int64_t i = 0; i < data_.rows; ++i) all[i] = i;
-    if (first == 0) seed(queries, pool, count);
+    if (first == 0) seed(queries, pool, std::min(count, plan_.seed_rows));
     filter(queries, all, pool, count);
     Rows exact;
     const Rows overflow = rerank(queries, all, pool, first, count, exact);

@@ -204,6 +204,7 @@ class GroupSearch {
   }
 
   void seed(FilterProblem filter) {
+    filter.pool_rows = static_cast<int32_t>(std::min<int64_t>(filter.pool_rows, plan_.seed_rows));
     filter.groups = reinterpret_cast<float*>(w_.lists);
     filter.groups_per_row = static_cast<int32_t>(seed_groups(filter.pool_rows));
     run_filter(filter);

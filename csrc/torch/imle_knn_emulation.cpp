@@ -65,14 +65,14 @@ Tensor imle_knn_emulated_tiles(const Tensor& like, int64_t row_tiles, int64_t co
   return order;
 }
 
-// group_rows, capacity, chunk_rows, parts, seed_rows and growth of a search, and the lengths of its
-// first chunks.
+// group_rows, capacity, chunk_rows, parts, seed_rows, growth and first_rows of a search, and the
+// lengths of its first chunks.
 std::tuple<Tensor, Tensor> imle_knn_emulated_plan(const Tensor& like, int64_t rows,
                                                   int64_t pool_rows, int64_t columns, int64_t k) {
   const cuda::Plan plan = cuda::plan_for(rows, pool_rows, columns, k, k == 1);
-  const int64_t numbers[]{plan.group_rows, plan.capacity,  plan.chunk_rows,
-                          plan.parts,      plan.seed_rows, plan.growth};
-  Tensor limits = torch::stable::new_empty(like, {int64_t{6}}, ScalarType::Long);
+  const int64_t numbers[]{plan.group_rows, plan.capacity, plan.chunk_rows, plan.parts,
+                          plan.seed_rows,  plan.growth,   plan.first_rows};
+  Tensor limits = torch::stable::new_empty(like, {int64_t{7}}, ScalarType::Long);
   std::copy(std::begin(numbers), std::end(numbers),
             static_cast<int64_t*>(limits.mutable_data_ptr()));
   constexpr int64_t shown = 64;

@@ -29,11 +29,12 @@ struct Plan {
   int64_t chunk_rows;  // pool rows at a time, at most
   int64_t parts;       // pieces of a chunk in the tighter filter
   int64_t seed_rows;   // pool rows that give the first bounds
+  int64_t first_rows;  // of the first chunk, at most; it begins with the seed
   int64_t growth;      // a chunk has at most this many times the rows before it
 
   // The rows of the next chunk.
   int64_t next_chunk(int64_t seen, int64_t left) const {
-    const int64_t wanted = seen == 0 ? seed_rows : std::max(seed_rows, growth * seen);
+    const int64_t wanted = seen == 0 ? first_rows : std::max(seed_rows, growth * seen);
     return std::min({wanted, chunk_rows, left});
   }
 };
@@ -71,6 +72,10 @@ inline Plan plan_for(int64_t rows, int64_t pool_rows, int64_t columns, int64_t k
   plan.seed_rows = std::max<int64_t>(2048, round_to(2 * seed_group_rows * k, chunk_multiple));
   const bool roomy = plan.capacity >= largest_capacity;
   plan.growth = tightens ? (roomy ? 64 : 7) : (roomy && k <= 8 ? 16 : 1);
+  // The time of a small search is that of its kernels' latencies: where lists are long, a small
+  // pool is held against the seed's bounds at once, though these are looser than distances.
+  const bool at_once = tightens && roomy && pool_rows <= plan.growth / 4 * plan.seed_rows;
+  plan.first_rows = at_once ? plan.chunk_rows : plan.seed_rows;
   return plan;
 }
 
