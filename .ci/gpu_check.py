@@ -47,6 +47,7 @@ BENCH_LOSS = """
 from naign_bench.fused_loss import run_loss
 from naign_bench.plot import draw
 from naign_bench.tables import show
+wrong = []
 for dtype, name in (("float32", "loss-cuda"), ("bfloat16", "loss-cuda-bfloat16")):
     found = run_loss(["cuda"], device="cuda", dtype=dtype, json_path=f"bench/results/{name}.json", progress=print)
     show(found)
@@ -54,7 +55,9 @@ for dtype, name in (("float32", "loss-cuda"), ("bfloat16", "loss-cuda-bfloat16")
     limit = 1e-5 if dtype == "float32" else 1e-2
     for row in found.rows:
         if row["peer"] == "naign" and not (row["status"] == "ok" and row["gradient_error"] < limit):
-            raise SystemExit(f"{row['workload']}: {row['status']}, {row['reason']}, {row['gradient_error']}")
+            wrong.append(f"{row['workload']}: {row['status']}, {row['reason']}, {row['gradient_error']}")
+if wrong:
+    raise SystemExit("; ".join(wrong))
 """
 BENCH_KNN = """
 from naign_bench.imle_knn import run_knn

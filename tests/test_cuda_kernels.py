@@ -24,6 +24,13 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return build(tmp_path_factory.mktemp("kernels"), "imle_knn")
 
 
+def device(
+    kernels: ctypes.CDLL, capability: int, multiprocessors: int, late: bool = False, backwards: bool = False
+) -> None:
+    """What the emulation stands for from here on."""
+    kernels.emulated_device(*(ctypes.c_int(n) for n in (capability, multiprocessors, late, backwards)))
+
+
 def run(
     kernels: ctypes.CDLL,
     data: Tensor,
@@ -35,8 +42,9 @@ def run(
     multiprocessors: int,
     late: bool,
     capability: int,
+    backwards: bool,
 ) -> Neighbours:
-    kernels.emulated_device(*(ctypes.c_int(n) for n in (capability, multiprocessors, late)))
+    device(kernels, capability, multiprocessors, late, backwards)
     batches = data.shape[0] if data.dim() == 3 else 1
     shape = (*data.shape[:-1], k)
     distances, indices = torch.full(shape, 7.0), torch.full(shape, 7)
@@ -66,8 +74,10 @@ def check(
     multiprocessors: int = WIDE,
     late: bool = False,
     capability: int = HOPPER,
+    backwards: bool = False,
 ) -> None:
-    found = run(kernels, data, pool, k, reject_below, way, capacity, multiprocessors, late, capability)
+    how = (way, capacity, multiprocessors, late, capability, backwards)
+    found = run(kernels, data, pool, k, reject_below, *how)
     expected = Neighbours(*reference.imle_knn(data, pool, k, reject_below))
     assert torch.equal(found.indices, expected.indices)
     torch.testing.assert_close(found.distances, expected.distances, rtol=0, atol=0, equal_nan=True)
@@ -86,6 +96,16 @@ def test_filters_whenever_copies_and_products_happen(
 ) -> None:
     data, pool = normal(66, columns, 1), normal(300, columns, 2)
     check(kernels, data, pool, way=way, multiprocessors=multiprocessors, late=late)
+
+
+@pytest.mark.parametrize("multiprocessors", [WIDE, NARROW])
+@pytest.mark.parametrize("way", [FILTER, FILTER_BY_MMA, COLUMNS, EXACT])
+def test_the_order_of_threads_and_blocks_does_not_matter(
+    kernels: ctypes.CDLL, way: int, multiprocessors: int
+) -> None:
+    columns = 20 if way == COLUMNS else 140
+    data, pool = normal(5, columns, 27), normal(90, columns, 28).round(decimals=1)
+    check(kernels, data, pool, way=way, capacity=5, multiprocessors=multiprocessors, backwards=True)
 
 
 def problem(kind: str, rows: int, pool_rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -170,7 +190,7 @@ def test_batches_and_small_problems_in_one_launch(kernels: ctypes.CDLL) -> None:
 
 def method_on(kernels: ctypes.CDLL, capability: int, *sizes: int) -> int:
     """What a search of so many batches, rows, pool rows and columns is done by."""
-    kernels.emulated_device(*(ctypes.c_int(n) for n in (capability, 40, False)))
+    device(kernels, capability, 40)
     return int(kernels.emulated_method(*(ctypes.c_int64(n) for n in sizes)))
 
 
@@ -203,7 +223,7 @@ def test_a_device_without_tensor_cores_gives_the_answer(kernels: ctypes.CDLL) ->
 
 
 def test_a_filter_asked_for_where_there_is_none_is_an_error(kernels: ctypes.CDLL) -> None:
-    kernels.emulated_device(*(ctypes.c_int(n) for n in (TURING, 1, False)))
+    device(kernels, TURING, WIDE)
     data, pool = normal(5, 40, 21), normal(50, 40, 22)
     sizes = [ctypes.c_int64(n) for n in (1, 5, 50, 40, 1)]
     room = ctypes.c_void_p(torch.empty(5, dtype=torch.int64).data_ptr())
@@ -237,7 +257,7 @@ def test_data_is_packed_only_where_a_filter_may_read_it(
     rows = 6
     pool_rows, chunk = (700, 690) if columns == 16384 else (60, 40)
     data, pool = normal(rows, columns, 25), normal(pool_rows, columns, 26)
-    kernels.emulated_device(*(ctypes.c_int(n) for n in (capability, NARROW, False)))
+    device(kernels, capability, NARROW)
     kernels.emulated_updates.restype = ctypes.c_int64
     found = reference.empty_neighbours(rows, 2, data.device)
     packed = kernels.emulated_updates(

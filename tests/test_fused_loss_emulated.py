@@ -29,7 +29,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 @pytest.fixture(autouse=True)
 def _on_hopper(request: pytest.FixtureRequest) -> None:
     if "kernel" in request.fixturenames:
-        request.getfixturevalue("kernel").emulated_device(ctypes.c_int(90))
+        request.getfixturevalue("kernel").emulated_device(ctypes.c_int(90), ctypes.c_int(0))
 
 
 def run(kernel: ctypes.CDLL, inputs: list[Tensor], *, l1: bool) -> list[Tensor]:
@@ -88,11 +88,18 @@ def test_devices_with_less_shared_memory_and_fewer_threads(
     kernel: ctypes.CDLL, terms: int, capability: int
 ) -> None:
     """The emulation stops where a block asks for more than the device has."""
-    kernel.emulated_device(ctypes.c_int(capability))
+    kernel.emulated_device(ctypes.c_int(capability), ctypes.c_int(0))
     for dtypes, l1 in itertools.product([*UNIFORM, MIXED], (False, True)):
         for count in (1, 2048 * 2 + 17, PIECE + 5):
             assert_same_bits(kernel, normal(count, dtypes, count)[: terms + 1], l1=l1)
         assert_same_bits(kernel, normal(3000, dtypes, 8, offset=1)[: terms + 1], l1=l1)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3])
+def test_the_order_of_threads_and_blocks_does_not_matter(kernel: ctypes.CDLL, terms: int) -> None:
+    kernel.emulated_device(ctypes.c_int(90), ctypes.c_int(1))
+    for dtypes in (*UNIFORM, MIXED):
+        assert_same_bits(kernel, normal(PIECE + 3 * 4096 + 5, dtypes, 9)[: terms + 1], l1=False)
 
 
 @pytest.mark.parametrize("count", [2, 15, 16, 4095, 4096, 4097, 8192, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])

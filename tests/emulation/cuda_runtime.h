@@ -72,6 +72,12 @@ constexpr uint32_t shared_base = 512;  // the address of the first byte
 inline int multiprocessors = 1;
 inline int capability = 90;  // ten times the major number, and the minor one
 inline bool late = false;
+// Threads run from the last to the first, and blocks too: what lacks a barrier comes out otherwise.
+inline bool backwards = false;
+
+inline unsigned in_order(unsigned turn, unsigned count) {
+  return backwards ? count - 1 - turn : turn;
+}
 
 struct Thread {
   ucontext_t context;
@@ -153,7 +159,8 @@ inline void run_block(unsigned count, const std::function<void()>& kernel) {
   for (bool alive = true; alive;) {
     alive = false;
     if (++turns > 2000000) fail("threads wait for ever");
-    for (running = 0; running < count; ++running) {
+    for (unsigned turn = 0; turn < count; ++turn) {
+      running = in_order(turn, count);
       if (threads[running].done) continue;
       alive = true;
       threadIdx = dim3(running);
@@ -297,9 +304,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (config->blockDim.x > 1024 || config->gridDim.y > 65535) emulation::fail("a grid");
   if (config->gridDim.x == 0 || config->gridDim.y == 0) emulation::fail("an empty grid");
   gridDim = config->gridDim;
-  for (unsigned y = 0; y < config->gridDim.y; ++y) {
-    for (unsigned x = 0; x < config->gridDim.x; ++x) {
-      blockIdx = dim3(x, y);
+  for (unsigned y = 0; y < gridDim.y; ++y) {
+    for (unsigned x = 0; x < gridDim.x; ++x) {
+      blockIdx = dim3(emulation::in_order(x, gridDim.x), emulation::in_order(y, gridDim.y));
       std::memset(emulation::shared_memory, 0xff, config->dynamicSmemBytes);
       emulation::run_block(config->blockDim.x, [&] { kernel(given...); });
     }

@@ -3,7 +3,10 @@
 
 #include "naign/fused_loss.h"
 
-extern "C" void emulated_device(int capability) { emulation::capability = capability; }
+extern "C" void emulated_device(int capability, int backwards) {
+  emulation::capability = capability;
+  emulation::backwards = backwards != 0;
+}
 
 extern "C" int emulated_fused_loss(const void* const* values, void* const* gradients,
                                    const int* dtypes, int64_t elements, const double* weights,

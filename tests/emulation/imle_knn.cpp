@@ -23,10 +23,11 @@ struct Memory {
 
 }  // namespace
 
-extern "C" void emulated_device(int capability, int multiprocessors, int late) {
+extern "C" void emulated_device(int capability, int multiprocessors, int late, int backwards) {
   emulation::capability = capability;
   emulation::multiprocessors = multiprocessors;
   emulation::late = late != 0;
+  emulation::backwards = backwards != 0;
 }
 
 extern "C" int emulated_method(int64_t batches, int64_t rows, int64_t pool_rows, int64_t columns) {
