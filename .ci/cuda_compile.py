@@ -56,6 +56,8 @@ EXPECTED = (
     Expectation("fused_loss.cu", "sm_80", r"loss_of_piece.*Arguments", (LOAD_128, STORE_128)),
     Expectation("fused_loss.cu", "sm_90a", r"loss_of_piece.*Arguments", (LOAD_128, STORE_128)),
     Expectation("fused_loss.cu", "sm_90a", r"scale_all", (LOAD_128, STORE_128)),
+    Expectation("normals.cu", "sm_80", r"fill_normalsILb1", (STORE_128,)),
+    Expectation("normals.cu", "sm_90a", r"fill_normalsILb1", (STORE_128,)),
     Expectation("imle_knn_filter_sm90.cu", "sm_90a", r"filter", (r"(IGMMA|HGMMA)\b.*",), "imle_knn*.cu"),
     Expectation("imle_knn_filter_sm80.cu", "sm_80", r"filter", (r"(IMMA|HMMA)\b.*",), "imle_knn*.cu"),
 )

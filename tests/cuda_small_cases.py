@@ -1,6 +1,6 @@
 """Runs every CUDA kernel on small inputs and compares with the CPU: a program for compute-sanitizer to watch.
 
-usage: cuda_small_cases.py [loss] [search]
+usage: cuda_small_cases.py [loss] [search] [normals]
 
 Cases come in an order drawn once, after one of each kind. No case starts once NAIGN_CASES_SECONDS have passed, where
 that is set: a sanitizer can make a kernel a hundred times slower. Without one of each kind the program fails.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from naign_ext import ImleSearch, _native, fused_loss, imle_knn
+from naign_ext.ops import normals, normals_of_rows
 
 FULL, HALF, BRIEF = torch.float32, torch.float16, torch.bfloat16
 SHAPES = ((65, 900, 257), (3, 40, 2), (70, 600, 33), (130, 1500, 64), (2, 300, 784))
@@ -131,7 +132,19 @@ def ordered(cases: list[Case]) -> tuple[list[Case], int]:
     return [*first, *others], len(first)
 
 
-CASES = {"loss": loss_cases, "search": search_cases}
+def normals_cases() -> int:
+    """Ranges and chosen rows, with whole counters and with parts of one, and with several for a thread."""
+    count = 0
+    rows = torch.tensor([5, -1, 2**40, 0, 5])
+    for columns, size in itertools.product((1, 2, 3, 4, 6, 33, 4096), (1, 9, 700)):
+        found = normals(2**64 - 1, 2**32 - 3, size, columns, scale=0.3, device="cuda")
+        assert torch.equal(found.cpu(), normals(2**64 - 1, 2**32 - 3, size, columns, scale=0.3))
+        assert torch.equal(normals_of_rows(7, rows.cuda(), columns).cpu(), normals_of_rows(7, rows, columns))
+        count += 2
+    return count
+
+
+CASES = {"loss": loss_cases, "search": search_cases, "normals": normals_cases}
 
 
 def main(names: list[str], device: str = "cuda") -> int:

@@ -1,6 +1,7 @@
-"""Public operators: exact nearest-neighbour search and the fused loss."""
+"""Public operators: exact nearest-neighbour search, the fused loss, and normal numbers by row."""
 
 from naign_ext.ops.fused_loss import FusedLoss, fused_loss
 from naign_ext.ops.imle_knn import Neighbours, imle_knn
+from naign_ext.ops.normals import normals, normals_of_rows
 
-__all__ = ["FusedLoss", "Neighbours", "fused_loss", "imle_knn"]
+__all__ = ["FusedLoss", "Neighbours", "fused_loss", "imle_knn", "normals", "normals_of_rows"]
