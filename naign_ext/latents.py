@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-BLOCK = 64
-"""Rows that share one generator. Part of the definition of a pool: another value gives other latents."""
+from naign_ext.ops import normals, normals_of_rows
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -32,9 +31,9 @@ def generator(*parts: int | str) -> torch.Generator:
 class LatentPool:
     """An endless pool of latents z ~ N(0, scale^2 I), one per row, drawn anew whenever ``draw`` changes.
 
-    Nothing is stored. Rows come in blocks of :data:`BLOCK`, each with a generator seeded by (seed, draw,
-    block), so a row depends on its index and the draw alone: any chunking, and any selection of rows, gives
-    the same bits. Latents are generated on the CPU, the same for every device, and then moved.
+    Nothing is stored. A row is a pure function of its index, the seed and the draw (:func:`naign_ext.ops.normals` with
+    ``derive_seed(seed, "latents", draw)``, times scale): any chunking, any selection of rows and any device give the
+    same bits. Latents are made on the pool's device, and the host does not wait for it.
 
     shape: shape of one latent, for example ``(2,)`` or ``(1, 25, 25)``.
     scale: standard deviation, > 0.
@@ -58,12 +57,8 @@ class LatentPool:
         """Rows [start, stop) of the current draw, float32 (stop - start, *shape); memory O(stop - start)."""
         if not 0 <= start <= stop:
             raise ValueError(f"start, stop: expected 0 <= start <= stop, got {start}, {stop}")
-        result = torch.empty(stop - start, *self.shape)
-        for block in range(start // BLOCK, -(-stop // BLOCK)):
-            first, last = max(start, block * BLOCK), min(stop, (block + 1) * BLOCK)
-            rows = self._block(block)[first - block * BLOCK : last - block * BLOCK]
-            result[first - start : last - start] = rows
-        return result.to(self.device)
+        made = normals(self._key(), start, stop - start, self._size, scale=self.scale, device=self.device)
+        return made.view(-1, *self.shape)
 
     def rows(self, indices: Tensor) -> Tensor:
         """Chosen rows of the current draw, float32 (n, *shape), for indices int64 (n,), repeats allowed.
@@ -72,15 +67,12 @@ class LatentPool:
         """
         if indices.dim() != 1 or indices.dtype != torch.int64:
             raise TypeError(f"indices: expected int64 (n,), got {indices.dtype} {tuple(indices.shape)}")
-        wanted = indices.cpu()
-        result = torch.zeros(len(wanted), *self.shape)
-        order = wanted.argsort(stable=True)
-        order = order[int((wanted < 0).sum()) :]
-        blocks, counts = torch.unique_consecutive(wanted[order] // BLOCK, return_counts=True)
-        for block, places in zip(blocks.tolist(), torch.split(order, counts.tolist()), strict=True):
-            result[places] = self._block(block)[wanted[places] - block * BLOCK]
-        return result.to(self.device)
+        made = normals_of_rows(self._key(), indices.to(self.device), self._size, scale=self.scale)
+        return made.view(-1, *self.shape)
 
-    def _block(self, block: int) -> Tensor:
-        seeded = generator(self.seed, "latents", self.draw, block)
-        return torch.randn(BLOCK, *self.shape, generator=seeded).mul_(self.scale)
+    @property
+    def _size(self) -> int:
+        return math.prod(self.shape)
+
+    def _key(self) -> int:
+        return derive_seed(self.seed, "latents", self.draw)

@@ -145,7 +145,7 @@ def damage(path, how):
         ("no state", "damaged: state.json cannot be read"),
         ("state not JSON", "damaged: state.json is not JSON"),
         ("other program", "foreign: state.json is not of a naign-checkpoint"),
-        ("other version", "foreign: format version x, expected 1"),
+        ("other version", "foreign: format version x, expected one of"),
         ("lacking", "damaged: state.json lacks files"),
     ],
 )

@@ -394,7 +394,7 @@ def test_spans_cover_a_pool_once():
             spans = [Share(i, count).span(total) for i in range(count)]
             assert [s for span in spans for s in range(*span)] == list(range(total))
             lengths = [stop - start for start, stop in spans]
-            unit = 64 if total >= 64 * count else 8 if total >= 8 * count else 1
+            unit = 8 if total >= 8 * count else 1
             assert max(lengths) - min(lengths) <= unit
             assert all(start % unit == 0 for start, _ in spans)
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from naign_ext.latents import BLOCK, LatentPool, derive_seed, generator
+from naign_ext.latents import LatentPool, derive_seed, generator
+from naign_ext.ops import normals
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (1, 5, 5)])
@@ -11,11 +12,27 @@ def test_any_chunking_gives_the_same_bits(shape):
     pool = LatentPool(shape, 2.0, seed=3)
     whole = pool.chunk(0, 300)
     assert whole.shape == (300, *shape) and whole.dtype == torch.float32
-    for size in (1, 7, BLOCK, 129):
+    for size in (1, 7, 64, 129):
         pieces = [pool.chunk(i, min(i + size, 300)) for i in range(0, 300, size)]
         assert torch.equal(torch.cat(pieces), whole)
     assert torch.equal(pool.chunk(250, 260), whole[250:260])
     assert pool.chunk(5, 5).shape == (0, *shape)
+
+
+def test_a_pool_is_fixed_for_all_time():
+    pool = LatentPool((2, 3), 2.0, seed=9)
+    pool.draw = 4
+    expected = normals(derive_seed(9, "latents", 4), 7, 5, 6, scale=2.0).view(5, 2, 3)
+    assert torch.equal(pool.chunk(7, 12), expected)
+    first = torch.tensor([0.7016453742980957, 0.4525899291038513, -0.9100348353385925, 0.797615110874176])
+    assert torch.equal(LatentPool((4,), 1.0, seed=0).chunk(0, 1)[0], first)
+
+
+def test_rows_beyond_32_bits():
+    pool = LatentPool((3,), 1.0, seed=0)
+    row = 2**40 + 5
+    assert torch.equal(pool.rows(torch.tensor([row])), pool.chunk(row, row + 1))
+    assert not torch.isclose(pool.chunk(row, row + 1), pool.chunk(5, 6)).any()
 
 
 def test_chosen_rows_are_those_of_the_chunk():
@@ -36,14 +53,14 @@ def test_a_missing_match_gives_zeros():
 
 def test_draw_seed_and_row_all_matter():
     pool = LatentPool((4,), 1.0, seed=0)
-    first = pool.chunk(0, 2 * BLOCK)
+    first = pool.chunk(0, 128)
     pool.draw = 1
-    second = pool.chunk(0, 2 * BLOCK)
-    other = LatentPool((4,), 1.0, seed=1).chunk(0, 2 * BLOCK)
-    for a, b in ((first, second), (first, other), (first[:BLOCK], first[BLOCK:])):
+    second = pool.chunk(0, 128)
+    other = LatentPool((4,), 1.0, seed=1).chunk(0, 128)
+    for a, b in ((first, second), (first, other), (first[:64], first[64:])):
         assert not torch.isclose(a, b).any()
     pool.draw = 0
-    assert torch.equal(pool.chunk(0, 2 * BLOCK), first)
+    assert torch.equal(pool.chunk(0, 128), first)
 
 
 def test_latents_are_normal_with_the_scale_asked_for():

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from naign_ext.data import corrupt
-from naign_ext.latents import BLOCK, LatentPool, derive_seed, generator
+from naign_ext.latents import LatentPool, derive_seed
 from naign_ext.objectives import OBJECTIVES, Imle, ImleOptions, Naign, NaignOptions
 from naign_ext.objectives.matchers import build_matcher, sample_in_evaluation
 from naign_ext.objectives.naign import nearest_data
@@ -64,7 +64,7 @@ def test_matched_pairs_are_those_of_brute_force(match, normalise):
 def test_chunk_size_does_not_change_a_bit(match):
     data, rows = points(), torch.arange(0, 40, 3)
     results = []
-    for chunk in (1000, BLOCK, 50, 7):
+    for chunk in (1000, 64, 50, 7):
         f = network(normalise=True)
         loss = run_loss(naign(data, match=match, pool_size=200, pool_chunk=chunk), f, rows)
         loss.total.backward()
@@ -240,10 +240,13 @@ def test_memory_is_that_of_a_chunk_not_of_the_pool():
 
 def test_noise_has_one_sigma_a_row_and_repeats_with_its_seed():
     x = torch.zeros(2000, 1, 8, 8)
-    noisy = add_noise(x, 0.6, torch.Generator().manual_seed(3))
+    noisy = add_noise(x, 0.6, 3)
     sigmas = noisy.flatten(1).std(dim=1)
     assert abs(sigmas.mean().item() - 0.3) < 0.02 and sigmas.max() < 0.75 and sigmas.min() < 0.01
-    assert torch.equal(noisy, add_noise(x, 0.6, torch.Generator().manual_seed(3)))
+    assert torch.equal(noisy, add_noise(x, 0.6, 3))
+    parts = [add_noise(x[first : first + 500], 0.6, 3, (first, 2000)) for first in range(0, 2000, 500)]
+    assert torch.equal(torch.cat(parts), noisy)
+    assert not torch.isclose(noisy, add_noise(x, 0.6, 4), rtol=1e-3, atol=0).flatten(1).all(dim=1).any()
 
 
 def test_corruptions_take_turns_and_repeat_with_the_step():
@@ -283,7 +286,7 @@ def test_varied_data_are_kept_and_repaired_while_the_match_stays_with_the_data()
     got = [p.grad.clone() for p in f.parameters()]
     f.zero_grad()
     z, nearest = brute_force(f, data[rows], options, 3)
-    noisy = add_noise(x, 1e-6, generator(SEED, "denoise", 3))
+    noisy = add_noise(x, 1e-6, derive_seed(SEED, "denoise", 3))
     parts = ((f(x), x), (f(z[nearest]), data[rows]), (f(noisy), x))
     sum((a - b).square().mean() for a, b in parts).backward()
     for a, p in zip(got, f.parameters(), strict=True):

@@ -253,6 +253,19 @@ def test_a_damaged_checkpoint_is_not_resumed_and_the_previous_one_is_named(whole
     assert same_weights(load_checkpoint(whole.run, "last"), load_checkpoint(run, "last"))
 
 
+def test_a_run_begun_with_other_latents_is_not_continued_but_its_weights_serve(tmp_path):
+    run = tmp_path / "run"
+    train(configuration("steps=3"), run)
+    (path,) = checkpoint_paths(run)
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps(state | {"version": 1}))
+    metrics = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match=r"version 1 cannot be resumed, expected 2: .* other latents"):
+        resume(run, changes={"steps": 4})
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+    assert load_checkpoint(run).build()(torch.zeros(1, *load_checkpoint(run).sample_shape)).isfinite().all()
+
+
 def test_a_finished_run_has_nothing_to_resume(whole):
     before = read_metrics(whole.run)
     result = resume(whole.run)

@@ -224,8 +224,8 @@ class DatasetMatcher(Matcher):
         self._draw, self._indices, self._latents = draw, indices, torch.zeros_like(self.data)
         self._present.zero_()
         if self.share.alone or self.options.warm_start:
-            # All at once: rows that share a block of the pool share the work. A process among many needs
-            # the rows of its own parts of the batches alone, as they come.
+            # All at once, since it will need them all. A process among many needs the rows of its own parts
+            # of the batches alone, as they come.
             self._regenerate(torch.arange(len(self.data), device=self.data.device))
         again = indices >= self.options.pool_size
         if len(last) and bool(again.any()):

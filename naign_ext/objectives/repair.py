@@ -9,6 +9,7 @@ from torch import Tensor
 from naign_ext.latents import derive_seed, generator
 from naign_ext.objectives.base import Corrupt, Options, option
 from naign_ext.objectives.share import Place, blocks
+from naign_ext.ops import normals
 
 CorruptionKind = Literal["noise", "mask", "blur", "downsample"]
 
@@ -57,17 +58,11 @@ class Repair:
         """What f is to map back to x (B, ...), by term; as many rows as x, which are those at a place of a batch."""
         made: dict[str, Tensor] = {}
         if "denoise" in self.weights:
-            made["denoise"] = self._noisy(x, step, place)
+            seed = derive_seed(self.seed, "denoise", step)
+            made["denoise"] = add_noise(x, self.options.denoise_sigma, seed, place)
         if "restore" in self.weights:
             made["restore"] = self._corrupted(x, step, place)
         return made
-
-    def _noisy(self, x: Tensor, step: int, place: Place) -> Tensor:
-        result = torch.empty_like(x)
-        for block, mine, within in blocks(place, len(x)):
-            random = generator(self.seed, "denoise", step, *_unless_first(block))
-            result[mine] = add_noise(x[mine], self.options.denoise_sigma, random, within)
-        return result
 
     def _corrupted(self, x: Tensor, step: int, place: Place) -> Tensor:
         assert self.corrupt is not None
@@ -91,10 +86,13 @@ def _unless_first(block: int) -> tuple[int, ...]:
     return (block,) if block else ()
 
 
-def add_noise(x: Tensor, sigma_max: float, random: torch.Generator, place: Place | None = None) -> Tensor:
-    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; random is a CPU generator."""
+def add_noise(x: Tensor, sigma_max: float, seed: int, place: Place | None = None) -> Tensor:
+    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; what a row gets depends on its place.
+
+    place: of x in a batch; default: x is the batch.
+    """
     first, total = place or (0, len(x))
-    mine = slice(first, first + len(x))
-    sigma = torch.rand((total,) + (1,) * (x.dim() - 1), generator=random)[mine] * sigma_max
-    noise = torch.randn((total, *x.shape[1:]), generator=random)[mine]
-    return x + (sigma * noise).to(x.device)
+    random = generator(seed, "sigma")
+    sigma = torch.rand(total, generator=random)[first : first + len(x)].to(x.device) * sigma_max
+    noise = normals(seed, first, len(x), x.shape[1:].numel(), device=x.device).view(x.shape)
+    return x + sigma.view(-1, *[1] * (x.dim() - 1)) * noise

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from naign_ext.latents import BLOCK
-
 Place = tuple[int, int]
-"""(first, total): rows are rows first, first + 1, ... of a batch of ``total`` rows. Random numbers are drawn for
-fixed blocks of the batch, so that a row's do not depend on how many processes share it."""
+"""(first, total): rows are rows first, first + 1, ... of a batch of ``total`` rows. A row's random numbers are those of
+its place in the batch, so that they do not depend on how many processes share it."""
 
 DRAWN_TOGETHER = 256
-"""Rows in such a block. Part of the definition of a run whose batch is larger."""
+"""Rows whose corruptions are drawn with one seed. Part of the definition of a run whose batch is larger."""
 
-_UNITS = (BLOCK, 8, 1)
+_UNIT = 8
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,10 @@ class Share:
     def span(self, total: int) -> tuple[int, int]:
         """Rows [start, stop) of ``total``, nearly as many for each part.
 
-        Cut at multiples of 64 (or 8, where there are few): matrix products treat the rows that are left over apart,
-        and then a sample's last bit would depend on the number of processes.
+        Cut at multiples of 8 where there are as many: matrix products treat the rows that are left over apart, and
+        then a sample's last bit would depend on the number of processes.
         """
-        unit = next(u for u in _UNITS if u * self.count <= total or u == 1)
+        unit = _UNIT if _UNIT * self.count <= total else 1
         units = -(-total // unit)
         start, stop = (unit * (units * i // self.count) for i in (self.index, self.index + 1))
         return min(start, total), min(stop, total)

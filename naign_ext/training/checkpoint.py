@@ -29,7 +29,11 @@ from torch import Tensor, nn
 from naign_ext.models import build_model
 
 FORMAT = "naign-checkpoint"
-VERSION = 1
+VERSION = 2
+"""Of what is written: a run goes on from this version alone. In 2, latents and the noise on data are the numbers of
+:func:`naign_ext.ops.normals`; in 1 they are others."""
+READABLE = (1, 2)
+"""Versions whose weights can be used."""
 TENSOR_FILES = ("model", "ema", "optimizer", "state")
 _KEPT = 2
 
@@ -83,6 +87,16 @@ class Checkpoint:
     def latent_scale(self) -> float:
         """Standard deviation of the latents f was trained on."""
         return float(self.info["latent_scale"])
+
+    def check_resumable(self) -> None:
+        """CheckpointError where a run that went on from here would draw other latents and noise than it began with."""
+        version = self.info["version"]
+        if version != VERSION:
+            raise CheckpointError(
+                f"{self.path}: format version {version} cannot be resumed, expected {VERSION}: the run began with "
+                "other latents and noise than would be drawn here; go on with the naign that began it, or train "
+                "anew. Its weights can be used"
+            )
 
     def build(self, weights: Literal["ema", "model"] = "ema") -> nn.Module:
         """f with its weights, on the CPU in evaluation mode. Torch's global generator is left as it was."""
@@ -214,8 +228,10 @@ def _read_info(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged: state.json is not JSON") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(f"{path}: foreign: state.json is not of a {FORMAT}")
-    if info.get("version") != VERSION:
-        raise CheckpointError(f"{path}: foreign: format version {info.get('version')}, expected {VERSION}")
+    if info.get("version") not in READABLE:
+        raise CheckpointError(
+            f"{path}: foreign: format version {info.get('version')}, expected one of {READABLE}"
+        )
     expected = {"step": int, "files": dict, "config": dict, "model": dict, "sample_shape": list}
     for key, kind in expected.items():
         if not isinstance(info.get(key), kind):

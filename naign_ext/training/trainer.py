@@ -158,6 +158,7 @@ def _run(
 
     def read(start: Path) -> Checkpoint:
         checkpoint = load_checkpoint(start)
+        checkpoint.check_resumable()
         _check_unchanged(config, checkpoint)
         return checkpoint
 
