@@ -7,7 +7,7 @@ latents every S updates, D numbers a row, P parameters, and q rows through f wit
     latents      M D / (R S) normal numbers, and as many again at most when winners are regenerated
     search       2 n (M / R) D / S operations, the integer filter's products
     training     6 P q B / R operations: forward, and backward at twice that
-    noise        256 ceil(B / (256 R)) D normal numbers, at most B D, with a denoise term: drawn for blocks of 256 rows
+    noise        B D / R normal numbers, with a denoise term
     update       8 P numbers read or written several times; counted as seconds per parameter
     gradients    8 P (R - 1) / R bytes sent and as many received: a ring all_reduce of 4 P bytes
     merge        32 n (R - 1) / (R S) bytes: ring all_reduces of n float64 distances and n int64 indices
@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 NETWORK_STAGES = ("forward", "backward")
-DRAWN_TOGETHER = 256
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,14 @@ ACCELERATOR = Machine(
     generation=200e12,
     training=300e12,
     search=400e12,
-    normals=80e6,
+    normals=100e9,
     link=50e9,
     latency=10e-6,
     update_s_per_parameter=36 / 3e12,
     overhead=1e-3,
 )
 """Assumed, not measured: a data-centre GPU at a third of its dense bfloat16 peak, an integer filter at a fifth of
-its peak, 400 Gbit/s for each GPU, memory at 3 TB/s. The normal numbers are drawn by one CPU core, as measured here."""
+its peak, 400 Gbit/s for each GPU, memory at 3 TB/s, 50 instructions for a normal number."""
 
 
 def operations(problem: Problem, ranks: int) -> dict[str, float]:
@@ -86,9 +85,7 @@ def operations(problem: Problem, ranks: int) -> dict[str, float]:
         "latents": share * p.d,
         "search": 2 * p.matched * share * p.d,
         "training": 6 * p.parameters * p.passes * p.batch / ranks,
-        "noise": min(p.batch, DRAWN_TOGETHER * math.ceil(p.batch / ranks / DRAWN_TOGETHER)) * p.d
-        if p.noisy
-        else 0,
+        "noise": p.batch * p.d / ranks if p.noisy else 0,
     }
 
 
@@ -147,7 +144,7 @@ def calibrated(row: Mapping[str, Any], *, link: float, latency: float) -> Machin
     """The machine on which the model gives a row of one process: its stages' seconds, and the rest as overhead.
 
     link, latency: of the connection, which one process cannot show. Latents count as part of generation and noise as
-    part of the data stage, which is overhead here: in small batches every process draws the most of it.
+    part of the data stage, which is overhead here.
     """
     problem, stages = problem_of(row), row["stages"]
     work = operations(problem, 1)
