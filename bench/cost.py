@@ -73,7 +73,7 @@ ACCELERATOR = Machine(
     overhead=1e-3,
 )
 """Assumed, not measured: a data-centre GPU at a third of its dense bfloat16 peak, an integer filter at a fifth of
-its peak, 400 Gbit/s for each GPU, memory at 3 TB/s, 50 instructions for a normal number."""
+its peak, 400 Gbit/s for each GPU, memory at 3 TB/s, 75 instructions for a normal number."""
 
 
 def operations(problem: Problem, ranks: int) -> dict[str, float]:
