@@ -97,8 +97,8 @@ def test_metrics_hold_every_term(whole):
     steps = [r for r in records if r["kind"] == "train"]
     assert [r["step"] for r in steps] == list(range(3, STEPS + 1, 3))
     for r in steps:
-        assert set(r["terms"]) == {"reconstruction", "imle", "projection"}
-        weights = {"reconstruction": 1, "imle": 1, "projection": 0.3}
+        assert set(r["terms"]) == {"reconstruction", "imle", "projection", "denoise"}
+        weights = {"reconstruction": 1, "imle": 1, "projection": 0.3, "denoise": 0.5}
         assert r["loss"] == pytest.approx(sum(weights[k] * v for k, v in r["terms"].items()), rel=1e-5)
         assert r["samples"] == 16 * r["step"]
         assert min(r["lr"], r["grad_norm"], r["images_per_s"], r["seconds"], r["non_identity"]) > 0
@@ -379,7 +379,8 @@ def test_progress_hears_of_everything(tmp_path):
             heard.append(("finished", result.status))
 
     train(configuration("steps=2", "device=cpu"), tmp_path / "run", progress=Watch())
-    terms, figures = ["imle", "projection", "reconstruction"], ["fixed_point", "imle", "projection", "score"]
+    terms = ["denoise", "imle", "projection", "reconstruction"]
+    figures = ["fixed_point", "imle", "projection", "score"]
     assert [h for h in heard if h[0] not in ("started", "samples")] == [
         ("stepped", 1, terms),
         ("stepped", 2, terms),
