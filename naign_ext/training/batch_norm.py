@@ -8,30 +8,62 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; so is its gradient, for every process's loss depends on it."""
+class _Normalise(torch.autograd.Function):
+    """y = (x - mean) / sqrt(variance + eps) w + b by the statistics of all processes' rows together.
+
+    With g = dy, r = 1 / sqrt(variance + eps), h = (x - mean) r, and sums over all n rows of all processes, whose losses
+    all depend on them:
+
+        dx = w r (g - sum(g) / n - h sum(g h) / n),   dw = sum(g h),   db = sum(g)
+
+    dw and db are sums over this process's rows alone, for DistributedDataParallel adds up the others'.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        del ctx
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        count: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
+        y: Tensor = torch.nn.functional.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        del ctx
-        gradient = gradients[0].clone()
-        dist.all_reduce(gradient)
-        return gradient
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale, count = ctx.saved_tensors
+        gradient = gradients[0]
+        others, shape = _around_channels(x)
+        deviation = x - mean.view(shape)
+        of_gradient = gradient.sum(others)
+        with_deviation = (gradient * deviation).sum(others) * scale
+        sums = torch.stack([of_gradient, with_deviation])
+        dist.all_reduce(sums)
+        first, second = sums / count
+        slope = weight * scale
+        bend = -slope * scale * second
+        offset = -slope * first
+        dx = torch.addcmul(offset.view(shape), gradient, slope.view(shape))
+        dx.addcmul_(deviation, bend.view(shape))
+        return dx, with_deviation, of_gradient, None, None, None, None
+
+
+def _around_channels(x: Tensor) -> tuple[list[int], list[int]]:
+    """All dimensions but the channels', and the shape that brings (C,) beside x."""
+    return [d for d in range(x.dim()) if d != 1], [-1 if d == 1 else 1 for d in range(x.dim())]
 
 
 class SharedBatchNorm(_BatchNorm):
     """Batch normalisation whose statistics are those of all processes' batches together, for any device.
 
-    torch.nn.SyncBatchNorm, which has no CPU path, does the same on CUDA. Two collectives of 2 C + 1 float64 numbers:
-    one forward, one backward. Deviations are taken from the running mean, the same in every process, so that
-    squares of large means do not cancel.
+    torch.nn.SyncBatchNorm, which has no CPU path, does the same on CUDA. Two collectives: 2 C + 1 float64 numbers
+    forward, 2 C float32 numbers backward. Deviations are taken from the running mean, the same in every process, so
+    that squares of large means do not cancel.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -45,29 +77,31 @@ class SharedBatchNorm(_BatchNorm):
         self._check_input_dim(input)
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
-        others = [d for d in range(input.dim()) if d != 1]
-        shape = [-1 if d == 1 else 1 for d in range(input.dim())]
-        shifted = input.float() - self.running_mean.clone().view(shape)
-        rows = shifted.new_full((1,), shifted.numel() / shifted.shape[1], dtype=torch.float64)
-        sums = [
-            shifted.sum(others, dtype=torch.float64),
-            shifted.square().sum(others, dtype=torch.float64),
-            rows,
-        ]
-        total = _SumOverProcesses.apply(torch.cat(sums))  # type: ignore[no-untyped-call]
-        first, second, count = total.split([self.num_features, self.num_features, 1])
-        mean = first / count
-        variance = (second / count - mean.square()).clamp(min=0)
+        x = input.float()
+        mean, variance, count = self._statistics(x.detach())
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_mean += self.momentum * mean.float()
-            unbiased = variance * count / (count - 1).clamp(min=1)
-            self.running_var.lerp_(unbiased.float(), self.momentum)
-        scale = (variance + self.eps).rsqrt().float()
-        result: Tensor = (shifted - mean.float().view(shape)) * scale.view(shape)
-        if self.affine:
-            result = result * self.weight.view(shape) + self.bias.view(shape)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), self.momentum)
+        weight = self.weight if self.affine else torch.ones_like(mean)
+        bias = self.bias if self.affine else torch.zeros_like(mean)
+        result: Tensor = _Normalise.apply(x, weight, bias, mean, variance, count, self.eps)  # type: ignore[no-untyped-call]
         return result.to(input.dtype)
+
+    @torch.no_grad()
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and variance (C,) over all processes' rows and positions, and how many these are; float32."""
+        assert self.running_mean is not None
+        others, _ = _around_channels(x)
+        variance, mean = torch.var_mean(x, others, correction=0)
+        own = float(x.numel() // x.shape[1])
+        deviation = mean.double() - self.running_mean
+        sums = own * torch.cat([deviation, variance + deviation.square(), deviation.new_ones(1)])
+        dist.all_reduce(sums)
+        count = sums[-1]
+        first, second = (sums[:-1] / count).view(2, -1)
+        spread = (second - first.square()).clamp(min=0)
+        return (first + self.running_mean).float(), spread.float(), count.float()
 
 
 def share_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
