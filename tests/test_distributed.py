@@ -486,3 +486,25 @@ def test_a_job_that_may_be_restarted_has_to_name_its_run():
     output = agent.communicate(timeout=120)[0]
     assert agent.returncode != 0
     assert "--out: expected a run folder" in output
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+@pytest.mark.parametrize("count", [1, 2, 1000])
+def test_processes_of_a_machine_keep_to_their_own_processors(count):
+    code = (
+        "import os; from naign_ext.training.distributed import _keep_to_own_processors as keep; keep(); "
+        "print(*sorted(os.sched_getaffinity(0)))"
+    )
+    given = sorted(os.sched_getaffinity(0))
+    parts = []
+    for local in range(min(count, 2)):
+        environment = {**os.environ, "LOCAL_RANK": str(local), "LOCAL_WORLD_SIZE": str(count)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        parts.append([int(number) for number in done.stdout.split()])
+    if count > len(given):
+        assert parts == [given, given]
+    else:
+        size = len(given) // count
+        assert parts == [given[i * size : (i + 1) * size] for i in range(count)]
