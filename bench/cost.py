@@ -10,8 +10,12 @@ latents every S updates, D numbers a row, P parameters, and q rows through f wit
     noise        B D / R normal numbers, with a denoise term
     update       8 P numbers read or written several times; counted as seconds per parameter
     gradients    8 P (R - 1) / R bytes sent and as many received: a ring all_reduce of 4 P bytes
-    merge        32 n (R - 1) / (R S) bytes: ring all_reduces of n float64 distances and n int64 indices
-    latency      2 log2(R) steps for each of the collectives: gradients, scalars, and 2 for each match
+    merge        16 n (R - 1) / S bytes where n R <= 65536: an all_gather of n float64 distances and n int64 indices;
+                 else 32 n (R - 1) / (R S): two ring all_reduces
+    latency      2 log2(R) steps for each of the collectives: gradients, scalars, 1 or 2 for each match, and 2 for each
+                 layer of batch normalisation
+
+Where R processes share fewer processors, what they compute takes turns; the model then multiplies it.
 
 Memory per process: 4 N D bytes of data, 16 n of running minima, 16 P of weights, moments and gradients with 4 P
 of their average, and one chunk of the pool, whatever M and R are.
@@ -23,6 +27,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from naign_ext.search import MOST_GATHERED
 
 NETWORK_STAGES = ("forward", "backward")
 
@@ -39,6 +45,7 @@ class Problem:
     resample: int = 1
     passes: float = 2.0
     noisy: bool = False
+    batch_norms: int = 0
 
     def with_batch(self, batch: int) -> Problem:
         """The same with another batch; a match of batches grows with it."""
@@ -89,13 +96,26 @@ def operations(problem: Problem, ranks: int) -> dict[str, float]:
     }
 
 
+def gathered(problem: Problem, ranks: int) -> bool:
+    """Whether a match is merged by one all_gather, not by two all_reduces."""
+    return problem.matched * ranks <= MOST_GATHERED
+
+
 def sent_bytes(problem: Problem, ranks: int) -> dict[str, float]:
     """Bytes that one process sends in an update; it receives as many."""
     part = (ranks - 1) / ranks
+    merge = 16 * (ranks - 1) if gathered(problem, ranks) else 32 * part
     return {
         "gradients": 8 * problem.parameters * part,
-        "merge": 32 * problem.matched * part / problem.resample,
+        "merge": merge * problem.matched / problem.resample,
     }
+
+
+def collectives(problem: Problem, ranks: int) -> float:
+    """How often an update waits for the other processes."""
+    if ranks == 1:
+        return 0.0
+    return 2 + (1 if gathered(problem, ranks) else 2) / problem.resample + 2 * problem.batch_norms
 
 
 def memory_bytes(problem: Problem, rows: int, chunk_bytes: int = 64 << 20) -> int:
@@ -103,21 +123,25 @@ def memory_bytes(problem: Problem, rows: int, chunk_bytes: int = 64 << 20) -> in
     return 4 * rows * problem.d + 16 * problem.matched + 20 * problem.parameters + chunk_bytes
 
 
-def seconds(problem: Problem, machine: Machine, ranks: int) -> dict[str, float]:
-    """Seconds of an update by what takes them, one after another: nothing overlaps."""
+def seconds(problem: Problem, machine: Machine, ranks: int, crowd: float = 1.0) -> dict[str, float]:
+    """Seconds of an update by what takes them, one after another: nothing overlaps.
+
+    crowd: threads for each processor, where more than one; they take turns.
+    """
     work, sent = operations(problem, ranks), sent_bytes(problem, ranks)
-    collectives = 0.0 if ranks == 1 else 2 + 2 / problem.resample
-    return {
+    alone = {
         "generation": work["generation"] / machine.generation,
         "latents": work["latents"] / machine.normals,
         "search": work["search"] / machine.search,
         "training": work["training"] / machine.training,
         "noise": work["noise"] / machine.normals,
         "update": problem.parameters * machine.update_s_per_parameter,
+        "overhead": machine.overhead,
+    }
+    return {name: max(1.0, crowd) * value for name, value in alone.items()} | {
         "gradients": sent["gradients"] / machine.link,
         "merge": sent["merge"] / machine.link,
-        "latency": collectives * 2 * math.log2(ranks) * machine.latency if ranks > 1 else 0.0,
-        "overhead": machine.overhead,
+        "latency": collectives(problem, ranks) * 2 * math.log2(ranks) * machine.latency,
     }
 
 
@@ -137,6 +161,7 @@ def problem_of(row: Mapping[str, Any]) -> Problem:
         d=row["d"],
         resample=row["resample"],
         passes=row["passes"],
+        batch_norms=row["batch_norms"],
     )
 
 
@@ -195,16 +220,19 @@ def extrapolated(machine: Machine = ACCELERATOR) -> list[list[str]]:
 
 def compared(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Rows of a table: each measured run of several processes beside what the model makes of one process."""
-    link = header.get("link")
-    if link is None:
+    links = header.get("links")
+    if not links:
         raise ValueError("results: expected those of naign bench train --processes 2 or more")
     found = []
     for row in rows:
         one = next(r for r in rows if r["workload"] == row["workload"] and r["processes"] == 1)
-        if row["processes"] == 1 or row["status"] != "ok" or one["status"] != "ok":
+        ranks = row["processes"]
+        if ranks == 1 or row["status"] != "ok" or one["status"] != "ok":
             continue
+        link = links[str(ranks)]
         machine = calibrated(one, link=link["bytes_per_s"], latency=link["latency_s"])
-        expected = sum(seconds(problem_of(row), machine, row["processes"]).values())
+        crowd = ranks * row["threads"] / header["cores"]
+        expected = sum(seconds(problem_of(row), machine, ranks, crowd).values())
         cells = [f"{1e3 * value:.3g}" for value in (one["median_s"], row["median_s"], expected)]
         found.append([row["workload"], row["peer"], *cells, f"{row['speedup']:.2f}"])
     return found

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from naign_bench import harness
 from naign_bench.harness import Absent, Measurement, Results, Row
+from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
     from naign_ext.training.config import TrainConfig
@@ -46,6 +47,7 @@ COLUMNS: dict[str, str] = {
     "d": "numbers in a row",
     "passes": "rows that pass f with gradients for each row of the batch",
     "parameters": "parameters of f",
+    "batch_norms": "layers of batch normalisation",
     "stages": "seconds of an update by stage, medians over windows",
     "shares": "each stage's part of the median; other: what no stage counts",
     "search_and_loss": "part of the update that search and loss take",
@@ -70,7 +72,7 @@ def run_train(
     datasets: Sequence[str] | None = None,
     *,
     preset: str = "default",
-    processes: int = 1,
+    processes: Sequence[int] = (),
     settings: Sequence[str] = (),
     updates: int = 20,
     repeats: int = 1,
@@ -81,24 +83,31 @@ def run_train(
 ) -> Results:
     """Train each data set's preset for a while and return rows of `COLUMNS` (written to json_path).
 
-    datasets: names; None: `PRESETS`. processes: also in so many processes. settings: key=value, as for naign train.
+    datasets: names; None: `PRESETS`. processes: also in so many of them. settings: key=value, as for naign train.
     updates: of one window; a run has 6 and the first is left out. repeats: runs of each kind. threads: of each
     process.
     """
     from naign_ext.training.config import resolve_config
 
     harness.check_choices(
-        device=device, dtype="float32", processes=processes, updates=updates, repeats=repeats
+        device=device,
+        dtype="float32",
+        processes=min(processes, default=1),
+        updates=updates,
+        repeats=repeats,
     )
     threads = torch.get_num_threads() if threads is None else threads
     say = progress or (lambda _: None)
     results = Results(harness.environment(device, threads, "train"))
-    if processes > 1:
-        say(f"the link between {processes} processes")
-        results.header["link"] = json.loads(_in_processes(processes, [_LINK], threads))
+    many = [count for count in processes if count > 1]
+    if many:
+        say("the link between processes")
+        results.header["links"] = {
+            str(count): json.loads(_in_processes(count, [_LINK], threads)) for count in many
+        }
     for name in PRESETS if datasets is None else datasets:
         config = resolve_config(name, preset, settings=[*settings, f"device={device}"])
-        runs = _runs(config.batch_size, processes)
+        runs = _runs(config.batch_size, many)
         for _ in range(repeats):
             for run in runs:
                 say(f"{name} {preset}: {run.name}")
@@ -110,11 +119,11 @@ def run_train(
     return results
 
 
-def _runs(batch: int, processes: int) -> list[Run]:
+def _runs(batch: int, processes: Sequence[int]) -> list[Run]:
     runs = [Run("1 process", 1, batch)]
-    if processes > 1:
-        runs.append(Run(f"{processes} processes", processes, batch))
-        runs.append(Run(f"{processes} processes, batch x {processes}", processes, processes * batch))
+    for count in processes:
+        runs.append(Run(f"{count} processes", count, batch))
+        runs.append(Run(f"{count} processes, batch x {count}", count, count * batch))
     return runs
 
 
@@ -228,6 +237,7 @@ def describe(config: TrainConfig) -> dict[str, Any]:
         "d": data[0].numel(),
         "passes": (1 if options.name == "imle" else terms) + projected / config.batch_size,
         "parameters": parameter_count(f),
+        "batch_norms": sum(isinstance(module, _BatchNorm) for module in f.modules()),
     }
 
 

@@ -160,7 +160,9 @@ def train(
     ] = None,
     *,
     preset: Annotated[str, typer.Option(help="quick, default or paper.")] = "default",
-    processes: Annotated[int, typer.Option(min=1, help="Also in so many processes.")] = 1,
+    processes: Annotated[
+        list[int] | None, typer.Option(min=1, help="Also in so many processes; may be repeated.")
+    ] = None,
     updates: Annotated[int, typer.Option(min=1, help="Updates in each of 6 windows.")] = 20,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each kind, taking turns.")] = 1,
     set_: Annotated[
@@ -177,7 +179,7 @@ def train(
     found = run_train(
         datasets or None,
         preset=preset,
-        processes=processes,
+        processes=processes or (),
         settings=set_ or (),
         updates=updates,
         repeats=repeats,

@@ -20,6 +20,8 @@ RANK = 64
 # Only a search that is used again repays finding the axes.
 PAIRS_BEFORE_PROJECTION = 1 << 22
 SAMPLED_ROWS = 2048
+# Rows times ranks up to which a merge gathers: more bytes than two all_reduces, but one wait instead of two.
+MOST_GATHERED = 1 << 16
 
 
 def principal_axes(data: Tensor) -> Tensor:
@@ -215,18 +217,43 @@ class ImleSearch:
                 search.update(generate(first, first + chunk), offset=first)
             distances, indices = search.merge().neighbours()
 
-        k = 1: two all_reduces of 8 (N + ranks) and 8 N bytes. k > 1: two all_gathers, 16 N k bytes from each rank.
-        Data and running neighbours must lie where the group's backend reaches them (gloo: CPU, nccl: CUDA).
+        Up to N ranks = 65536, and for k > 1: one all_gather, 16 N k + 8 bytes from each rank. Beyond, two
+        all_reduces of 8 (N + ranks) and 8 N bytes. Data and running neighbours must lie where the group's backend
+        reaches them (gloo: CPU, nccl: CUDA).
 
         group: of torch.distributed; None is the default group. Returns self.
         """
         import torch.distributed as dist
 
-        if dist.get_world_size(group) > 1:
-            (self._merge_nearest if self.k == 1 else self._merge_many)(group)
+        ranks = dist.get_world_size(group)
+        if ranks > 1:
+            gathered = self.k > 1 or ranks * len(self.data) <= MOST_GATHERED
+            (self._merge_by_gathering if gathered else self._merge_by_minimum)(group)
         return self
 
-    def _merge_nearest(self, group: Any) -> None:
+    def _merge_by_gathering(self, group: Any) -> None:
+        """The k smallest of all ranks' k smallest, each rank sending all it has in one piece."""
+        import torch.distributed as dist
+
+        count = self._indices.new_tensor([self.count])
+        own = torch.cat([self._distances.view(torch.int64).flatten(), self._indices.flatten(), count])
+        everyone = own.new_empty(dist.get_world_size(group), len(own))
+        dist.all_gather(list(everyone.unbind()), own, group)
+        size = self._indices.numel()
+        parts = [
+            (
+                rank[:size].view(self._distances.dtype).view_as(self._distances),
+                rank[size:-1].view_as(self._indices),
+            )
+            for rank in everyone
+        ]
+        merged = parts[0]
+        for part in parts[1:]:
+            merged = reference.merge_neighbours(*merged, *part)
+        self._distances, self._indices = (t.clone() for t in merged)
+        self.count = int(everyone[:, -1].sum())
+
+    def _merge_by_minimum(self, group: Any) -> None:
         """The smallest distance of all ranks, then the lowest index among the ranks that have it."""
         import torch.distributed as dist
 
@@ -241,23 +268,6 @@ class ImleSearch:
         dist.all_reduce(indices, dist.ReduceOp.MIN, group)
         self._distances, self._indices = least[:rows, None].clone(), indices.masked_fill(indices == none, -1)
         self.count = int(least[rows:].sum())
-
-    def _merge_many(self, group: Any) -> None:
-        """The k smallest of all ranks' k smallest."""
-        import torch.distributed as dist
-
-        ranks = dist.get_world_size(group)
-        distances = [torch.empty_like(self._distances) for _ in range(ranks)]
-        indices = [torch.empty_like(self._indices) for _ in range(ranks)]
-        counts = torch.tensor([self.count], device=self.data.device)
-        dist.all_gather(distances, self._distances.contiguous(), group)
-        dist.all_gather(indices, self._indices.contiguous(), group)
-        dist.all_reduce(counts, group=group)
-        merged = distances[0], indices[0]
-        for others in zip(distances[1:], indices[1:], strict=True):
-            merged = reference.merge_neighbours(*merged, *others)
-        self._distances, self._indices = merged
-        self.count = int(counts)
 
 
 def _shift(held: Tensor, arriving: Tensor, group: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """naign bench train on a tiny preset, and the model of cost beside it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from naign_bench import cost, harness
@@ -49,14 +50,14 @@ def test_a_row_tells_where_an_update_goes(results, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_beside_one():
-    results = run_train(["8gaussians"], settings=TINY, updates=3, processes=2, threads=1)
+    results = run_train(["8gaussians"], settings=TINY, updates=3, processes=(2,), threads=1)
     one, shared, grown = results.rows
     for row in results.rows:
         check(row)
     assert [row["batch"] for row in results.rows] == [16, 16, 32]
     assert shared["stages"]["merge"] > 0
     assert grown["speedup"] == pytest.approx(grown["images_per_s"] / one["images_per_s"])
-    assert min(results.header["link"].values()) > 0
+    assert min(results.header["links"]["2"].values()) > 0
     rows = cost.compared(results.header, results.rows)
     assert [row[1] for row in rows] == ["2 processes", "2 processes, batch x 2"]
     assert all(float(cell) > 0 for row in rows for cell in row[2:])
@@ -76,7 +77,7 @@ def test_what_a_preset_costs_is_read_from_its_configuration():
     assert toy["passes"] == 3 + 64 / 256
     faces = describe(resolve_config("lfw100"))
     assert (faces["rows"], faces["resample"], faces["matched"], faces["d"]) == (160, 10, "rows", 625)
-    assert faces["passes"] == 4
+    assert (faces["passes"], faces["batch_norms"]) == (4, 3)
     assert faces["parameters"] == 1_169_521
 
 
@@ -92,7 +93,8 @@ def test_operations_and_bytes_by_hand():
         "training": 6 * 1000 * 3 * 32,
         "noise": 32 * 30,
     }
-    assert cost.sent_bytes(PROBLEM, 4) == {"gradients": 6000, "merge": 32 * 500 * 0.75 / 4}
+    assert cost.sent_bytes(PROBLEM, 4) == {"gradients": 6000, "merge": 16 * 500 * 3 / 4}
+    assert cost.sent_bytes(PROBLEM, 200) == pytest.approx({"gradients": 7960, "merge": 32 * 500 * 0.995 / 4})
     assert cost.sent_bytes(PROBLEM, 1) == {"gradients": 0, "merge": 0}
     assert cost.memory_bytes(PROBLEM, 600, 0) == 4 * 600 * 30 + 16 * 500 + 20 * 1000
 
@@ -104,7 +106,12 @@ def test_shares_shrink_and_sums_do_not():
     for part in ("update", "overhead"):
         assert many[part] == one[part]
     assert one["latency"] == one["gradients"] == one["merge"] == 0
-    assert many["latency"] == pytest.approx(2.5 * 2 * 4 * 1e-4)
+    assert many["latency"] == pytest.approx(2.25 * 2 * 4 * 1e-4)
+    normalised = cost.seconds(replace(PROBLEM, batch_norms=3), MACHINE, 16)
+    assert normalised["latency"] == pytest.approx(8.25 * 2 * 4 * 1e-4)
+    crowded = cost.seconds(PROBLEM, MACHINE, 16, crowd=8.0)
+    assert crowded["training"] == pytest.approx(8 * many["training"])
+    assert crowded["latency"] == many["latency"]
     assert PROBLEM.with_batch(128).matched == 500
     assert Problem(10, 64, 64, 100, 2).with_batch(128).matched == 128
 

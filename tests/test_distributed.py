@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -411,6 +412,30 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
     with join() as processes:
         assert processes.alone
     assert not dist.is_initialized()
+
+
+def policies(index, folder):
+    """Scheduling policies of the threads of a process that torchrun started: of gloo's, and of the one that trains."""
+    variables = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    with join():
+        threads = {path.name: (path / "comm").read_text() for path in Path("/proc/self/task").iterdir()}
+        found = {name.strip(): os.sched_getscheduler(int(thread)) for thread, name in threads.items()}
+        torch.save((found, os.sched_getscheduler(0)), f"{folder}/{index}.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="policies of threads are Linux's")
+def test_threads_of_gloo_do_not_interrupt_each_other(tmp_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    mp.spawn(policies, args=(str(tmp_path),), nprocs=2)
+    for index in range(2):
+        found, own = torch.load(tmp_path / f"{index}.pt")
+        assert own == os.SCHED_OTHER
+        of_gloo = {name: policy for name, policy in found.items() if "gloo" in name}
+        assert len(of_gloo) >= 2
+        assert set(of_gloo.values()) == {os.SCHED_BATCH}
 
 
 def torchrun(*arguments, restarts=0):

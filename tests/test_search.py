@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+import naign_ext.search
 from naign_ext import ImleSearch, Neighbours, _native, imle_knn
 
 
@@ -169,20 +170,27 @@ def test_mistakes_are_named() -> None:
         ImleSearch(torch.zeros(4, 3), 0)
 
 
+# k, and the rows times ranks up to which a merge of k = 1 gathers: each of the ways of a merge.
+MERGES = {"many": (3, 0), "gathered": (1, 120), "minimum": (1, 119)}
+
+
 def _search_a_shard(rank: int, ranks: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     data, pool = normal(40, 12, 19), normal(301, 12, 20).round()
     start, stop = 301 * rank // ranks, 301 * (rank + 1) // ranks
-    search = ImleSearch(data.round(), 3).update(pool[start:stop], offset=start).merge()
-    assert search.count == 301
-    torch.save(search.neighbours()._asdict(), f"{folder}/{rank}.pt")
+    for name, (k, gathered) in MERGES.items():
+        naign_ext.search.MOST_GATHERED = gathered
+        search = ImleSearch(data.round(), k).update(pool[start:stop], offset=start).merge()
+        assert search.count == 301
+        torch.save(search.neighbours()._asdict(), f"{folder}/{name}-{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_merge_across_ranks(tmp_path: Path) -> None:
     mp.spawn(_search_a_shard, args=(3, str(tmp_path)), nprocs=3)
-    expected = imle_knn(normal(40, 12, 19).round(), normal(301, 12, 20).round(), 3)
-    for rank in range(3):
-        assert_same(Neighbours(**torch.load(tmp_path / f"{rank}.pt")), expected)
+    for name, (k, _) in MERGES.items():
+        expected = imle_knn(normal(40, 12, 19).round(), normal(301, 12, 20).round(), k)
+        for rank in range(3):
+            assert_same(Neighbours(**torch.load(tmp_path / f"{name}-{rank}.pt")), expected)

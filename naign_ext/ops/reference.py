@@ -64,6 +64,9 @@ def merge_neighbours(
 ) -> tuple[Tensor, Tensor]:
     """The k smallest of two results (N, k), ordered by distance, then by index."""
     k = distances.shape[1]
+    if k == 1:
+        other = (other_distances < distances) | ((other_distances == distances) & (other_indices < indices))
+        return torch.where(other, other_distances, distances), torch.where(other, other_indices, indices)
     both_distances = torch.cat([distances, other_distances], dim=1)
     both_indices = torch.cat([indices, other_indices], dim=1)
     by_index = both_indices.argsort(dim=1, stable=True)

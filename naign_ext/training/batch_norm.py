@@ -92,8 +92,10 @@ class SharedBatchNorm(_BatchNorm):
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and variance (C,) over all processes' rows and positions, and how many these are; float32."""
         assert self.running_mean is not None
-        others, _ = _around_channels(x)
-        variance, mean = torch.var_mean(x, others, correction=0)
+        others, shape = _around_channels(x)
+        # torch.var_mean over leading dimensions takes 15 times as long on the CPU.
+        mean = x.mean(others)
+        variance = (x - mean.view(shape)).square_().mean(others)
         own = float(x.numel() // x.shape[1])
         deviation = mean.double() - self.running_mean
         sums = own * torch.cat([deviation, variance + deviation.square(), deviation.new_ones(1)])

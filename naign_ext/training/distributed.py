@@ -7,7 +7,7 @@ go through gloo for what lies on the CPU and NCCL for what lies on CUDA.
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,9 +85,15 @@ class Processes:
         dist.barrier()
         return act() if result is None else result
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean over all processes, in place: a collective."""
-        return values if self.alone else self.share.sum(values).div_(self.count)
+    def begin_mean(self, values: Tensor) -> Callable[[], Tensor]:
+        """Begin a collective; what it returns waits for it and gives the mean over all processes, made in place."""
+        work = dist.all_reduce(values, async_op=True)
+
+        def mean() -> Tensor:
+            work.wait()
+            return values.div_(self.count)
+
+        return mean
 
 
 ALONE = Processes()
@@ -115,7 +121,8 @@ def join() -> Iterator[Processes]:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     own = dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, store=own, rank=index, world_size=count)
+    with nullcontext() if cuda else _threads_that_wait_their_turn():
+        dist.init_process_group(backend, store=own, rank=index, world_size=count)
     try:
         yield _current()
     finally:
@@ -155,14 +162,33 @@ def _keep_to_own_processors() -> None:
     gloo answers in threads of its own. A scheduler that starts them where another process computes lets a collective
     wait for whole slices of time, milliseconds instead of microseconds.
     """
-    parts = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if not hasattr(os, "sched_setaffinity"):
+    parts = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    if not hasattr(os, "sched_setaffinity") or not _local_rank() < parts:
         return
     mine = sorted(os.sched_getaffinity(0))
-    if len(mine) >= parts:
-        size = len(mine) // parts
+    size = len(mine) // parts
+    if size:
         first = _local_rank() * size
         os.sched_setaffinity(0, mine[first : first + size])
+
+
+@contextmanager
+def _threads_that_wait_their_turn() -> Iterator[None]:
+    """Threads that are begun meanwhile do not interrupt another when they wake (Linux's SCHED_BATCH).
+
+    The thread that receives for gloo polls without a pause while another one, which sends, holds their connection's
+    lock. Where the two share a processor, and the one that polls has interrupted the one that sends, both wait for the
+    end of its slice of time: 3 or 4 ms instead of .1 for a collective.
+    """
+    if not hasattr(os, "SCHED_BATCH"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def _local_rank() -> int:

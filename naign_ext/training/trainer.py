@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -290,33 +290,43 @@ class _Trainer:
         with self.clock("loss"), state.autocast():
             state.objective.prepare(state.f, number)
             loss = state.objective.loss(state.f, rows, number)
-        values = self.over_all_processes({"loss": loss.total.detach(), **loss.terms, **loss.figures})
+        means = self.over_all_processes({"loss": loss.total.detach(), **loss.terms, **loss.figures})
+        with self.clock("backward"):
+            state.optimiser.zero_grad(set_to_none=True)
+            state.scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
+        values = means()
         terms = {name: values[name] for name in loss.terms}
         for name, value in {**terms, "loss": values["loss"]}.items():
             self.check_finite(name, value)
-        grad_norm = self.descend(loss.total)
+        grad_norm = self.descend()
         with self.clock("update"):
             update_average(state.average, state.model, number, config.optimiser.ema_decay)
         state.step += 1
         self.report(values["loss"], terms, {name: values[name] for name in loss.figures}, lr, grad_norm)
 
-    def over_all_processes(self, scalars: dict[str, Tensor]) -> dict[str, float]:
-        """The means of scalars; of several processes all learn at this point whether one has had a signal."""
-        stacked = torch.stack(list(scalars.values()))
-        if not self.processes.alone:
-            noted = stacked.new_tensor([name == self.stop.signal for name in SIGNALS])
-            with self.clock("merge"):
-                stacked = self.processes.mean(torch.cat([stacked, noted]))
-            heard = stacked[len(scalars) :].tolist()
-            self.signal = next((name for name, share in zip(SIGNALS, heard, strict=True) if share > 0), None)
-        return dict(zip(scalars, stacked.tolist(), strict=False))
+    def over_all_processes(self, scalars: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
+        """What gives the means of scalars, which are exchanged meanwhile.
 
-    def descend(self, total: Tensor) -> float:
+        Of several processes all learn with them whether one has had a signal.
+        """
+        stacked = torch.stack(list(scalars.values()))
+        if self.processes.alone:
+            return lambda: dict(zip(scalars, stacked.tolist(), strict=True))
+        noted = stacked.new_tensor([name == self.stop.signal for name in SIGNALS])
+        mean = self.processes.begin_mean(torch.cat([stacked, noted]))
+
+        def means() -> dict[str, float]:
+            with self.clock("merge"):
+                found = mean().tolist()
+            heard = zip(SIGNALS, found[len(scalars) :], strict=True)
+            self.signal = next((name for name, share in heard if share > 0), None)
+            return dict(zip(scalars, found, strict=False))
+
+        return means
+
+    def descend(self) -> float:
         """One step of the optimiser; returns the norm of the gradient before clipping."""
         state = self.state
-        with self.clock("backward"):
-            state.optimiser.zero_grad(set_to_none=True)
-            state.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         with self.clock("update"):
             state.scaler.unscale_(state.optimiser)
             limit = self.config.optimiser.grad_clip or math.inf
