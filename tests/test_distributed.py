@@ -419,6 +419,7 @@ def policies(index, folder):
     variables = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}
     os.environ.update({name: str(value) for name, value in variables.items()})
     with join():
+        dist.barrier()
         threads = {path.name: (path / "comm").read_text() for path in Path("/proc/self/task").iterdir()}
         found = {name.strip(): os.sched_getscheduler(int(thread)) for thread, name in threads.items()}
         torch.save((found, os.sched_getscheduler(0)), f"{folder}/{index}.pt")
