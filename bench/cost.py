@@ -10,10 +10,11 @@ latents every S updates, D numbers a row, P parameters, and q rows through f wit
     noise        B D / R normal numbers, with a denoise term
     update       8 P numbers read or written several times; counted as seconds per parameter
     gradients    8 P (R - 1) / R bytes sent and as many received: a ring all_reduce of 4 P bytes
-    merge        16 n (R - 1) / S bytes where n R <= 65536: an all_gather of n float64 distances and n int64 indices;
+    merge        nothing where a match is of a batch and M P <= 2^22: each process makes all of the pool for its own
+                 rows; 16 n (R - 1) / S bytes where n R <= 65536: an all_gather of n float64 distances and n int64 indices;
                  else 32 n (R - 1) / (R S): two ring all_reduces
-    latency      2 log2(R) steps for each of the collectives: gradients, scalars, 1 or 2 for each match, and 2 for each
-                 layer of batch normalisation
+    latency      2 log2(R) steps for each of the collectives: gradients (scalars beside them), 0 to 2 for each match,
+                 and 2 for each layer of batch normalisation
 
 Where R processes share fewer processors, what they compute takes turns; the model then multiplies it.
 
@@ -28,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from naign_ext.objectives.matchers import CHEAP_POOL
 from naign_ext.search import MOST_GATHERED
 
 NETWORK_STAGES = ("forward", "backward")
@@ -86,14 +88,20 @@ its peak, 400 Gbit/s for each GPU, memory at 3 TB/s, 75 instructions for a norma
 def operations(problem: Problem, ranks: int) -> dict[str, float]:
     """Operations and normal numbers of an update in one process."""
     p = problem
-    share = p.pool / (ranks * p.resample)
+    pairs = p.matched * p.pool / (ranks * p.resample)
+    share = p.pool / (p.resample if whole_pools(p) else ranks * p.resample)
     return {
         "generation": 2 * p.parameters * share,
         "latents": share * p.d,
-        "search": 2 * p.matched * share * p.d,
+        "search": 2 * pairs * p.d,
         "training": 6 * p.parameters * p.passes * p.batch / ranks,
         "noise": p.batch * p.d / ranks if p.noisy else 0,
     }
+
+
+def whole_pools(problem: Problem) -> bool:
+    """Whether every process makes all of the pool, for its own rows of the batch."""
+    return problem.matched == problem.batch and problem.pool * problem.parameters <= CHEAP_POOL
 
 
 def gathered(problem: Problem, ranks: int) -> bool:
@@ -107,7 +115,7 @@ def sent_bytes(problem: Problem, ranks: int) -> dict[str, float]:
     merge = 16 * (ranks - 1) if gathered(problem, ranks) else 32 * part
     return {
         "gradients": 8 * problem.parameters * part,
-        "merge": merge * problem.matched / problem.resample,
+        "merge": 0.0 if whole_pools(problem) else merge * problem.matched / problem.resample,
     }
 
 
@@ -115,7 +123,8 @@ def collectives(problem: Problem, ranks: int) -> float:
     """How often an update waits for the other processes."""
     if ranks == 1:
         return 0.0
-    return 2 + (1 if gathered(problem, ranks) else 2) / problem.resample + 2 * problem.batch_norms
+    merges = 0 if whole_pools(problem) else 1 if gathered(problem, ranks) else 2
+    return 1 + merges / problem.resample + 2 * problem.batch_norms
 
 
 def memory_bytes(problem: Problem, rows: int, chunk_bytes: int = 64 << 20) -> int:

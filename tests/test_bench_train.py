@@ -96,6 +96,10 @@ def test_operations_and_bytes_by_hand():
     assert cost.sent_bytes(PROBLEM, 4) == {"gradients": 6000, "merge": 16 * 500 * 3 / 4}
     assert cost.sent_bytes(PROBLEM, 200) == pytest.approx({"gradients": 7960, "merge": 32 * 500 * 0.995 / 4})
     assert cost.sent_bytes(PROBLEM, 1) == {"gradients": 0, "merge": 0}
+    cheap = Problem(parameters=100, batch=64, matched=64, pool=512, d=2)
+    assert cost.operations(cheap, 4)["generation"] == 2 * 100 * 512
+    assert cost.operations(cheap, 4)["search"] == 2 * 16 * 512 * 2
+    assert cost.sent_bytes(cheap, 4)["merge"] == 0
     assert cost.memory_bytes(PROBLEM, 600, 0) == 4 * 600 * 30 + 16 * 500 + 20 * 1000
 
 
@@ -106,9 +110,9 @@ def test_shares_shrink_and_sums_do_not():
     for part in ("update", "overhead"):
         assert many[part] == one[part]
     assert one["latency"] == one["gradients"] == one["merge"] == 0
-    assert many["latency"] == pytest.approx(2.25 * 2 * 4 * 1e-4)
+    assert many["latency"] == pytest.approx(1.25 * 2 * 4 * 1e-4)
     normalised = cost.seconds(replace(PROBLEM, batch_norms=3), MACHINE, 16)
-    assert normalised["latency"] == pytest.approx(8.25 * 2 * 4 * 1e-4)
+    assert normalised["latency"] == pytest.approx(7.25 * 2 * 4 * 1e-4)
     crowded = cost.seconds(PROBLEM, MACHINE, 16, crowd=8.0)
     assert crowded["training"] == pytest.approx(8 * many["training"])
     assert crowded["latency"] == many["latency"]

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from naign_ext import ImleSearch
 from naign_ext.data import corrupt
 from naign_ext.objectives import OBJECTIVES, NaignOptions
-from naign_ext.objectives.matchers import build_matcher
+from naign_ext.objectives.matchers import CHEAP_POOL, build_matcher
 from naign_ext.objectives.repair import Repair
 from naign_ext.objectives.share import ALONE, Share
 from naign_ext.training import trainer
@@ -58,6 +58,7 @@ RUNS = {
 }
 MATCHES = {
     "batch": {"pool_size": 1000},
+    "shared": {"pool_size": 20_000},
     "few": {"pool_size": 3},
     "dataset": {"match": "dataset", "pool_size": 700},
     "warm": {"match": "dataset", "pool_size": 200, "warm_start": True},
@@ -261,6 +262,8 @@ def largest_difference(a, b):
 
 @pytest.mark.parametrize("name", MATCHES)
 def test_assignments_are_those_of_one_process_bit_for_bit(alone, together, name):
+    parameters = sum(p.numel() for p in network().parameters())
+    assert 1000 * parameters < CHEAP_POOL < 20_000 * parameters
     expected = alone[1]["matches"][name]
     parts = [part["matches"][name] for part in together[1]]
     for step, (latents, admissible) in enumerate(expected):

@@ -15,6 +15,10 @@ from naign_ext.objectives.share import ALONE, Share
 from naign_ext.ops import imle_knn
 from naign_ext.search import ImleSearch
 
+CHEAP_POOL = 1 << 22
+"""Rows of a pool times parameters of f up to which a process makes the pool of a batch whole, for its own rows alone:
+that takes less time than a merge with what others have made (some 10^7 operations, a tenth of a millisecond)."""
+
 
 def build_matcher(
     options: MatchOptions, data: Tensor, seed: int, clock: Clock | None = None, share: Share = ALONE
@@ -34,7 +38,8 @@ class Matcher(ABC):
 
     Where processes share a step each generates and searches its span of the pool for all rows in question, and
     the running minima are merged, after which all know every winner. A winner's latent is regenerated from its
-    index by the process that trains on the row, so nothing but distances and indices is sent.
+    index by the process that trains on the row, so nothing but distances and indices is sent. ``pool_share`` is the
+    part of the pool that this process generates.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Matcher(ABC):
         self.data = data
         self.clock = clock or Clock()
         self.share = share
+        self.pool_share = share
         self.rows_at_a_time = options.pool_chunk
         self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
 
@@ -83,7 +89,7 @@ class Matcher(ABC):
         with Beside(self.data.device) as beside:
             for first, samples in self._samples(f, others):
                 beside.run(partial(self._take_in, search, first), samples)
-        if not self.share.alone:
+        if not self.pool_share.alone:
             with self.clock("merge"):
                 search.merge()
         with self.clock("search"):
@@ -113,7 +119,7 @@ class Matcher(ABC):
         """This process's span of ``total`` rows in chunks."""
         if self.rows_at_a_time is None:
             self.rows_at_a_time = chunk_for(f, self.pool.shape, self.data.device)
-        first, last = self.share.span(total)
+        first, last = self.pool_share.span(total)
         for start in range(first, last, self.rows_at_a_time):
             yield start, min(start + self.rows_at_a_time, last)
 
@@ -128,9 +134,18 @@ class Matcher(ABC):
 class BatchMatcher(Matcher):
     """The nearest sample of each row of a batch."""
 
+    def prepare(self, f: nn.Module, step: int) -> None:
+        """See :meth:`Matcher.prepare`."""
+        super().prepare(f, step)
+        if self.options.pool_size * sum(p.numel() for p in f.parameters()) <= CHEAP_POOL:
+            self.pool_share = ALONE
+
     def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`."""
-        indices = self.share.part(self._nearest(self._new_search(self.data[rows]), f))
+        if self.pool_share.alone:
+            indices = self._nearest(self._new_search(self.data[self.share.part(rows)]), f)
+        else:
+            indices = self.share.part(self._nearest(self._new_search(self.data[rows]), f))
         with self.clock("generation"):
             return self.pool.rows(indices), indices >= 0
 
