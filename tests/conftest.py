@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterator
 import pytest
 import torch
 
+from naign_ext import _native
+
 REQUIRED = os.environ.get("NAIGN_REQUIRE_GPU") == "1"
 
 
@@ -15,6 +17,21 @@ def classifiers_in_a_temporary_folder(tmp_path_factory: pytest.TempPathFactory) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAIGN_CACHE", str(tmp_path_factory.mktemp("classifiers")))
         yield
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """Any wait of the host for the device is an error."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode(before)
+
+
+@pytest.fixture
+def built_with_cuda() -> None:
+    """Else the reference would be under test."""
+    assert "cuda" in _native.DEVICES_WITH_KERNELS, _native.status()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

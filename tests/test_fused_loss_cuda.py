@@ -1,27 +1,20 @@
 """fused_loss on a CUDA device: the bits of the CPU, under everything that torch does to an operator."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from naign_ext import _native, fused_loss
+from naign_ext import fused_loss
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("built_with_cuda")]
 
 NORMS = ("l2", "l1")
 WEIGHTS = (1.0, 0.7, 0.3)
 HALF, BRIEF, FULL = torch.float16, torch.bfloat16, torch.float32
 DTYPES = [(FULL,) * 4, (BRIEF,) * 4, (HALF,) * 4, (FULL, BRIEF, BRIEF, BRIEF), (HALF, FULL, BRIEF, FULL)]
 COUNTS = [1, 15, 17, 4095, 4096, 4097, 65535, 65536, 65537, 3 * 65536 + 4099]
-
-
-@pytest.fixture(autouse=True)
-def built_with_cuda() -> None:
-    """Else the reference would be under test."""
-    assert "cuda" in _native.DEVICES_WITH_KERNELS, _native.status()
 
 
 def normal(count: int, dtypes: tuple[torch.dtype, ...], seed: int, *, offset: int = 0) -> list[Tensor]:
@@ -156,15 +149,6 @@ def test_autocast() -> None:
     with torch.autocast("cuda", dtype=BRIEF):
         found = fused_loss(*inputs)
     assert found.total == fused_loss(*inputs).total
-
-
-@pytest.fixture
-def no_waiting() -> Iterator[None]:
-    """Any wait of the host for the device is an error."""
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode(before)
 
 
 def test_the_host_never_waits(no_waiting: None) -> None:

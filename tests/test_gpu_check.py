@@ -72,12 +72,16 @@ def test_every_step_gets_its_least_whatever_those_before_it_take(check: ModuleTy
         assert given["sanitize"] == left / 0.7
 
 
-def test_results_and_logs_are_brought_back(
-    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    monkeypatch.setenv("OUT", str(out))
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that $OUT names."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.setenv("OUT", str(folder))
+    return folder
+
+
+def test_results_and_logs_are_brought_back(check: ModuleType, out: Path) -> None:
     (check.RESULTS / "knn-cuda.json").write_text("{}")
     (check.RESULTS / "knn-cpu.json").write_text("{}")
     check.run_all([check.Step("only", {"only": says("hello")}, 5, 20)], 60)
@@ -86,12 +90,9 @@ def test_results_and_logs_are_brought_back(
 
 
 def test_results_are_brought_back_while_a_step_runs(
-    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    check: ModuleType, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step succeeds only if it sees its own result in $OUT."""
-    out = tmp_path / "out"
-    out.mkdir()
-    monkeypatch.setenv("OUT", str(out))
     monkeypatch.setattr(check, "EVERY", 0.05)
     program = (
         "import pathlib, sys, time\n"

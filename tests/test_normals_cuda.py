@@ -1,34 +1,16 @@
 """Normal numbers on a CUDA device: the bits of the CPU, and the host never waits."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
-from naign_ext import _native
 from naign_ext.latents import LatentPool
 from naign_ext.ops import normals, normals_of_rows, normals_reference
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("built_with_cuda")]
 
 SEED = 0xFEDCBA9876543210
 FIRST = 2**32 - 7
-
-
-@pytest.fixture(autouse=True)
-def built_with_cuda() -> None:
-    """Else the reference would be under test."""
-    assert "cuda" in _native.DEVICES_WITH_KERNELS, _native.status()
-
-
-@pytest.fixture
-def no_waiting() -> Iterator[None]:
-    """Any wait of the host for the device is an error."""
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode(before)
 
 
 def assert_same_bits(found: Tensor, expected: Tensor) -> None:

@@ -57,6 +57,10 @@ class Matcher(ABC):
         self.pool_share = share
         self.rows_at_a_time = options.pool_chunk
         self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
+        self._begin()
+
+    def _begin(self) -> None:  # noqa: B027 - most keep nothing
+        """Make what a match that outlives its step is kept in."""
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """Draw the step's pool, and match the whole data set where that is how and when it is due."""
@@ -183,20 +187,12 @@ class DatasetMatcher(Matcher):
     With warm_start the latents of the last match compete with the new pool for every row.
     """
 
-    def __init__(
-        self,
-        options: MatchOptions,
-        data: Tensor,
-        seed: int,
-        clock: Clock | None = None,
-        share: Share = ALONE,
-    ) -> None:
-        super().__init__(options, data, seed, clock, share)
+    def _begin(self) -> None:
         self._search: ImleSearch | None = None
         self._draw = -1
         self._indices: Tensor | None = None
         self._latents = torch.empty(0)
-        self._present = torch.zeros(len(data), dtype=torch.bool, device=data.device)
+        self._present = torch.zeros(len(self.data), dtype=torch.bool, device=self.data.device)
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Matcher.prepare`."""
@@ -267,20 +263,13 @@ class AdaptiveMatcher(Matcher):
     infinite. So hard rows keep their latent until f has learnt it, and easy ones move on. Memory O(N) latents.
     """
 
-    def __init__(
-        self,
-        options: MatchOptions,
-        data: Tensor,
-        seed: int,
-        clock: Clock | None = None,
-        share: Share = ALONE,
-    ) -> None:
-        super().__init__(options, data, seed, clock, share)
+    def _begin(self) -> None:
         self._draw = -1
-        self._latents = torch.zeros_like(data)
-        self._matched = torch.zeros(len(data), dtype=torch.bool, device=data.device)
-        self._thresholds = torch.full((len(data),), torch.inf, device=data.device)
-        self._age = torch.zeros(len(data), dtype=torch.int64, device=data.device)
+        rows, device = len(self.data), self.data.device
+        self._latents = torch.zeros_like(self.data)
+        self._matched = torch.zeros(rows, dtype=torch.bool, device=device)
+        self._thresholds = torch.full((rows,), torch.inf, device=device)
+        self._age = torch.zeros(rows, dtype=torch.int64, device=device)
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Matcher.prepare`."""
