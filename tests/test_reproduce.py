@@ -12,17 +12,19 @@ from typer.testing import CliRunner
 
 from naign_ext.data import corrupt, load_dataset
 from naign_ext.metrics import compare
+from naign_ext.reproduce import costs as costs_module
 from naign_ext.reproduce import effort as effort_module
 from naign_ext.reproduce import runs as runs_module
 from naign_ext.reproduce.baselines import best_tv, denoise_tv, nearest_image, restoration_baselines
 from naign_ext.reproduce.claims import CLAIMS
 from naign_ext.reproduce.claims.fld_over_training import late
 from naign_ext.reproduce.claims.ood import roc
+from naign_ext.reproduce.costs import costs_in_turns, seconds_of
 from naign_ext.reproduce.effort import FULL, QUICK, Effort
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, PLAIN, ign_candidates, method_config
 from naign_ext.reproduce.results import table_rows, write_page
 from naign_ext.reproduce.runs import InterruptedRunError, Job, Run, carry_out_all, is_finished, run_name
-from naign_ext.reproduce.study import Evidence, Study, summarise
+from naign_ext.reproduce.study import Evidence, Study, steps_in_equal_time, summarise
 from naign_ext.reproduce.tuning import choose, leaders
 from naign_ext.reproduce.verdict import better_rival, compare_seeds, spread, worst
 from naign_ext.reproduce.vocabulary import about, trivial_figures, yardstick_figures
@@ -129,10 +131,10 @@ def test_a_run_is_named_by_what_determines_its_weights():
     assert run_name(config) != run_name(config.model_copy(update={"train_rows": 100}))
 
 
-def fake_run(seed, figures, status="completed", seconds=0.01, method=BEST):
+def fake_run(seed, figures, status="completed", method=BEST):
     ign = ign_candidates("rings", "vector")[0]
     config = method_config(method, "trimodal1d", seed=seed, effort=TINY, ign=ign)
-    return Run(Path(f"/nowhere/{seed}"), config, status, seconds, figures)
+    return Run(Path(f"/nowhere/{seed}"), config, status, figures)
 
 
 def test_the_best_of_a_heat_go_on():
@@ -147,8 +149,7 @@ def test_many_candidates_are_searched_in_a_heat_and_in_full(tmp_path, monkeypatc
     def carry_out(study, jobs):
         tried.append([(job.config.steps, job.config.seed) for job in jobs])
         return [
-            Run(tmp_path, job.config, "completed", 1.0, {"fld_pixels": float(i)})
-            for i, job in enumerate(jobs)
+            Run(tmp_path, job.config, "completed", {"fld_pixels": float(i)}) for i, job in enumerate(jobs)
         ]
 
     monkeypatch.setattr(Study, "carry_out", carry_out)
@@ -180,12 +181,49 @@ def test_the_search_ranks_over_all_figures():
 
 
 def test_equal_time_follows_the_measured_costs():
-    ours = [fake_run(s, {}, seconds=0.02) for s in (0, 1)]
-    theirs = [fake_run(s, {}, seconds=0.05) for s in (0, 1)]
-    steps = ours[0].config.steps
-    assert Study._steps_in_equal_time(ours, theirs) == max(10, round(0.4 * steps))
-    unknown = [fake_run(0, {}, seconds=math.nan)]
-    assert Study._steps_in_equal_time(ours, unknown) == steps
+    cost = {BEST: {"search": 0.01, "backward": 0.01}, IGN: {"backward": 0.05}}
+    assert steps_in_equal_time(6000, cost) == 2400
+    assert steps_in_equal_time(6000, {BEST: cost[BEST]}) == 6000
+    assert steps_in_equal_time(20, cost) == 10
+
+
+def test_costs_are_measured_once_in_turns(tmp_path, monkeypatch):
+    turns = []
+    real = costs_module.train
+
+    def train(config, out):
+        turns.append((config.objective.name, config.optimiser.lr, torch.get_num_threads()))
+        return real(config, out)
+
+    monkeypatch.setattr(costs_module, "train", train)
+    configs = {
+        BEST: method_config(BEST, "trimodal1d", seed=0, effort=TINY),
+        IGN: method_config(IGN, "trimodal1d", seed=0, effort=TINY, ign=ign_candidates("rings", "vector")[0]),
+    }
+    threads = torch.get_num_threads()
+    cost = costs_in_turns(configs, tmp_path, rounds=2, threads=1)
+    assert [name for name, *_ in turns] == ["naign", "ign"] * 2 and {count for *_, count in turns} == {1}
+    assert torch.get_num_threads() == threads
+    assert cost[BEST]["search"] > 0 and cost[IGN]["search"] == 0
+    assert all(seconds_of(stages) > 0 for stages in cost.values())
+    assert costs_in_turns(configs, tmp_path, rounds=2, threads=1) == cost and len(turns) == 4
+    wild = {"optimiser.lr": 1e30, "optimiser.grad_clip": 0.0, "optimiser.warmup": 0.0}
+    configs = {BEST: method_config(BEST, "trimodal1d", seed=0, effort=TINY, changes=wild)}
+    assert costs_in_turns(configs, tmp_path, rounds=1, threads=1) == {}
+
+
+def test_a_search_of_the_same_runs_is_used_again(tmp_path, monkeypatch):
+    def carry_out(study, jobs):
+        return [Run(tmp_path, job.config, "completed", {"energy_distance": 1.0}) for job in jobs]
+
+    monkeypatch.setattr(Study, "carry_out", carry_out)
+    first = Study(tmp_path, TINY)
+    settings = first.ign_settings("rings")
+    monkeypatch.setattr(Study, "carry_out", None)
+    again = Study(tmp_path, replace(TINY, seeds=5), searches=first.searches)
+    assert again.ign_settings("rings") == settings
+    with pytest.raises(TypeError):
+        Study(tmp_path, replace(TINY, steps_share=0.008), searches=first.searches).ign_settings("rings")
 
 
 def test_runs_are_trained_once_and_reused(tmp_path, monkeypatch):
@@ -193,7 +231,7 @@ def test_runs_are_trained_once_and_reused(tmp_path, monkeypatch):
     job = Job(method_config(BEST, "trimodal1d", seed=3, effort=TINY), parts=("modes", "energy_distance"))
     first = carry_out_all([job, job], tmp_path, workers=1, say=lines.append)
     assert first[0] == first[1] and first[0].status == "completed"
-    assert first[0].figures["modes_total"] == 3 and first[0].seconds_per_update > 0
+    assert first[0].figures["modes_total"] == 3
     assert first[0].projector().sample_shape == (1,)
     assert len(list((first[0].folder / "checkpoints").iterdir())) == 1
     monkeypatch.setattr(runs_module, "train", None)

@@ -15,7 +15,8 @@ class Effort:
 
     seeds: runs of every method, reported. tuning_seeds: runs of every candidate of IGN. steps_share: part of the
     preset's updates that is trained. candidates: of IGN, at most. sizes, rates: how many training set sizes and
-    learning rates the claims few-shot and stability try, at most. curve_points: checkpoints of a run.
+    learning rates the claims few-shot and stability try, at most. curve_points: checkpoints of a run. timing_rounds:
+    short runs of each method whose updates are timed.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Effort:
     sizes: int = 99
     rates: int = 99
     curve_points: int = 12
+    timing_rounds: int = 4
 
     @property
     def final_seeds(self) -> list[int]:
@@ -50,5 +52,13 @@ class Effort:
 
 FULL = Effort("full", seeds=5)
 QUICK = Effort(
-    "quick", seeds=2, tuning_seeds=1, steps_share=0.15, candidates=3, sizes=3, rates=3, curve_points=5
+    "quick",
+    seeds=2,
+    tuning_seeds=1,
+    steps_share=0.15,
+    candidates=3,
+    sizes=3,
+    rates=3,
+    curve_points=5,
+    timing_rounds=1,
 )

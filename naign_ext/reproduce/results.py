@@ -1,14 +1,16 @@
 """What a reproduction leaves: a JSON file and a figure for each claim, and one page of tables over all of them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from naign_ext.reproduce.claims import CLAIMS, Claim
-from naign_ext.reproduce.methods import METHODS, NAIGN, RIVALS
-from naign_ext.reproduce.study import Study, summarise, write_json
+from naign_ext.reproduce.costs import seconds_of
+from naign_ext.reproduce.effort import FINAL_SEED
+from naign_ext.reproduce.files import read_json, write_json
+from naign_ext.reproduce.methods import IGN, IGN_SECONDS, METHODS, NAIGN
+from naign_ext.reproduce.study import Study, summarise
 from naign_ext.reproduce.verdict import RULE, better_rival, spread
 from naign_ext.reproduce.vocabulary import YARDSTICKS, about, baseline_words
 from naign_ext.training.trainer import STAGES
@@ -25,7 +27,11 @@ class Outcome:
 
 
 def reproduce_claim(claim: Claim, study: Study, results: Path) -> Outcome:
-    """Train what is missing, judge, draw, and write RESULTS/CLAIM.json, .png and .pdf and the page."""
+    """Train what is missing, judge, draw, and write RESULTS/CLAIM.json, .png and .pdf and the page.
+
+    Searches of IGN's settings that RESULTS holds are used again where they are of the same runs.
+    """
+    study.searches = known_searches(results) | study.searches
     evidence = claim.collect(study, claim)
     result = summarise(claim, study, evidence, figures=claim.figures, shown=claim.shown)
     study.say(f"drawing {claim.name}")
@@ -35,7 +41,7 @@ def reproduce_claim(claim: Claim, study: Study, results: Path) -> Outcome:
     result["caption"] = claim.caption
     result["left_out"] = [name for name in CLAIMS[claim.name].datasets if name not in claim.datasets]
     write_json(results / f"{claim.name}.json", result)
-    _keep_searches(study, results)
+    write_json(results / SEARCHES, dict(sorted(study.searches.items())))
     page = write_page(results)
     pictures = [results / name for name in result["pictures"]]
     return Outcome(result, [results / f"{claim.name}.json", *pictures, page])
@@ -45,19 +51,15 @@ def _belongs(picture: Path, claim: Claim) -> bool:
     return max((n for n in CLAIMS if picture.stem.startswith(n)), key=len) == claim.name
 
 
-def _keep_searches(study: Study, results: Path) -> None:
-    """Add this study's searches of IGN's settings to RESULTS/ign-search.json."""
-    file = results / SEARCHES
-    known = json.loads(file.read_text(encoding="ascii")) if file.is_file() else {}
-    for dataset, search in study.searches.items():
-        known[dataset] = {"effort": study.effort.in_words, **search}
-    write_json(file, dict(sorted(known.items())))
+def known_searches(results: Path) -> dict[str, Any]:
+    """The searches of IGN's settings in RESULTS/ign-search.json, by data set."""
+    return read_json(results / SEARCHES) or {}
 
 
 def read_results(results: Path) -> list[dict[str, Any]]:
     """The results there are, in the order of the claims."""
-    files = [results / f"{name}.json" for name in CLAIMS]
-    return [json.loads(file.read_text(encoding="ascii")) for file in files if file.is_file()]
+    files = (read_json(results / f"{name}.json") for name in CLAIMS)
+    return [found for found in files if found is not None]
 
 
 def write_page(results: Path) -> Path:
@@ -65,8 +67,9 @@ def write_page(results: Path) -> Path:
     page = results.with_name(f"{results.name}.md")
     found = read_results(results)
     sections = [_head(found), *(_section(result, results.name) for result in found), _cost(found)]
-    if (results / SEARCHES).is_file():
-        sections.append(_searches(json.loads((results / SEARCHES).read_text(encoding="ascii")), results.name))
+    searches = known_searches(results)
+    if searches:
+        sections.append(_searches(searches, results.name))
     page.write_text("\n\n".join(sections) + "\n", encoding="ascii")
     return page
 
@@ -195,26 +198,29 @@ def _yardstick(result: Mapping[str, Any], dataset: str, key: str) -> str:
 
 
 def _cost(found: Sequence[Mapping[str, Any]]) -> str:
-    """Milliseconds of an update by stage, from the runs of the results."""
+    """Milliseconds of an update by stage, and the updates that are equal time."""
     stages = [stage for stage in STAGES if stage != "merge"]
     lines = [
         "## What an update costs",
         "",
-        "Milliseconds by stage, medians of the first seed's run, as they were on the machine that was training.",
+        "Milliseconds by stage: medians over short runs of all methods in turns, a thread each (seed "
+        f"{FINAL_SEED}). In brackets: the updates of IGN in equal time.",
         "",
         "| data | method | updates | " + " | ".join(stages) + " | together |",
         "|" + "---|" * (4 + len(stages)),
     ]
     seen = set()
     for result in found:
-        for dataset, of_methods in result["runs"].items():
-            for method, facts in of_methods.items():
-                if (dataset, method) in seen or method not in (*NAIGN, *RIVALS) or not facts["cost"]:
-                    continue
+        for dataset, costs in result.get("costs", {}).items():
+            facts = result["runs"][dataset]
+            for method in (m for m in METHODS if m in costs and (dataset, m) not in seen):
                 seen.add((dataset, method))
-                parts = [1e3 * facts["cost"].get(stage, 0.0) for stage in stages]
-                cells = [f"{v:.2f}" for v in (*parts, sum(parts))]
-                lines.append(_row(dataset, METHODS[method].label, str(facts["updates"]), *cells))
+                updates = str(facts[method]["updates"])
+                if method == IGN and IGN_SECONDS in facts:
+                    updates += f" ({facts[IGN_SECONDS]['updates']})"
+                parts = [1e3 * costs[method].get(stage, 0.0) for stage in stages]
+                cells = [f"{v:.2f}" for v in (*parts, 1e3 * seconds_of(costs[method]))]
+                lines.append(_row(dataset, METHODS[method].label, updates, *cells))
     return "\n".join(lines)
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,10 @@ from naign_ext.data import Dataset
 from naign_ext.metrics import PARTS, evaluate
 from naign_ext.projector import Projector
 from naign_ext.reproduce.baselines import restoration_baselines
+from naign_ext.reproduce.files import read_json, write_json
 from naign_ext.training.checkpoint import checkpoint_paths, load_checkpoint
 from naign_ext.training.config import TrainConfig
 from naign_ext.training.data import load_configured
-from naign_ext.training.log import read_metrics
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train
 
@@ -56,14 +55,12 @@ class Job:
 class Run:
     """A finished run. status diverged: a loss or gradient was not finite; then there are no figures.
 
-    seconds_per_update: of the update alone, without validation, checkpoints and judging.
     curve: figures of the samples at each checkpoint, with their "step".
     """
 
     folder: Path
     config: TrainConfig
     status: Literal["completed", "diverged"]
-    seconds_per_update: float
     figures: Figures
     curve: list[Figures] = field(default_factory=list)
 
@@ -132,31 +129,30 @@ def _one_thread() -> None:
 def is_finished(job: Job, root: Path) -> bool:
     """Whether the job's run is trained and judged."""
     folder = root / run_name(job.config)
-    outcome = _read_json(folder / "outcome.json")
+    outcome = read_json(folder / "outcome.json")
     if outcome is None:
         return False
-    judged = _read_json(folder / _judgement_file(job))
+    judged = read_json(folder / _judgement_file(job))
     return outcome["status"] == "diverged" or (judged is not None and set(job.parts) <= set(judged["parts"]))
 
 
 def carry_out(job: Job, root: Path) -> Run:
     """Train, judge, or read what is there already."""
     folder = root / run_name(job.config)
-    outcome = _read_json(folder / "outcome.json") or _train(job, folder)
+    outcome = read_json(folder / "outcome.json") or _train(job, folder)
     figures: Figures = {}
     if outcome["status"] == "completed":
-        judged = _read_json(folder / _judgement_file(job))
+        judged = read_json(folder / _judgement_file(job))
         if judged is None or not set(job.parts) <= set(judged["parts"]):
             known = judged or {"parts": []}
             job = replace(job, parts=tuple(dict.fromkeys((*known["parts"], *job.parts))))
             judged = {"parts": job.parts, "figures": judge(job, folder)}
-            _write_json(folder / _judgement_file(job), judged)
+            write_json(folder / _judgement_file(job), judged)
         figures = judged["figures"]
     return Run(
         folder,
         job.config,
         outcome["status"],
-        math.nan if outcome["seconds_per_update"] is None else outcome["seconds_per_update"],
         figures,
         read_curve(folder),
     )
@@ -199,25 +195,9 @@ def _train(job: Job, folder: Path) -> dict[str, Any]:
         if result.status == "interrupted":
             raise InterruptedRunError
         outcome = {"status": "completed", "step": result.step, "seconds": round(result.seconds, 3)}
-    seconds = seconds_per_update(folder)
-    outcome["seconds_per_update"] = seconds if math.isfinite(seconds) else None
-    _write_json(folder / "outcome.json", outcome)
+    write_json(folder / "outcome.json", outcome)
     _keep_judged_checkpoint(folder)
     return outcome
-
-
-def seconds_per_update(run: Path) -> float:
-    """Median over the run's records of an update's seconds; the first record, of a cold machine, is left out."""
-    totals = [sum(r["cost"].values()) for r in read_metrics(run) if r.get("kind") == "train" and "cost" in r]
-    kept = totals[1:] or totals
-    return statistics.median(kept) if kept else math.nan
-
-
-def mean_cost(run: Path) -> dict[str, float]:
-    """Seconds of an update by stage: medians over the run's records, the first left out."""
-    costs = [r["cost"] for r in read_metrics(run) if r.get("kind") == "train" and "cost" in r]
-    costs = costs[1:] or costs
-    return {stage: statistics.median(c.get(stage, 0.0) for c in costs) for stage in (costs or [{}])[0]}
 
 
 class _Curve(Progress):
@@ -283,18 +263,3 @@ def _judgement_file(job: Job) -> str:
 
 def _finite(figures: Figures) -> Figures:
     return {key: value for key, value in figures.items() if math.isfinite(value)}
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    value: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
-    return value
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Whole or not at all, so that a crash leaves no half file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="ascii")
-    temporary.replace(path)

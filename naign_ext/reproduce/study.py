@@ -1,10 +1,8 @@
 """A reproduction under way: which runs a claim needs, and what comes of them as plain data."""
 
-import json
-import math
+import hashlib
 import os
 import platform
-import statistics
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,10 +17,12 @@ from naign_ext import __version__
 from naign_ext.data.registry import describe_datasets
 from naign_ext.metrics import PARTS
 from naign_ext.reproduce import methods, tuning, verdict
+from naign_ext.reproduce.costs import Stages, costs_in_turns, seconds_of
 from naign_ext.reproduce.effort import Effort
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, NAIGN, RIVALS, Settings
-from naign_ext.reproduce.runs import ALL_BUT_ANCHORS, Job, Run, carry_out_all, mean_cost
+from naign_ext.reproduce.runs import ALL_BUT_ANCHORS, Job, Run, carry_out_all, run_name
 from naign_ext.reproduce.vocabulary import about, trivial_figures, yardstick_figures
+from naign_ext.training.config import TrainConfig
 
 SCHEMA = 1
 CURVED = ("digits", "mnist5k")
@@ -62,7 +62,11 @@ class Evidence:
 
 @dataclass
 class Study:
-    """Where runs are kept, how much is trained, by how many processes; say receives a line at each stage."""
+    """Where runs are kept, how much is trained, by how many processes; say receives a line at each stage.
+
+    searches: those for IGN's settings by data set; one that is there is used again where it is of the same runs.
+    costs: seconds of an update by stage, by data set and method, of the data sets whose runs were asked for.
+    """
 
     root: Path
     effort: Effort
@@ -70,6 +74,8 @@ class Study:
     device: str = "cpu"
     say: Callable[[str], None] = lambda line: None
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    costs: dict[str, dict[str, Stages]] = field(default_factory=dict)
+    _settled: set[str] = field(default_factory=set, init=False)
 
     def runs(self, dataset: str, names: Iterable[str] = tuple(METHODS), **options: Any) -> Runs:
         """The runs of the methods on a data set, trained, judged, one for each final seed.
@@ -83,8 +89,9 @@ class Study:
         done = self.carry_out([job for name in prompt for job in jobs[name]])
         for name in prompt:
             found[name], done = done[: len(jobs[name])], done[len(jobs[name]) :]
+        self.costs[dataset] = self._cost({name: jobs[name][0].config for name in prompt})
         if IGN_SECONDS in wanted:
-            steps = self._steps_in_equal_time(found[BEST], found[IGN])
+            steps = steps_in_equal_time(found[BEST][0].config.steps, self.costs[dataset])
             found[IGN_SECONDS] = self.carry_out(
                 self._jobs(IGN_SECONDS, dataset, **{**options, "steps": steps})
             )
@@ -96,40 +103,53 @@ class Study:
 
     def ign_settings(self, dataset: str) -> Settings:
         """The settings of IGN that the search on the tuning seeds chose for a data set; searched once."""
-        if dataset not in self.searches:
-            kind = "image" if dataset in _image_names() else "vector"
-            candidates = methods.ign_candidates(dataset, kind)[: self.effort.candidates]
-            self.say(f"searching IGN's settings on {dataset}: {len(candidates)} candidates")
-            parts = tuning.IMAGE_PARTS if kind == "image" else tuning.VECTOR_PARTS
-            heat = None
-            if len(candidates) > tuning.MOST_IN_FULL:
-                first = self.effort.search_seeds[:1]
-                heat = self._try(candidates, dataset, parts, first, tuning.HEAT_SHARE)
-                candidates = tuning.leaders(heat)
-            search = self._try(candidates, dataset, parts, self.effort.search_seeds)
-            self.searches[dataset] = search if heat is None else {**search, "heat": heat}
+        if dataset not in self._settled:
+            made_of = self.search_made_of(dataset)
+            if self.searches.get(dataset, {}).get("made_of") != made_of:
+                search = self._search(dataset)
+                self.searches[dataset] = {"effort": self.effort.in_words, "made_of": made_of, **search}
+            self._settled.add(dataset)
         search = self.searches[dataset]
         settings: Settings = search["candidates"][search["chosen"]]["settings"]
         return settings
 
+    def search_made_of(self, dataset: str) -> str:
+        """A hash of the runs of all candidates on all seeds: what the outcome of a search depends on."""
+        jobs = self._attempts(self._candidates(dataset), dataset, self.effort.search_seeds)
+        names = " ".join(run_name(job.config) for job in jobs)
+        return hashlib.sha256(names.encode()).hexdigest()[:12]
+
+    def _search(self, dataset: str) -> dict[str, Any]:
+        """All candidates ranked; where there are many, after a heat that only the best leave."""
+        candidates = self._candidates(dataset)
+        self.say(f"searching IGN's settings on {dataset}: {len(candidates)} candidates")
+        if len(candidates) <= tuning.MOST_IN_FULL:
+            return self._try(candidates, dataset, self.effort.search_seeds)
+        heat = self._try(candidates, dataset, self.effort.search_seeds[:1], tuning.HEAT_SHARE)
+        return {**self._try(tuning.leaders(heat), dataset, self.effort.search_seeds), "heat": heat}
+
+    def _candidates(self, dataset: str) -> list[Settings]:
+        kind = "image" if dataset in _image_names() else "vector"
+        return methods.ign_candidates(dataset, kind)[: self.effort.candidates]
+
     def _try(
-        self,
-        candidates: Sequence[Settings],
-        dataset: str,
-        parts: tuple[str, ...],
-        seeds: Sequence[int],
-        share: float = 1.0,
+        self, candidates: Sequence[Settings], dataset: str, seeds: Sequence[int], share: float = 1.0
     ) -> dict[str, Any]:
         """Every candidate of IGN trained for a share of its updates on every seed, and their ranks."""
-
-        def job(candidate: Settings, seed: int) -> Job:
-            options: dict[str, Any] = {"effort": self.effort, "ign": candidate, "device": self.device}
-            config = methods.method_config(IGN, dataset, seed=seed, share=share, **options)
-            return Job(config, parts=parts)
-
-        runs = self.carry_out([job(candidate, seed) for candidate in candidates for seed in seeds])
+        runs = self.carry_out(self._attempts(candidates, dataset, seeds, share))
         grouped = [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
         return tuning.choose(candidates, grouped)
+
+    def _attempts(
+        self, candidates: Sequence[Settings], dataset: str, seeds: Sequence[int], share: float = 1.0
+    ) -> list[Job]:
+        parts = tuning.IMAGE_PARTS if dataset in _image_names() else tuning.VECTOR_PARTS
+        options: dict[str, Any] = {"effort": self.effort, "device": self.device, "share": share}
+        return [
+            Job(methods.method_config(IGN, dataset, seed=seed, ign=candidate, **options), parts=parts)
+            for candidate in candidates
+            for seed in seeds
+        ]
 
     def job(self, method: str, dataset: str, seed: int, **options: Any) -> Job:
         """The job of a method on a data set with a seed; fields of Job among the options are taken out."""
@@ -151,15 +171,20 @@ class Study:
     def _jobs(self, method: str, dataset: str, **options: Any) -> list[Job]:
         return [self.job(method, dataset, seed, **options) for seed in self.effort.final_seeds]
 
-    @staticmethod
-    def _steps_in_equal_time(ours: Sequence[Run], theirs: Sequence[Run]) -> int:
-        """Updates that IGN makes in NAIGN's time, in two digits, from the stored costs of finished runs."""
-        steps = ours[0].config.steps
-        timed = [[r.seconds_per_update for r in runs if r.seconds_per_update > 0] for runs in (ours, theirs)]
-        if not all(timed):
-            return steps
-        wanted = steps * statistics.median(timed[0]) / statistics.median(timed[1])
-        return max(10, int(float(f"{wanted:.2g}")))
+    def _cost(self, configs: Mapping[str, TrainConfig]) -> dict[str, Stages]:
+        """Seconds of an update by stage for each method, with the threads that its runs have."""
+        self.say(f"timing {', '.join(configs)} in turns")
+        threads = 1 if self.workers > 1 else None
+        rounds = self.effort.timing_rounds
+        return costs_in_turns(configs, self.root / "costs", rounds=rounds, threads=threads)
+
+
+def steps_in_equal_time(steps: int, cost: Mapping[str, Stages]) -> int:
+    """Updates that IGN makes in the time of so many of NAIGN, best, in two digits; as many where a cost is unknown."""
+    if not {BEST, IGN} <= set(cost):
+        return steps
+    wanted = steps * seconds_of(cost[BEST]) / seconds_of(cost[IGN])
+    return max(10, int(float(f"{wanted:.2g}")))
 
 
 def _image_names() -> set[str]:
@@ -211,6 +236,7 @@ def summarise(
         "trivial": trivial,
         "yardsticks": yardsticks,
         "runs": {d: {n: _facts(rs) for n, rs in runs.items()} for d, runs in evidence.runs.items()},
+        "costs": {d: study.costs[d] for d in evidence.runs if d in study.costs},
         "comparisons": comparisons,
         "verdicts": {
             against: {name: _overall(comparisons, name, against) for name in NAIGN}
@@ -289,10 +315,6 @@ def _facts(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "folders": [run.folder.name for run in runs],
         "updates": first.config.steps,
-        "seconds_per_update": [
-            run.seconds_per_update if math.isfinite(run.seconds_per_update) else None for run in runs
-        ],
-        "cost": mean_cost(first.folder),
         "diverged": sum(run.status == "diverged" for run in runs),
         "objective": first.config.objective.model_dump(mode="json"),
         "lr": first.config.optimiser.lr,
@@ -336,11 +358,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+" if changes else "")
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Indented JSON in ASCII, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="ascii")
-    temporary.replace(path)
