@@ -227,6 +227,10 @@ def extrapolated(machine: Machine = ACCELERATOR) -> list[list[str]]:
     return rows
 
 
+def _kind(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["workload"], row["objective"]
+
+
 def compared(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Rows of a table: each measured run of several processes beside what the model makes of one process."""
     links = header.get("links")
@@ -234,7 +238,7 @@ def compared(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
         raise ValueError("results: expected those of naign bench train --processes 2 or more")
     found = []
     for row in rows:
-        one = next(r for r in rows if r["workload"] == row["workload"] and r["processes"] == 1)
+        one = next(r for r in rows if r["processes"] == 1 and _kind(r) == _kind(row))
         ranks = row["processes"]
         if ranks == 1 or row["status"] != "ok" or one["status"] != "ok":
             continue

@@ -2,7 +2,8 @@
 
 Every run is a process of its own (under torchrun where there are several) that trains for a few updates and
 writes the trainer's own account of them; the first window of updates is left out. Runs of one preset take turns.
-With several processes the global batch is shared, and in a second row grows with their number.
+With several processes the global batch is shared, and in a second row grows with their number. Several objectives
+train the same network on the same batches.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ COLUMNS: dict[str, str] = {
     "shares": "each stage's part of the median; other: what no stage counts",
     "search_and_loss": "part of the update that search and loss take",
     "images_per_s": "batch over the median",
-    "speedup": "images_per_s over that of one process",
+    "speedup": "images_per_s over that of one process with the same objective",
 }
 
 
@@ -61,6 +62,7 @@ class Run:
     """One way to run a preset: seconds and stages of its windows of updates."""
 
     name: str
+    config: TrainConfig
     processes: int
     batch: int
     seconds: list[float] = field(default_factory=list)
@@ -72,6 +74,7 @@ def run_train(
     datasets: Sequence[str] | None = None,
     *,
     preset: str = "default",
+    objectives: Sequence[str] = (),
     processes: Sequence[int] = (),
     settings: Sequence[str] = (),
     updates: int = 20,
@@ -83,7 +86,8 @@ def run_train(
 ) -> Results:
     """Train each data set's preset for a while and return rows of `COLUMNS` (written to json_path).
 
-    datasets: names; None: `PRESETS`. processes: also in so many of them. settings: key=value, as for naign train.
+    datasets: names; None: `PRESETS`. objectives: names of naign train; none: the preset's. processes: also in so many
+    of them. settings: key=value, as for naign train.
     updates: of one window; a run has 6 and the first is left out. repeats: runs of each kind. threads: of each
     process.
     """
@@ -106,33 +110,37 @@ def run_train(
             str(count): json.loads(_in_processes(count, [_LINK], threads)) for count in many
         }
     for name in PRESETS if datasets is None else datasets:
-        config = resolve_config(name, preset, settings=[*settings, f"device={device}"])
-        runs = _runs(config.batch_size, many)
+        runs = []
+        for objective in objectives or (None,):
+            flags, prefix = {"objective": objective}, f"{objective}, " if objective else ""
+            config = resolve_config(name, preset, flags=flags, settings=[*settings, f"device={device}"])
+            runs += _runs(config, many, prefix)
         for _ in range(repeats):
             for run in runs:
                 say(f"{name} {preset}: {run.name}")
                 if run.error is None:
-                    _measure(run, config, updates, threads)
-        results.rows += _rows(results.header, config, runs)
+                    _measure(run, updates, threads)
+        results.rows += _rows(results.header, runs)
         if json_path is not None:
             harness.save(results, json_path)
     return results
 
 
-def _runs(batch: int, processes: Sequence[int]) -> list[Run]:
-    runs = [Run("1 process", 1, batch)]
+def _runs(config: TrainConfig, processes: Sequence[int], prefix: str) -> list[Run]:
+    batch = config.batch_size
+    runs = [Run(f"{prefix}1 process", config, 1, batch)]
     for count in processes:
-        runs.append(Run(f"{count} processes", count, batch))
-        runs.append(Run(f"{count} processes, batch x {count}", count, count * batch))
+        runs.append(Run(f"{prefix}{count} processes", config, count, batch))
+        runs.append(Run(f"{prefix}{count} processes, batch x {count}", config, count, count * batch))
     return runs
 
 
-def _measure(run: Run, config: TrainConfig, updates: int, threads: int) -> None:
+def _measure(run: Run, updates: int, threads: int) -> None:
     """One run in processes of its own; its windows are added."""
     from naign_ext.training.config import save_config
     from naign_ext.training.log import read_metrics
 
-    log = config.log.model_copy(
+    log = run.config.log.model_copy(
         update={
             "every": updates,
             "samples_every": 0,
@@ -144,7 +152,7 @@ def _measure(run: Run, config: TrainConfig, updates: int, threads: int) -> None:
     changes = {"steps": WINDOWS * updates, "batch_size": run.batch, "log": log}
     with tempfile.TemporaryDirectory() as folder:
         file, out = Path(folder) / "config.yaml", Path(folder) / "run"
-        save_config(config.model_copy(update=changes), file)
+        save_config(run.config.model_copy(update=changes), file)
         try:
             _in_processes(run.processes, [str(file), str(out)], threads)
         except RuntimeError as error:
@@ -175,15 +183,15 @@ def _in_processes(count: int, arguments: Sequence[str], threads: int) -> str:
     return done.stdout
 
 
-def _rows(header: Mapping[str, Any], config: TrainConfig, runs: Sequence[Run]) -> list[Row]:
-    problem = describe(config)
+def _rows(header: Mapping[str, Any], runs: Sequence[Run]) -> list[Row]:
     rows = []
     for run in runs:
+        problem = describe(run.config)
         columns = {
             **dict.fromkeys(COLUMNS),
             **problem,
             "matched": problem["rows"] if problem["matched"] == "rows" else run.batch,
-            "workload": config.dataset,
+            "workload": run.config.dataset,
             "shape": [run.batch, problem["pool"] or 0, problem["d"]],
             "dtype": "float32",
             "peer": run.name,
@@ -195,8 +203,9 @@ def _rows(header: Mapping[str, Any], config: TrainConfig, runs: Sequence[Run]) -
         if row["status"] == "ok":
             row |= _accounts(run, row["median_s"])
         rows.append(row)
-    one = rows[0]["images_per_s"]
+    alone = {row["objective"]: row["images_per_s"] for row in rows if row["processes"] == 1}
     for row in rows:
+        one = alone[row["objective"]]
         row["speedup"] = row["images_per_s"] / one if one and row["images_per_s"] else None
     return rows
 

@@ -160,6 +160,10 @@ def train(
     ] = None,
     *,
     preset: Annotated[str, typer.Option(help="quick, default or paper.")] = "default",
+    objectives: Annotated[
+        list[str] | None,
+        typer.Option("--objective", help="Instead of the preset's: naign, ign, imle, ...; may be repeated."),
+    ] = None,
     processes: Annotated[
         list[int] | None, typer.Option(min=1, help="Also in so many processes; may be repeated.")
     ] = None,
@@ -179,6 +183,7 @@ def train(
     found = run_train(
         datasets or None,
         preset=preset,
+        objectives=objectives or (),
         processes=processes or (),
         settings=set_ or (),
         updates=updates,

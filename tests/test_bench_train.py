@@ -49,6 +49,18 @@ def test_a_row_tells_where_an_update_goes(results, tmp_path):
 
 
 @pytest.mark.slow
+def test_objectives_take_turns_on_one_network():
+    names = ["imle", "ign", "matching"]
+    rows = run_train(["8gaussians"], objectives=names, settings=TINY[:2], updates=3, threads=1).rows
+    assert [row["objective"] for row in rows] == names
+    assert [row["peer"] for row in rows] == [f"{name}, 1 process" for name in names]
+    assert len({row["parameters"] for row in rows}) == 1
+    assert [row["speedup"] for row in rows] == [1.0] * 3
+    searches = {row["objective"]: row["stages"]["search"] for row in rows}
+    assert searches["ign"] == 0 < searches["imle"] < searches["matching"]
+
+
+@pytest.mark.slow
 def test_two_processes_beside_one():
     results = run_train(["8gaussians"], settings=TINY, updates=3, processes=(2,), threads=1)
     one, shared, grown = results.rows
