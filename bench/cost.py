@@ -10,7 +10,7 @@ latents every S updates, D numbers a row, P parameters, and q rows through f wit
     noise        B D / R normal numbers, with a denoise term
     update       8 P numbers read or written several times; counted as seconds per parameter
     gradients    8 P (R - 1) / R bytes sent and as many received: a ring all_reduce of 4 P bytes
-    merge        nothing where a match is of a batch and M P <= 2^22: each process makes all of the pool for its own
+    merge        nothing where a match is of a batch and M P <= 2^24: each process makes all of the pool for its own
                  rows; 16 n (R - 1) / S bytes where n R <= 65536: an all_gather of n float64 distances and n int64
                  indices; else 32 n (R - 1) / (R S): two ring all_reduces
     latency      2 log2(R) steps for each of the collectives: gradients (scalars beside them), 0 to 2 for each match,

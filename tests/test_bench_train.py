@@ -85,8 +85,8 @@ def test_a_run_that_fails_is_told():
 
 def test_what_a_preset_costs_is_read_from_its_configuration():
     toy = describe(resolve_config("8gaussians"))
-    assert (toy["pool"], toy["resample"], toy["matched"], toy["d"]) == (64, 1, "batch", 2)
-    assert toy["passes"] == 3 + 64 / 256
+    assert (toy["pool"], toy["resample"], toy["matched"], toy["d"]) == (256, 1, "batch", 2)
+    assert toy["passes"] == 3 + 256 / 256
     faces = describe(resolve_config("lfw100"))
     assert (faces["rows"], faces["resample"], faces["matched"], faces["d"]) == (160, 10, "rows", 625)
     assert (faces["passes"], faces["batch_norms"]) == (4, 3)

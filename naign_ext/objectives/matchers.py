@@ -15,7 +15,7 @@ from naign_ext.objectives.share import ALONE, Share
 from naign_ext.ops import imle_knn
 from naign_ext.search import ImleSearch
 
-CHEAP_POOL = 1 << 22
+CHEAP_POOL = 1 << 24
 """Rows of a pool times parameters of f up to which a process makes the pool of a batch whole, for its own rows alone:
 that takes less time than a merge with what others have made (some 10^7 operations, a tenth of a millisecond)."""
 

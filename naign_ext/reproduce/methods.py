@@ -48,7 +48,8 @@ def ign_candidates(dataset: str, kind: str) -> list[Settings]:
 
     Tightness weights x learning rates, with and without the clamp on tightness; where NAIGN's preset has denoising,
     restoration or augmentation, which these share, also without (vectors: all of them again; images: one learning
-    rate, unclamped); and the published values of everything. Ordered so that the first few are the most promising.
+    rate, unclamped); else, where it has wider latents, all again with those of scale 1; and the published values of
+    everything. Ordered so that the first few are the most promising.
     """
     grid = [
         _candidate(tightness, lr, clamp)
@@ -64,12 +65,14 @@ def ign_candidates(dataset: str, kind: str) -> list[Settings]:
         "optimiser.weight_decay": 0.0,
         "optimiser.grad_clip": 0.0,
     }
+    preset = preset_values("default", dataset)["objective"]
     if kind == "image":
         bare = [{**_candidate(tightness, 1e-3, 0.0), **WITHOUT_REPAIR} for tightness in (0.1, 1.0, 0.4)]
-    elif preset_values("default", dataset)["objective"].get("denoise_weight", 0) > 0:
+    elif preset.get("denoise_weight", 0) > 0:
         bare = [{**candidate, **WITHOUT_REPAIR} for candidate in grid]
     else:
-        return [*grid, published]
+        narrow = [{**candidate, "objective.latent_scale": 1.0} for candidate in grid]
+        return [*grid, *(narrow if preset.get("latent_scale", 1) != 1 else []), published]
     return [*grid, *bare, {**published, **WITHOUT_REPAIR}]
 
 
