@@ -9,14 +9,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class _Normalise(torch.autograd.Function):
-    """y = (x - mean) / sqrt(variance + eps) w + b by the statistics of all processes' rows together.
+    """y = h w + b, h = (x - mean) r, r = 1 / sqrt(variance + eps), by the statistics of all processes' rows together.
 
-    With g = dy, r = 1 / sqrt(variance + eps), h = (x - mean) r, and sums over all n rows of all processes, whose losses
-    all depend on them:
+    With g = dy and sums over all n rows of all processes, whose losses all depend on them:
 
         dx = w r (g - sum(g) / n - h sum(g h) / n),   dw = sum(g h),   db = sum(g)
 
-    dw and db are sums over this process's rows alone, for DistributedDataParallel adds up the others'.
+    dw and db are sums over this process's rows alone, for DistributedDataParallel adds up the others'. x comes as own,
+    normalised by this process's rows: h = stretch own + shift.
     """
 
     @staticmethod
@@ -25,37 +25,47 @@ class _Normalise(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        count: Tensor,
-        eps: float,
+        own: Tensor,
+        stretch: Tensor,
+        shift: Tensor,
+        scale: Tensor,
+        count: float,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
-        y: Tensor = torch.nn.functional.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
-        return y
+        ctx.save_for_backward(own, stretch, shift, weight * scale)
+        ctx.count = count
+        shape = _beside(x)
+        offset = torch.addcmul(bias, shift, weight)
+        return torch.addcmul(offset.view(shape), own, (stretch * weight).view(shape))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, scale, count = ctx.saved_tensors
-        gradient = gradients[0]
-        others, shape = _around_channels(x)
-        deviation = x - mean.view(shape)
-        of_gradient = gradient.sum(others)
-        with_deviation = (gradient * deviation).sum(others) * scale
-        sums = torch.stack([of_gradient, with_deviation])
+        own, stretch, shift, slope = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        shape = _beside(own)
+        with_own, alone = _sums(gradient, own)
+        with_h = torch.addcmul(shift * alone, stretch, with_own)
+        sums = torch.stack([alone, with_h])
         dist.all_reduce(sums)
-        first, second = sums / count
-        slope = weight * scale
-        bend = -slope * scale * second
-        offset = -slope * first
+        first, second = sums.div_(ctx.count)
+        bend = second.mul_(slope).neg_()
+        offset = torch.addcmul(bend * shift, slope, first, value=-1)
         dx = torch.addcmul(offset.view(shape), gradient, slope.view(shape))
-        dx.addcmul_(deviation, bend.view(shape))
-        return dx, with_deviation, of_gradient, None, None, None, None
+        dx.addcmul_(own, bend.mul_(stretch).view(shape))
+        return dx, with_h, alone, None, None, None, None, None
 
 
-def _around_channels(x: Tensor) -> tuple[list[int], list[int]]:
-    """All dimensions but the channels', and the shape that brings (C,) beside x."""
-    return [d for d in range(x.dim()) if d != 1], [-1 if d == 1 else 1 for d in range(x.dim())]
+def _sums(gradient: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over all dimensions but the channels' of gradient times own, and of gradient, in one pass."""
+    zero, one = own.new_zeros(own.shape[1]), own.new_ones(own.shape[1])
+    _, with_own, alone = torch.ops.aten.native_batch_norm_backward(
+        gradient, own, None, None, None, zero, one, True, 0.0, [False, True, True]
+    )
+    return with_own, alone
+
+
+def _beside(x: Tensor) -> list[int]:
+    """The shape that brings (C,) beside x (B, C, ...)."""
+    return [-1 if d == 1 else 1 for d in range(x.dim())]
 
 
 class SharedBatchNorm(_BatchNorm):
@@ -78,32 +88,35 @@ class SharedBatchNorm(_BatchNorm):
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         x = input.float()
-        mean, variance, count = self._statistics(x.detach())
         with torch.no_grad():
+            own, own_mean, own_scale = torch.ops.aten.native_batch_norm(
+                x, None, None, None, None, True, 0.0, self.eps
+            )
+            mean, variance, count = self._statistics(own_mean, own_scale, x.numel() // x.shape[1])
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), self.momentum)
+            self.running_var.lerp_(variance * (count / max(count - 1, 1.0)), self.momentum)
+            scale = (variance + self.eps).rsqrt_()
+            stretch, shift = scale / own_scale, (own_mean - mean) * scale
         weight = self.weight if self.affine else torch.ones_like(mean)
         bias = self.bias if self.affine else torch.zeros_like(mean)
-        result: Tensor = _Normalise.apply(x, weight, bias, mean, variance, count, self.eps)  # type: ignore[no-untyped-call]
+        result: Tensor = _Normalise.apply(x, weight, bias, own, stretch, shift, scale, count)  # type: ignore[no-untyped-call]
         return result.to(input.dtype)
 
-    @torch.no_grad()
-    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and variance (C,) over all processes' rows and positions, and how many these are; float32."""
+    def _statistics(self, own_mean: Tensor, own_scale: Tensor, rows: int) -> tuple[Tensor, Tensor, float]:
+        """Mean and variance (C,) over all processes' rows and positions, float32, and how many these are.
+
+        own_mean, own_scale = 1 / sqrt(variance + eps): of this process's rows.
+        """
         assert self.running_mean is not None
-        others, shape = _around_channels(x)
-        # torch.var_mean over leading dimensions takes 15 times as long on the CPU.
-        mean = x.mean(others)
-        variance = (x - mean.view(shape)).square_().mean(others)
-        own = float(x.numel() // x.shape[1])
-        deviation = mean.double() - self.running_mean
-        sums = own * torch.cat([deviation, variance + deviation.square(), deviation.new_ones(1)])
-        dist.all_reduce(sums)
-        count = sums[-1]
-        first, second = (sums[:-1] / count).view(2, -1)
-        spread = (second - first.square()).clamp(min=0)
-        return (first + self.running_mean).float(), spread.float(), count.float()
+        deviation = own_mean.double() - self.running_mean
+        variance = own_scale.double().pow_(-2).sub_(self.eps).clamp_(min=0)
+        sums = torch.cat([deviation, variance.addcmul_(deviation, deviation), deviation.new_ones(1)])
+        dist.all_reduce(sums.mul_(rows))
+        count = float(sums[-1])
+        first, second = sums[:-1].div_(count).view(2, -1)
+        spread = second.addcmul_(first, first, value=-1).clamp_(min=0)
+        return first.add_(self.running_mean).float(), spread.float(), count
 
 
 def share_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
