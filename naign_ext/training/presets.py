@@ -51,7 +51,7 @@ _TRIMODAL = {
     "batch_size": 128,
     "model": {"architecture": "mlp", "widths": [128, 128, 128], "activation": "relu"},
     "optimiser": {"lr": 3e-3},
-    "objective": {"pool_size": 32, "latent_scale": 2.0, "projection_weight": 3.0},
+    "objective": {"pool_size": 16, "latent_scale": 2.0, "projection_weight": 1.0},
 }
 _DIGITS = {
     "steps": 4000,
