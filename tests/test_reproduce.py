@@ -117,7 +117,10 @@ def test_ign_is_searched_as_the_rules_ask(kind, dataset):
         with_repair = [c for c in configs if c.objective.denoise_weight > 0]
         assert 6 <= len(with_repair) < len(configs)
     else:
-        assert {c.objective.latent_scale for c in configs} == {1.0, resolve_config("rings").objective.latent_scale}
+        assert {c.objective.latent_scale for c in configs} == {
+            1.0,
+            resolve_config("rings").objective.latent_scale,
+        }
 
 
 def test_no_seed_serves_twice():
