@@ -98,7 +98,7 @@ def test_metrics_hold_every_term(whole):
     assert [r["step"] for r in steps] == list(range(3, STEPS + 1, 3))
     for r in steps:
         assert set(r["terms"]) == {"reconstruction", "imle", "projection", "denoise"}
-        weights = {"reconstruction": 1, "imle": 1, "projection": 0.3, "denoise": 0.5}
+        weights = {"reconstruction": 1, "imle": 1, "projection": 1, "denoise": 0.5}
         assert r["loss"] == pytest.approx(sum(weights[k] * v for k, v in r["terms"].items()), rel=1e-5)
         assert r["samples"] == 16 * r["step"]
         assert min(r["lr"], r["grad_norm"], r["images_per_s"], r["seconds"], r["non_identity"]) > 0
