@@ -217,6 +217,15 @@ def test_costs_are_measured_once_in_turns(tmp_path, monkeypatch):
     assert costs_in_turns(configs, tmp_path, rounds=1, threads=1) == {}
 
 
+def test_timing_ends_when_it_is_interrupted(tmp_path, monkeypatch):
+    stopped = TrainResult("interrupted", tmp_path, 1, 2, 0.1, tmp_path, tmp_path, "SIGINT")
+    monkeypatch.setattr(costs_module, "train", lambda *args: stopped)
+    config = method_config(BEST, "trimodal1d", seed=0, effort=TINY)
+    with pytest.raises(InterruptedRunError):
+        costs_in_turns({BEST: config}, tmp_path, rounds=2, threads=1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_search_of_the_same_runs_is_used_again(tmp_path, monkeypatch):
     def carry_out(study, jobs):
         return [Run(tmp_path, job.config, "completed", {"energy_distance": 1.0}) for job in jobs]

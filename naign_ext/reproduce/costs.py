@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from naign_ext.reproduce.files import read_json, write_json
-from naign_ext.reproduce.runs import run_name
+from naign_ext.reproduce.runs import InterruptedRunError, run_name
 from naign_ext.training.config import TrainConfig
 from naign_ext.training.log import read_metrics
 from naign_ext.training.trainer import NonFiniteLossError, train
@@ -57,9 +57,11 @@ def _records(config: TrainConfig) -> list[Stages]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         try:
-            train(config, run)
+            result = train(config, run)
         except NonFiniteLossError:
             return []
+        if result.status == "interrupted":
+            raise InterruptedRunError
         rows = [record["cost"] for record in read_metrics(run) if record["kind"] == "train"]
     return rows[1:]
 
