@@ -198,3 +198,70 @@ def fused_loss(
         for a, d in zip(inputs, gradients, strict=True)
     ]
     return terms, g[0], g[1], g[2]
+
+
+def batch_norm_sums(x: Tensor, gradient: Tensor | None, centre: Tensor) -> Tensor:
+    """Sums of v and of v d over all dimensions of x (B, C, ...) but C, and elements of a channel: float64 (2 C + 1,).
+
+    d = x - centre, rounded to x's dtype; v = gradient, or d where there is none.
+    """
+    deviation = (x - _beside(x, centre)).double()
+    value = deviation if gradient is None else gradient.double()
+    first, second = (t.transpose(0, 1).flatten(1).sum(dim=1) for t in (value, value * deviation))
+    return torch.cat([first, second, first.new_full((1,), x[:, 0].numel())])
+
+
+def batch_norm_forward(
+    x: Tensor,
+    sums: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x (B, C, ...) normalised by sums about the running mean, and mean and 1 / deviation in float64.
+
+    The running statistics follow in place.
+    """
+    count = sums[-1]
+    shift, squares = (sums[:-1] / count).view(2, -1)
+    variance = (squares - shift.square()).clamp(min=0)
+    mean, scale = running_mean + shift, (variance + eps).rsqrt()
+    unbiased = variance * count / (count - 1).clamp(min=1)
+    for running, value in ((running_mean, mean), (running_var, unbiased)):
+        running.copy_(running + momentum * (value - running))
+    slope = scale if weight is None else scale * weight
+    y = (x.double() - _beside(x, mean)) * _beside(x, slope)
+    return (y if bias is None else y + _beside(x, bias)).to(x.dtype), mean, scale
+
+
+def batch_norm_backward(
+    x: Tensor,
+    gradient: Tensor,
+    own_sums: Tensor,
+    sums: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    weight: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x (B, C, ...), weight and bias from sums about the mean rounded to x's dtype."""
+    rest = mean.to(x.dtype) - mean
+
+    def with_h(of: Tensor) -> Tensor:
+        alone, with_deviation = of[:-1].view(2, -1).unbind()
+        product: Tensor = (with_deviation + rest * alone) * scale
+        return product
+
+    h = (x.double() - _beside(x, mean)) * _beside(x, scale)
+    alone, bend = sums[: len(mean)] / sums[-1], with_h(sums) / sums[-1]
+    slope = scale if weight is None else scale * weight
+    centred = gradient.double() - _beside(x, alone) - h * _beside(x, bend)
+    for_weight, for_bias = with_h(own_sums).to(x.dtype), own_sums[: len(mean)].to(x.dtype, copy=True)
+    return (centred * _beside(x, slope)).to(x.dtype), for_weight, for_bias
+
+
+def _beside(x: Tensor, of_channels: Tensor) -> Tensor:
+    """(C,) in the shape that goes with x (B, C, ...)."""
+    return of_channels.view(-1, *[1] * (x.dim() - 2))

@@ -1,0 +1,36 @@
+// The loops of batch normalisation, one table for each instruction set; all give the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "naign/batch_norm.h"
+
+namespace naign::cpu {
+
+// out = (x - centre[c]) slope[c] + offset[c] (+ gradient gradient_slope[c])
+struct BatchNormMap {
+  ChannelShape shape;
+  const float* x;
+  const float* gradient;  // or nullptr
+  const float* centre;
+  const float* slope;
+  const float* offset;
+  const float* gradient_slope;  // where gradient is given
+  float* out;
+};
+
+struct BatchNormLoops {
+  // The sums of channels [begin, end).
+  void (*sums)(const BatchNormSums& work, int64_t begin, int64_t end);
+  // The map of strips [begin, end) of `inner` elements, outer * channels of them; where inner is 1,
+  // of rows of `channels` elements.
+  void (*map)(const BatchNormMap& work, int64_t begin, int64_t end);
+};
+
+const BatchNormLoops& batch_norm_loops_portable();
+#if defined(__x86_64__)
+const BatchNormLoops& batch_norm_loops_avx2();
+const BatchNormLoops& batch_norm_loops_avx512();
+#endif
+
+}  // namespace naign::cpu

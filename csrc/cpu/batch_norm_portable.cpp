@@ -1,0 +1,19 @@
+// The loops of batch normalisation on every processor.
+#include <algorithm>
+#include <cstring>
+
+#include "batch_norm_kernels.h"
+
+namespace naign::cpu {
+namespace {
+
+constexpr int64_t width = 4;
+constexpr int64_t doubles = 2;
+
+#include "batch_norm_common.h"
+
+}  // namespace
+
+const BatchNormLoops& batch_norm_loops_portable() { return loops; }
+
+}  // namespace naign::cpu
