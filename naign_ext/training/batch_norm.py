@@ -1,6 +1,7 @@
 """Batch normalisation over the batches of all processes."""
 
 import os
+import time
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from naign_ext.ops.batch_norm import batch_norm_backward, batch_norm_forward, batch_norm_sums
+
+_AWAKE_S = 1e-3
 
 
 class _Normalise(torch.autograd.Function):
@@ -48,11 +51,12 @@ class _Normalise(torch.autograd.Function):
 def _add_up(sums: Tensor) -> None:
     """The sums of all processes, in place.
 
-    Yields its turn instead of sleeping meanwhile: all processes arrive together, and waking up would take longer than
-    most of these sums.
+    Yields its turn before it sleeps: processes that have a processor each arrive together, and waking up takes longer
+    than such a sum. Where they share processors, one that stays awake keeps others from arriving.
     """
     work = dist.all_reduce(sums, async_op=True)
-    while not work.is_completed():
+    sleep_at = time.perf_counter() + _AWAKE_S
+    while not work.is_completed() and time.perf_counter() < sleep_at:
         os.sched_yield()
     work.wait()
 
