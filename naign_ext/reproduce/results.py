@@ -92,10 +92,7 @@ def _head(found: Sequence[Mapping[str, Any]]) -> str:
             *(_verdict(result, method, against) for against in ("ign", "trivial") for method in NAIGN),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", RULE]
-    for text in sorted({r["effort"]["in_words"] for r in found}):
-        lines += ["", f"Effort: {text}."]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", RULE])
 
 
 def _verdict_heads() -> list[str]:
@@ -134,7 +131,8 @@ def _section(result: Mapping[str, Any], folder: str) -> str:
     lines += [
         "",
         f"{environment['date'][:10]}, {environment['processor']}, torch {environment['torch']}, commit "
-        f"{environment['commit']}, seeds {result['seeds'][0]} to {result['seeds'][-1]}; "
+        f"{environment['commit']}, {result['effort']['in_words']}, seeds {result['seeds'][0]} to "
+        f"{result['seeds'][-1]}; "
         f"`{folder}/{result['claim']}.json` holds every value.",
     ]
     if result.get("left_out"):

@@ -50,7 +50,7 @@ def late(points: list[list[float]]) -> float | None:
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     """FLD against the part of training that is done."""
-    with drawing.page(path, 1, len(evidence.runs), height=2.9) as (figure, axes):
+    with drawing.page(path, 1, len(evidence.runs), height=3.1) as (figure, axes):
         for axis, (dataset, curves) in zip(axes[0], evidence.extra.items(), strict=True):
             shown: list[float] = []
             for method, of_seeds in curves.items():
@@ -75,7 +75,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
                 spread = max(shown) - min(shown)
                 axis.set_ylim(min(shown) - 0.08 * spread, max(shown) + 0.08 * spread)
         axes[0][0].set_ylabel("FLD (lower is better)")
-        axes[0][0].legend(loc="upper right")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         drawing.footnote(
             figure,
             f"{study.note}; line: mean; shading: smallest to largest; dotted: samplers without a network",

@@ -50,7 +50,8 @@ def _pictures(study: Study, evidence: Evidence, dataset: str, path: Path) -> Non
     """Some held-out images under each corruption, and what the methods make of them."""
     runs = evidence.runs[dataset]
     data = judged_data(runs[BEST][0].config)
-    clean = data.heldout[:_EACH]
+    # Held-out rows may lie in the order of their classes.
+    clean = data.heldout[:: len(data.heldout) // _EACH][:_EACH]
     rows = ["original", "corrupted", "total variation", *(METHODS[m].label for m in (IGN, PLAIN, BEST))]
     with drawing.page(path, len(rows), len(RESTORATIONS), height=0.52 * len(rows) + 0.5) as (figure, axes):
         for column, (name, kind, strength) in enumerate(RESTORATIONS):
