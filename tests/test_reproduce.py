@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -302,6 +307,40 @@ def test_two_processes_give_what_one_gives(tmp_path):
     for a, b in zip(alone, together, strict=True):
         assert a.figures.keys() == b.figures.keys()
         assert a.figures["energy_distance"] == pytest.approx(b.figures["energy_distance"], rel=0.05)
+
+
+WORKERS = """
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from naign_ext.reproduce.runs import _begin_worker
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin_worker)
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_a_worker_ends_with_a_killed_reproduction(tmp_path):
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while _runs(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _runs(process):
+    """Whether a process is there and not only waiting for its parent to be told of its end."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return status != "Z"
 
 
 def test_summary_compares_with_the_better_ign_and_the_best_baseline(tmp_path):

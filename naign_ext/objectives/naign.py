@@ -14,6 +14,8 @@ from naign_ext.objectives.repair import Repair, RepairOptions
 from naign_ext.objectives.share import ALONE, Place, Share
 from naign_ext.ops import fused_loss, imle_knn
 
+Terms = dict[str, Tensor]
+
 
 class NaignOptions(RepairOptions, MatchOptions):
     """Options of the NAIGN objective. With the optional terms at weight 0 it is the paper's."""
@@ -121,12 +123,9 @@ class Naign(Objective):
         terms = {"reconstruction": main.reconstruction, "imle": main.imle}
         if o.idempotence_weight:
             terms["idempotence"] = main.idempotence
-        for name, target in self._targets(varied, outputs).items():
-            # A process whose share of the samples is larger than others' counts for more in the mean over all.
-            portion = len(target) * self.share.count / (o.projected if name == "projection" else len(rows))
-            term = portion * fused_loss(target, outputs[name], norm=o.norm).total
-            total = total + getattr(o, f"{name}_weight") * term
-            terms[name] = term.detach()
+        for weighted, more in (self._repaired(varied, outputs, len(rows)), self._projected(varied, outputs)):
+            total = total + weighted
+            terms |= more
         return Loss(total, terms, {"non_identity": non_identity(outputs["latents"], latents)})
 
     def state(self) -> dict[str, Tensor]:
@@ -144,12 +143,34 @@ class Naign(Objective):
             inputs["projection"] = self.matcher.pool.chunk(*self.share.span(o.projected))
         return inputs | self.repair.inputs(x, step, place)
 
-    def _targets(self, x: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        targets: dict[str, Tensor] = dict.fromkeys(self.repair.weights, x)
-        if "projection" in outputs:
-            data = self.data if self.options.projection_to == "dataset" else x
-            targets["projection"] = nearest_data(outputs["projection"], data)
-        return targets
+    def _repaired(self, x: Tensor, outputs: dict[str, Tensor], batch: int) -> tuple[Tensor | float, Terms]:
+        """Weighted sum and terms of denoise and restore, whose target is x, by the first two terms of the kernel."""
+        weights = self.repair.weights
+        if not weights:
+            return 0.0, {}
+        portion = self._portion(len(x), batch)
+        first, second = (portion * w for w in (*weights.values(), 0.0)[:2])
+        found = fused_loss(
+            x, *(outputs[name] for name in weights), weights=(first, second, 0.0), norm=self.options.norm
+        )
+        return found.total, {
+            name: portion * term
+            for name, term in zip(weights, (found.reconstruction, found.imle), strict=False)
+        }
+
+    def _projected(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor | float, Terms]:
+        """Weighted sum and term of projection."""
+        o = self.options
+        if not o.projection_weight:
+            return 0.0, {}
+        samples = outputs["projection"]
+        target = nearest_data(samples, self.data if o.projection_to == "dataset" else x)
+        term = self._portion(len(samples), o.projected) * fused_loss(target, samples, norm=o.norm).total
+        return o.projection_weight * term, {"projection": term.detach()}
+
+    def _portion(self, mine: int, whole: int) -> float:
+        """What this process's mean counts for in the mean over all: more, where its share is larger than others'."""
+        return mine * self.share.count / whole
 
     def _idempotence_weight(self, step: int) -> float:
         o: NaignOptions = self.options

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import math
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +113,7 @@ def _in_processes(
     found = {}
     # Two jobs that share a folder must not run at once: the second judges what the first has trained.
     first = {name: (name, on_all) for name, on_all in reversed(list(missing))}
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker)
     try:
         futures = {pool.submit(carry_out, missing[key], root): key for key in first.values()}
         for number, future in enumerate(as_completed(futures), start=1):
@@ -122,8 +124,17 @@ def _in_processes(
     return found
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Else the run of a killed reproduction would go on, beside the next reproduction's in the same folder."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def is_finished(job: Job, root: Path) -> bool:
