@@ -295,6 +295,11 @@ def test_an_image_run_keeps_its_curve(tmp_path):
     steps = [point["step"] for point in run.curve]
     assert steps == sorted(set(steps)) and steps[-1] == run.config.steps and len(steps) >= 3
     assert all(math.isfinite(point["fld_features"]) for point in run.curve)
+    with (run.folder / "curve.jsonl").open("a") as file:
+        file.write('{"step": 1, "fld_features": 9.0}\n')
+    assert run.config.log.checkpoint_every > 1
+    (again,) = carry_out_all([job], tmp_path, workers=1, say=print)
+    assert again.curve == run.curve
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def carry_out(job: Job, root: Path) -> Run:
         job.config,
         outcome["status"],
         figures,
-        read_curve(folder),
+        read_curve(folder, job.config),
     )
 
 
@@ -240,8 +240,11 @@ class _Curve(Progress):
             file.write(json.dumps({"step": checkpoint.step, **_finite(figures)}) + "\n")
 
 
-def read_curve(folder: Path) -> list[Figures]:
-    """The figures at each checkpoint, by step; of a step that was judged twice the last."""
+def read_curve(folder: Path, config: TrainConfig) -> list[Figures]:
+    """The figures at each checkpoint that every seed has, by step; of a step that was judged twice the last.
+
+    A run that was interrupted has a checkpoint of its own, where it was stopped.
+    """
     file = folder / "curve.jsonl"
     if not file.is_file():
         return []
@@ -252,7 +255,9 @@ def read_curve(folder: Path) -> list[Figures]:
         except ValueError:
             continue
         by_step[record["step"]] = record
-    return [by_step[step] for step in sorted(by_step)]
+    every = config.log.checkpoint_every or config.steps
+    due = (step for step in by_step if step % every == 0 or step == config.steps)
+    return [by_step[step] for step in sorted(due)]
 
 
 def _keep_judged_checkpoint(folder: Path) -> None:
