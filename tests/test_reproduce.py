@@ -102,9 +102,9 @@ def test_methods_differ_only_where_they_should():
 
 
 def test_steps_are_shortened_but_not_those_of_equal_time():
-    assert method_config(BEST, "digits", seed=0, effort=QUICK).steps == 600
+    assert method_config(BEST, "digits", seed=0, effort=QUICK).steps == 400
     ign = ign_candidates("lfw100", "image")[0]
-    assert method_config(IGN, "digits", seed=0, effort=QUICK, ign=ign).steps == 600
+    assert method_config(IGN, "digits", seed=0, effort=QUICK, ign=ign).steps == 400
     assert method_config(IGN_SECONDS, "digits", seed=0, effort=QUICK, ign=ign, steps=777).steps == 777
 
 

@@ -55,7 +55,7 @@ QUICK = Effort(
     "quick",
     seeds=2,
     tuning_seeds=1,
-    steps_share=0.15,
+    steps_share=0.1,
     candidates=3,
     sizes=3,
     rates=3,
