@@ -72,6 +72,9 @@ def extension() -> tuple[list, dict]:
             ("NAIGN_BUILD_CUDA_REASON", f'"{reason}"'),
         ],
         extra_compile_args={"cxx": host_flags, "nvcc": device_flags},
+        # torch catches what the operators throw, which takes one libstdc++ for both. Some compilers link their own
+        # into every library unless it is named.
+        extra_link_args=["-lstdc++"],
     )
 
     class Build(cpp_extension.BuildExtension):

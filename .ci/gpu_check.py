@@ -148,7 +148,7 @@ def steps() -> list[Step]:
                 "gpu-tests": [
                     "env",
                     "NAIGN_REQUIRE_GPU=1",
-                    *pytest_command("-v", "-m", "gpu", *test_files("pytest.mark.gpu")),
+                    *pytest_command("-v", "-m", "gpu", *spread, *test_files("pytest.mark.gpu")),
                 ],
                 "operator-tests": [
                     "env",

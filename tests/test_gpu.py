@@ -20,7 +20,7 @@ def normal(*shape: int, seed: int) -> torch.Tensor:
 def test_search_equals_the_cpu(rows: int, pool_rows: int, columns: int, k: int, dtype: torch.dtype) -> None:
     data, pool = normal(rows, columns, seed=1).to(dtype), normal(pool_rows, columns, seed=2).to(dtype)
     data[0, 0], pool[1, 0] = math.nan, math.inf
-    pool[pool_rows // 2 :] = pool[: pool_rows - pool_rows // 2]
+    pool[pool_rows // 2 :] = pool[: pool_rows - pool_rows // 2].clone()
     for reject in (None, float(columns)):
         expected = imle_knn(data, pool, k, reject_below=reject)
         found = imle_knn(data.cuda(), pool.cuda(), k, reject_below=reject)

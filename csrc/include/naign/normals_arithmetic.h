@@ -12,8 +12,8 @@
 
 // c[0] + x (c[1] + x (c[2] + ...)), from the innermost out.
 template <class... Rest>
-NAIGN_HOST_DEVICE inline __attribute__((always_inline)) Floats polynomial(Floats x, float first,
-                                                                          Rest... rest) {
+NAIGN_DEVICE inline __attribute__((always_inline)) Floats polynomial(Floats x, float first,
+                                                                     Rest... rest) {
   if constexpr (sizeof...(rest) == 0) {
     return Floats{} + first;
   } else {
@@ -27,9 +27,9 @@ struct Philox {
 
 // From counters to words. The rounds of several are side by side, since one's wait for each other.
 template <int count>
-NAIGN_HOST_DEVICE inline __attribute__((always_inline)) void philox(Philox (&states)[count],
-                                                                    uint32_t key_low,
-                                                                    uint32_t key_high) {
+NAIGN_DEVICE inline __attribute__((always_inline)) void philox(Philox (&states)[count],
+                                                               uint32_t key_low,
+                                                               uint32_t key_high) {
   for (int round = 0; round < 10; ++round) {
     for (Philox& state : states) {
       const LongWords even = product(state.of[0], 0xD2511F53u);
@@ -45,7 +45,7 @@ NAIGN_HOST_DEVICE inline __attribute__((always_inline)) void philox(Philox (&sta
 // -2 log u for u = min(floor(word / 2) + 1/2, 2^31 - 128) / 2^31, both terms and their sum rounded;
 // u is between 2^-32 and 1 - 2^-24. With 2^31 u = 2^k m, sqrt(1/2) <= m < sqrt(2), and f = m - 1
 // this is -2 log(2) (k - 31) + (f^2 q(f) - 2 f), q a polynomial; the relative error is below 3e-7.
-NAIGN_HOST_DEVICE inline __attribute__((always_inline)) Floats minus_two_log(Words word) {
+NAIGN_DEVICE inline __attribute__((always_inline)) Floats minus_two_log(Words word) {
   const Floats above = to_floats(as_ints(word >> 1)) + 0.5f;
   const Floats largest = Floats{} + 0x1.fffffep30f;
   const Words bits = as_words(above < largest ? above : largest);
@@ -63,8 +63,8 @@ struct NormalPair {
 // sqrt(-2 log u) (cos a, sin a) with u of word `radius` and the angle a = (quadrant + t) pi / 2:
 // quadrant is the two highest bits of word `angle`, t the other 30 as a signed number from -1/2 to
 // 1/2. Polynomials in t^2 give the sine and the cosine of t pi / 2, relative error below 3e-7.
-NAIGN_HOST_DEVICE inline __attribute__((always_inline)) NormalPair normal_pair(Words radius,
-                                                                               Words angle) {
+NAIGN_DEVICE inline __attribute__((always_inline)) NormalPair normal_pair(Words radius,
+                                                                          Words angle) {
   const Floats length = square_root(minus_two_log(radius));
   const Floats t = to_floats(as_ints(angle << 2)) * 0x1p-32f;
   const Floats square = t * t;
