@@ -72,9 +72,9 @@ def extension() -> tuple[list, dict]:
             ("NAIGN_BUILD_CUDA_REASON", f'"{reason}"'),
         ],
         extra_compile_args={"cxx": host_flags, "nvcc": device_flags},
-        # torch catches what the operators throw, which takes one libstdc++ for both. Some compilers link their own
-        # into every library unless it is named.
-        extra_link_args=["-lstdc++"],
+        # torch catches what the operators throw, which takes one libstdc++ for both. A compiler that finds the archive
+        # first would link a second one into the extension, and every error would end the process.
+        extra_link_args=["-l:libstdc++.so.6"] if sys.platform == "linux" else [],
     )
 
     class Build(cpp_extension.BuildExtension):

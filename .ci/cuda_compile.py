@@ -121,8 +121,9 @@ def compile_one(
     """A line that says what was done, and what is wrong."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        product = Path(folder) / ("out.ptx" if target in PTX_ON else "out.cubin")
-        form = "-ptx" if target in PTX_ON else "-cubin"
+        product = Path(folder) / ("out.ptx" if target in PTX_ON else "out.o")
+        # An object, as setup.py makes it: code for the device alone would leave the pass for the host out.
+        form = "-ptx" if target in PTX_ON else "-c"
         includes = [f"-I{root / 'csrc' / name}" for name in ("include", "cuda")]
         options = [*NVCC_FLAGS, "-Xptxas", "-v,-Werror", "-gencode", TARGETS[target], *includes]
         status, log = run([tools.nvcc, *options, form, str(source), "-o", str(product)], tools.environment)

@@ -124,24 +124,32 @@ def search_cases(device: str = "cuda") -> list[Case]:
     return [*cases, batches_case(device)]
 
 
+def normals_case(rows: int, columns: int, device: str) -> Case:
+    """A range of rows, and chosen ones."""
+
+    def run() -> None:
+        first = 2**32 - 3
+        found = normals(2**64 - 1, first, rows, columns, scale=0.3, device=device)
+        assert torch.equal(found.cpu(), normals(2**64 - 1, first, rows, columns, scale=0.3))
+        chosen = torch.tensor([5, -1, 2**40, 0, 5])
+        found = normals_of_rows(7, chosen.to(device), columns)
+        assert torch.equal(found.cpu(), normals_of_rows(7, chosen, columns))
+
+    return Case("normals", run)
+
+
+def normals_cases(device: str = "cuda") -> list[Case]:
+    """Whole counters and parts of one, and several for a thread."""
+    sizes = itertools.product((1, 9, 700), (1, 2, 3, 4, 6, 33, 4096))
+    return [normals_case(rows, columns, device) for rows, columns in sizes]
+
+
 def ordered(cases: list[Case]) -> tuple[list[Case], int]:
     """The first of each kind, then the others shuffled; and how many kinds there are."""
     first = list({case.kind: case for case in reversed(cases)}.values())
     others = [case for case in cases if case not in first]
     random.Random(0).shuffle(others)
     return [*first, *others], len(first)
-
-
-def normals_cases() -> int:
-    """Ranges and chosen rows, with whole counters and with parts of one, and with several for a thread."""
-    count = 0
-    rows = torch.tensor([5, -1, 2**40, 0, 5])
-    for columns, size in itertools.product((1, 2, 3, 4, 6, 33, 4096), (1, 9, 700)):
-        found = normals(2**64 - 1, 2**32 - 3, size, columns, scale=0.3, device="cuda")
-        assert torch.equal(found.cpu(), normals(2**64 - 1, 2**32 - 3, size, columns, scale=0.3))
-        assert torch.equal(normals_of_rows(7, rows.cuda(), columns).cpu(), normals_of_rows(7, rows, columns))
-        count += 2
-    return count
 
 
 CASES = {"loss": loss_cases, "search": search_cases, "normals": normals_cases}

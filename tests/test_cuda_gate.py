@@ -42,6 +42,11 @@ __global__ void copy(const float4* from, float4* to) {
   to[threadIdx.x] = from[threadIdx.x];
 }
 """
+# Which only the pass for the host forbids.
+HOST = """
+__device__ int answer() { return threadIdx.x; }
+__host__ __device__ int either() { return answer(); }
+""" + GOOD.replace("{", "{ either();", 1)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +93,7 @@ def test_a_good_kernel_passes(gate: ModuleType, tools: object, tmp_path: Path) -
         (WARNS, "never referenced", 4),
         (GOOD.replace("copy", "other"), "no kernel is named like 'copy'", 3),
         ("int main( {", "does not compile", 4),
+        (HOST, "does not compile", 3),
     ],
 )
 def test_faults_are_found_on_every_target(

@@ -140,7 +140,8 @@ def test_a_sanitizer_that_watched_nothing_has_failed(check: ModuleType, tmp_path
 
 
 def test_the_program_that_sanitizers_watch_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    cases, kinds = cuda_small_cases.ordered(cuda_small_cases.loss_cases() + cuda_small_cases.search_cases())
+    every = [case for cases in cuda_small_cases.CASES.values() for case in cases("cuda")]
+    cases, kinds = cuda_small_cases.ordered(every)
     assert len({case.kind for case in cases[:kinds]}) == kinds == len({case.kind for case in cases})
     ran: list[str] = []
     small = [cuda_small_cases.Case(kind, lambda kind=kind: ran.append(kind)) for kind in "aabbb"]
@@ -151,8 +152,10 @@ def test_the_program_that_sanitizers_watch_keeps_its_time(monkeypatch: pytest.Mo
 
 
 def test_small_cases_hold_on_the_cpu() -> None:
-    for case in (cuda_small_cases.loss_cases("cpu")[0], *cuda_small_cases.search_cases("cpu")[::9]):
-        case.run()
+    chosen = {"loss": slice(1), "search": slice(None, None, 9), "normals": slice(None)}
+    for name, cases in cuda_small_cases.CASES.items():
+        for case in cases("cpu")[chosen[name]]:
+            case.run()
 
 
 def test_every_step_is_there(check: ModuleType) -> None:
