@@ -26,12 +26,12 @@ inline __attribute__((always_inline)) void add_rows(const BatchNormSums& work, i
                                                     int64_t channel) {
   const int64_t channels = work.shape.channels;
   double* sums = work.sums + channel;
-  const Few centre = load<Few>(work.centre + channel);
+  const Doubles centre = widened(load<Few>(work.centre + channel));
   Doubles first = load<Doubles>(sums);
   Doubles second = load<Doubles>(sums + channels);
   for (int r = 0; r < rows; ++r) {
     const int64_t at = (row + r) * channels + channel;
-    const Doubles deviation = widened(load<Few>(work.x + at) - centre);
+    const Doubles deviation = widened(load<Few>(work.x + at)) - centre;
     Doubles value = deviation;
     if constexpr (with_gradient) value = widened(load<Few>(work.gradient + at));
     first += value;
@@ -61,11 +61,12 @@ void sum_whole_vectors(const BatchNormSums& work, int64_t begin, int64_t end) {
 
 template <bool with_gradient>
 void sum_column(const BatchNormSums& work, int64_t channel) {
+  const double centre = work.centre[channel];
   double first = 0;
   double second = 0;
   for (int64_t row = 0; row < work.shape.outer; ++row) {
     const int64_t at = row * work.shape.channels + channel;
-    const double deviation = work.x[at] - work.centre[channel];
+    const double deviation = work.x[at] - centre;
     const double value = with_gradient ? work.gradient[at] : deviation;
     first += value;
     second += value * deviation;
@@ -90,7 +91,7 @@ struct Lanes {
 template <bool with_gradient>
 void sum_strips(const BatchNormSums& work, int64_t channel) {
   const auto [outer, channels, inner] = work.shape;
-  const float centre = work.centre[channel];
+  const double centre = work.centre[channel];
   const int64_t whole = inner - inner % norm_lanes;
   Lanes first = {};
   Lanes second = {};
@@ -99,7 +100,7 @@ void sum_strips(const BatchNormSums& work, int64_t channel) {
     for (int64_t i = 0; i < whole; i += norm_lanes) {
       for (int64_t k = 0; k < norm_lanes / doubles; ++k) {
         const int64_t at = strip + i + k * doubles;
-        const Doubles deviation = widened(load<Few>(work.x + at) - centre);
+        const Doubles deviation = widened(load<Few>(work.x + at)) - centre;
         Doubles value = deviation;
         if constexpr (with_gradient) value = widened(load<Few>(work.gradient + at));
         first.of[k] += value;

@@ -27,8 +27,8 @@ def batch_norm_sums(x: Tensor, centre: Tensor, gradient: Tensor | None = None) -
         gradient: of x's shape and dtype.
 
     Returns:
-        float64 (2 C + 1,). d is rounded to x's dtype, all else is float64. The same bits for any number of threads and
-        instruction set. Not differentiable, as the others here.
+        float64 (2 C + 1,), all of it computed in float64. The same bits for any number of threads and instruction set.
+        Not differentiable, as the others here.
 
     Raises:
         RuntimeError: x has fewer than 2 dimensions, or another argument does not fit it; the message names it.

@@ -203,9 +203,9 @@ def fused_loss(
 def batch_norm_sums(x: Tensor, gradient: Tensor | None, centre: Tensor) -> Tensor:
     """Sums of v and of v d over all dimensions of x (B, C, ...) but C, and elements of a channel: float64 (2 C + 1,).
 
-    d = x - centre, rounded to x's dtype; v = gradient, or d where there is none.
+    d = x - centre; v = gradient, or d where there is none.
     """
-    deviation = (x - _beside(x, centre)).double()
+    deviation = x.double() - _beside(x, centre).double()
     value = deviation if gradient is None else gradient.double()
     first, second = (t.transpose(0, 1).flatten(1).sum(dim=1) for t in (value, value * deviation))
     return torch.cat([first, second, first.new_full((1,), x[:, 0].numel())])
