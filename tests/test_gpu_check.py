@@ -10,6 +10,8 @@ from types import ModuleType
 import cuda_small_cases
 import naign_bench.fused_loss
 import naign_bench.imle_knn
+import naign_bench.pool
+import naign_bench.train
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +71,7 @@ def test_every_step_gets_its_least_whatever_those_before_it_take(check: ModuleTy
         left -= share * given[step.name]
     if share == 0.3:
         assert given["bench-knn"] == {step.name: step.most for step in steps}["bench-knn"]
-        assert given["sanitize"] == left / 0.7
+        assert given["sanitize"] == pytest.approx(left / 0.7)
 
 
 @pytest.fixture
@@ -160,7 +162,15 @@ def test_small_cases_hold_on_the_cpu() -> None:
 
 def test_every_step_is_there(check: ModuleType) -> None:
     steps = {step.name: step for step in check.steps()}
-    assert list(steps) == ["build", "tests", "bench-loss", "bench-knn", "sanitize"]
+    assert list(steps) == [
+        "build",
+        "tests",
+        "bench-loss",
+        "bench-knn",
+        "bench-train",
+        "bench-pool",
+        "sanitize",
+    ]
     assert set(steps["sanitize"].commands) == {"memcheck", "racecheck", "initcheck", "synccheck"}
     assert "NAIGN_REQUIRE_GPU=1" in steps["tests"].commands["gpu-tests"]
     assert "NAIGN_REQUIRE_GPU=1" not in steps["tests"].commands["operator-tests"]
@@ -171,16 +181,36 @@ def test_every_step_is_there(check: ModuleType) -> None:
             assert all((ROOT / part).is_file() for part in named)
     files = " ".join(steps["tests"].commands["gpu-tests"])
     assert "test_fused_loss_cuda.py" in files and "test_gpu.py" in files
+    assert "test_training_cuda.py" not in files
+    assert "test_training_cuda.py" in " ".join(steps["tests"].commands["trainer-tests"])
 
 
-@pytest.mark.parametrize("kind", ["gpu-tests", "operator-tests"])
-def test_the_commands_find_their_tests(check: ModuleType, kind: str) -> None:
+def test_without_its_packages_the_trainer_is_left_out_with_a_word(
+    check: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check.missing_packages() == []
+    monkeypatch.setattr(check, "TRAINER_NEEDS", ("torch", "no_such_package"))
+    steps = {step.name: step for step in check.steps()}
+    assert "trainer-tests" not in steps["tests"].commands and "bench-pool" not in steps
+    assert check.run_step(steps["bench-train"], 60).ok
+    assert "the trainer is left out: no_such_package missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("gpu-tests", "test_imle_knn"),
+        ("operator-tests", "test_imle_knn"),
+        ("trainer-tests", "test_training_cuda"),
+    ],
+)
+def test_the_commands_find_their_tests(check: ModuleType, kind: str, found: str) -> None:
     command = {step.name: step for step in check.steps()}["tests"].commands[kind]
     done = subprocess.run(
         [*command, "--collect-only", "-q", "-q"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "test_imle_knn" in done.stdout
+    assert found in done.stdout
 
 
 def test_the_benchmarks_run(check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,8 +231,24 @@ def test_the_benchmarks_run(check: ModuleType, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(naign_bench.imle_knn, "run_knn", on_the_cpu(run_knn, "quick_robotics"))
     monkeypatch.setattr(naign_bench.fused_loss, "run_loss", on_the_cpu(run_loss, "loss_mnist"))
     monkeypatch.setattr(naign_bench.imle_knn, "measure_peaks", lambda device: {"fp32_gflops": 1.0})
-    for program in (check.BENCH_LOSS, check.BENCH_KNN):
+    run_train, run_pool = naign_bench.train.run_train, naign_bench.pool.run_pool
+
+    def train_on_the_cpu(datasets: list[str], **options: object) -> object:
+        small = ["model.base_channels=2", "image_size=8"] if options["settings"] else []
+        settings = [*options["settings"], *small, "objective.pool_size=32"]  # type: ignore[misc]
+        given = {**options, "device": "cpu", "settings": settings, "updates": 1, "threads": 1}
+        assert datasets[-1] in ("mnist5k", "lfw100") and options["device"] == "cuda"
+        return run_train(datasets[:1], **given)
+
+    def pool_on_the_cpu(which: str, **options: object) -> object:
+        few = naign_bench.pool.Workload("pool_plane", 10, 2, (8,), (16, 32))
+        return run_pool(which, workloads=[few], **{**options, "device": "cpu", "memory": False})
+
+    monkeypatch.setattr(naign_bench.train, "run_train", train_on_the_cpu)
+    monkeypatch.setattr(naign_bench.pool, "run_pool", pool_on_the_cpu)
+    for program in (check.BENCH_LOSS, check.BENCH_KNN, check.BENCH_TRAIN, check.BENCH_POOL):
         exec(program, {})
-    names = sorted(path.name for path in (tmp_path / "bench" / "results").iterdir())
-    assert names == ["knn-cuda.json", "loss-cuda-bfloat16.json", "loss-cuda.json"]
-    assert len(list((tmp_path / "build" / "gpu-check").glob("*.png"))) == 3
+    names = sorted(path.stem for path in (tmp_path / "bench" / "results").iterdir())
+    training = ["train-cuda", "train-photos128-cuda", "train-photos64-cuda"]
+    assert names == ["knn-cuda", "loss-cuda", "loss-cuda-bfloat16", "pool-cuda", *training]
+    assert sorted(path.stem for path in (tmp_path / "build" / "gpu-check").glob("*.png")) == names

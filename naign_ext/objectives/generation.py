@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +48,12 @@ def chunk_for(f: nn.Module, shape: tuple[int, ...], device: torch.device) -> int
     return automatic_chunk(bytes_per_row(innermost(f), shape, device), device)
 
 
+@cache
+def _side_stream(cuda: Any, device: torch.device) -> Any:
+    """Always the same one: torch keeps memory that was freed on a stream for that stream alone."""
+    return cuda.Stream(device)
+
+
 class Beside:
     """Runs work on chunks beside the caller: on a second CUDA stream; at once where the device is no GPU.
 
@@ -69,7 +76,7 @@ class Beside:
     def __enter__(self) -> "Beside":
         if self._cuda is not None:
             self._main = self._cuda.current_stream(self._device)
-            self._side = self._cuda.Stream(self._device)
+            self._side = _side_stream(self._cuda, self._device)
             # Work may read what the caller's stream has prepared, and memory freed there.
             self._side.wait_stream(self._main)
         return self

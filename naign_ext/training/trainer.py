@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -47,6 +48,9 @@ from naign_ext.training.schedule import learning_rate
 from naign_ext.training.signals import SIGNALS, StopRequest
 from naign_ext.training.state import TrainingState, build_state, capture, restore
 from naign_ext.training.validation import validate
+
+# Its one attribute is made at run time.
+_FILLING: Any = torch.utils.deterministic
 
 STAGES = ("data", "generation", "search", "merge", "forward", "loss", "backward", "update")
 """Where an update's time goes. merge: waiting for and hearing from other processes, but for their gradients."""
@@ -457,12 +461,19 @@ class _Determinism:
         self._before = (
             torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
+            _FILLING.fill_uninitialized_memory,
         )
         if self._wanted:
+            # cuBLAS reads it once, at its first product: a workspace of fixed size for each stream.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
+            # Nothing here reads memory that it has not written; filling it would cost a pass over each new tensor.
+            _FILLING.fill_uninitialized_memory = False
 
     def __exit__(self, *_: object) -> None:
-        torch.use_deterministic_algorithms(self._before[0], warn_only=self._before[1])
+        enabled, warn_only, fill = self._before
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        _FILLING.fill_uninitialized_memory = fill
 
 
 def _due(step: int, every: int) -> bool:
