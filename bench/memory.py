@@ -70,13 +70,17 @@ def peak_and_answer(job: Job) -> tuple[int, Any]:
 
 def cuda_peak_bytes(call: Callable[[], Any], device: str) -> int:
     """Peak of torch's CUDA allocations during the call beyond those before it, in bytes."""
+    return cuda_peak_and_answer(call, device)[0]
+
+
+def cuda_peak_and_answer(call: Callable[[], Any], device: str) -> tuple[int, Any]:
+    """As :func:`cuda_peak_bytes`, and what the call answered."""
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     answer = call()
     torch.cuda.synchronize(device)
-    del answer
-    return int(torch.cuda.max_memory_allocated(device)) - before
+    return int(torch.cuda.max_memory_allocated(device)) - before, answer
 
 
 def _status_bytes(name: str) -> int:

@@ -65,6 +65,14 @@ def test_memory_does_not_grow_with_the_pool():
     assert max(row["peak_memory_bytes"] for row in rows) < whole / 4
 
 
+@pytest.mark.gpu
+def test_memory_of_a_gpu_is_measured_and_does_not_grow():
+    rows = run_pool(
+        workloads=[Workload("flat", 50, 256, (64,), (4_000, 40_000))], chunk=256, device="cuda"
+    ).rows
+    assert 0 < max(row["peak_memory_bytes"] for row in rows) < 40_000 * 256 * 4 / 4
+
+
 def test_the_table_and_the_plot(results, tmp_path):
     console = Console(record=True, width=200, file=(tmp_path / "out").open("w"))
     show(results, console)

@@ -155,6 +155,18 @@ def test_a_kept_match_and_running_statistics_are_resumed(whole_faces, tmp_path, 
     assert untimed(run) == untimed(whole_faces.run)
 
 
+def test_weights_that_are_channels_last_are_resumed(tmp_path):
+    """Fused updates want a weight and its moments in one layout."""
+    layout = ("memory_format=channels_last", "steps=8", "log.checkpoint_every=4")
+    network = ("model.architecture=conv", "model.base_channels=4", "model.latent_dim=8")
+    config = configuration(*FACES, *layout, *network, dataset="lfw100")
+    whole = train(config, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config, tmp_path / "run", progress=StopAt(6))
+    resumed = resume(tmp_path / "run")
+    assert same_weights(load_checkpoint(whole.run, "last"), load_checkpoint(resumed.run, "last"))
+
+
 def untimed(run):
     records = read_metrics(run)
     timings = ("seconds", "images_per_s", "cost")

@@ -187,11 +187,19 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
 
 def _optimiser_state(state: TrainingState, names: list[str], saved: Tensors) -> dict[str, Any]:
     current = state.optimiser.state_dict()
+    weights = dict(state.model.named_parameters())
     by_name: dict[str, Tensors] = {}
     for key, value in saved.items():
         name, _, entry = key.rpartition("/")
-        by_name.setdefault(name, {})[entry] = value
+        by_name.setdefault(name, {})[entry] = _laid_out_as(weights.get(name), value)
     return {
         "param_groups": current["param_groups"],
         "state": {i: by_name[name] for i, name in enumerate(names) if name in by_name},
     }
+
+
+def _laid_out_as(weight: Tensor | None, value: Tensor) -> Tensor:
+    """An optimiser's value in its weight's layout, which fused updates ask for; a checkpoint's are contiguous."""
+    if weight is None or weight.shape != value.shape:
+        return value
+    return torch.empty_like(weight, dtype=value.dtype, device=value.device).copy_(value)
