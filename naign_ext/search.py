@@ -203,7 +203,9 @@ class ImleSearch:
         """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""
         if self.count < self.k:
             raise ValueError(f"k: expected at most the {self.count} pool rows seen since reset, got {self.k}")
-        return Neighbours(*reference.finish(self.data, self._distances, self._indices))
+        native = self.data.device.type == "cpu" and has_kernel(self.data, self.data, self.k)
+        finish = torch.ops.naign.imle_knn_finish if native else reference.finish
+        return Neighbours(*finish(self.data, self._distances, self._indices))
 
     def merge(self, group: Any = None) -> "ImleSearch":
         """Take in the running neighbours of all ranks of a torch.distributed group that share the same data.

@@ -136,8 +136,10 @@ def test_terms_are_what_they_say():
     assert set(loss.terms) == set(weights)
     total = sum(weights[name] * loss.terms[name].item() for name in weights)
     assert loss.total.item() == pytest.approx(total, rel=1e-5)
-    assert not any(t.requires_grad for t in [*loss.terms.values(), *loss.figures.values()])
-    assert loss.figures["non_identity"].item() == pytest.approx((y - z[nearest]).square().mean().item(), 1e-5)
+    assert not any(t.requires_grad for t in [*loss.terms.values(), *loss.figures().values()])
+    assert loss.figures()["non_identity"].item() == pytest.approx(
+        (y - z[nearest]).square().mean().item(), 1e-5
+    )
 
 
 def test_without_optional_terms_it_is_the_papers_objective():

@@ -40,12 +40,6 @@ ChannelShape shape_of(const Tensor& x) {
   return {x.size(0), x.size(1), inner};
 }
 
-Tensor like(const Tensor& x) {
-  std::vector<int64_t> sizes(x.dim());
-  for (int64_t d = 0; d < x.dim(); ++d) sizes[d] = x.size(d);
-  return empty_like_device(x, sizes, ScalarType::Float);
-}
-
 Tensor batch_norm_sums(const Tensor& x, std::optional<Tensor> gradient, const Tensor& centre) {
   const ChannelShape shape = shape_of(x);
   const int64_t elements = shape.outer * shape.channels * shape.inner;
@@ -63,7 +57,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_forward(
   const auto [outer, channels, inner] = shape;
   numbers(running_mean, channels, "running_mean");
   numbers(running_var, channels, "running_var");
-  Tensor out = like(x);
+  Tensor out = empty_alike(x);
   Tensor mean = empty_like_device(x, {channels}, ScalarType::Double);
   Tensor scale = empty_like_device(x, {channels}, ScalarType::Double);
   cpu::batch_norm_forward(
@@ -82,7 +76,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& x, const Te
   const ChannelShape shape = shape_of(x);
   const auto [outer, channels, inner] = shape;
   const int64_t elements = outer * channels * inner;
-  Tensor for_x = like(x);
+  Tensor for_x = empty_alike(x);
   Tensor for_weight = empty_like_device(x, {channels}, ScalarType::Float);
   Tensor for_bias = empty_like_device(x, {channels}, ScalarType::Float);
   cpu::batch_norm_backward(

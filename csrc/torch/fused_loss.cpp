@@ -18,8 +18,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fused_loss(
                   {reconstruction_weight, imle_weight, idempotence_weight}, l1);
   double terms[3];
   cpu::fused_loss(inputs.loss, terms, torch_threads());
-  Tensor total = torch::stable::new_empty(data, {}, ScalarType::Float);
-  Tensor each = torch::stable::new_empty(data, {int64_t{3}}, ScalarType::Float);
+  Tensor total = empty_like_device(data, {}, ScalarType::Float);
+  Tensor each = empty_like_device(data, {3}, ScalarType::Float);
   double sum = 0;
   for (int t = 0; t < 3; ++t) {
     static_cast<float*>(each.mutable_data_ptr())[t] = static_cast<float>(terms[t]);

@@ -18,8 +18,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fused_loss_cuda(
   const LossInputs inputs =
       loss_inputs(data, reconstruction, matched, projected,
                   {reconstruction_weight, imle_weight, idempotence_weight}, l1);
-  Tensor total = torch::stable::new_empty(data, {}, ScalarType::Float);
-  Tensor each = torch::stable::new_empty(data, {int64_t{3}}, ScalarType::Float);
+  Tensor total = empty_like_device(data, {}, ScalarType::Float);
+  Tensor each = empty_like_device(data, {3}, ScalarType::Float);
   Tensor sums = workspace(data, cuda::fused_loss_workspace_bytes(inputs.loss.pieces()));
   const int status = cuda::fused_loss(inputs.loss, static_cast<float*>(total.mutable_data_ptr()),
                                       static_cast<float*>(each.mutable_data_ptr()),

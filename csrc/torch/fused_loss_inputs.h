@@ -25,13 +25,12 @@ struct LossInput {
 inline LossInput loss_input(const std::optional<Tensor>& tensor, const Tensor& data,
                             const char* name) {
   if (!tensor.has_value()) {
-    return {data, torch::stable::new_empty(data, {int64_t{0}})};
+    return {data, empty_like_device(data, {0}, data.scalar_type())};
   }
   STD_TORCH_CHECK(tensor->numel() == data.numel(), name, ": expected data's ", data.numel(),
                   " elements, got ", tensor->numel());
   check_device(*tensor, data, name);
-  LossInput input{torch::stable::contiguous(*tensor),
-                  torch::stable::new_empty(*tensor, tensor->sizes())};
+  LossInput input{made_contiguous(*tensor), empty_alike(*tensor)};
   input.view = {input.values.const_data_ptr(), input.gradient.mutable_data_ptr(),
                 dtype_of(*tensor, name)};
   return input;
@@ -50,7 +49,7 @@ inline LossInputs loss_inputs(const Tensor& data, const Tensor& reconstruction,
                               const std::optional<Tensor>& projected, const double (&weights)[3],
                               bool l1) {
   STD_TORCH_CHECK(!projected.has_value() || matched.has_value(), "matched: expected f(z)");
-  LossInputs inputs{torch::stable::contiguous(data),
+  LossInputs inputs{made_contiguous(data),
                     loss_input(reconstruction, data, "reconstruction"),
                     loss_input(matched, data, "matched"),
                     loss_input(projected, data, "projected"),

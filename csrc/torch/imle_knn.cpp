@@ -139,6 +139,16 @@ std::tuple<Tensor, Tensor> imle_knn_project(const Tensor& data, const Tensor& pa
   return {packed_basis, projected};
 }
 
+// What a streaming search has found so far.
+Neighbours running_neighbours(const Matrix& data, const Tensor& distances, const Tensor& indices) {
+  STD_TORCH_CHECK(distances.is_contiguous() && indices.is_contiguous() &&
+                      distances.scalar_type() == ScalarType::Double &&
+                      indices.scalar_type() == ScalarType::Long && distances.size(0) == data.rows,
+                  "distances, indices: expected contiguous float64 and int64 of (N, k)");
+  return {static_cast<double*>(distances.mutable_data_ptr()),
+          static_cast<int64_t*>(indices.mutable_data_ptr()), data.rows, distances.size(1)};
+}
+
 std::tuple<int64_t, bool> imle_knn_update(const Tensor& data, const Tensor& packed, int64_t filter,
                                           const Tensor& basis, const Tensor& projected,
                                           const Tensor& pool, int64_t offset,
@@ -149,13 +159,7 @@ std::tuple<int64_t, bool> imle_knn_update(const Tensor& data, const Tensor& pack
   STD_TORCH_CHECK(packed.numel() ==
                       static_cast<int64_t>(cpu::packed_bytes(x.rows, x.columns, filter_of(filter))),
                   "packed: made for other data or another instruction set");
-  STD_TORCH_CHECK(distances.is_contiguous() && indices.is_contiguous() &&
-                      distances.scalar_type() == ScalarType::Double &&
-                      indices.scalar_type() == ScalarType::Long && distances.size(0) == x.rows,
-                  "distances, indices: expected contiguous float64 and int64 of (N, k)");
-  const Neighbours result{static_cast<double*>(distances.mutable_data_ptr()),
-                          static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows,
-                          distances.size(1)};
+  const Neighbours result = running_neighbours(x, distances, indices);
   const PoolRange range{matrix_of(pool, "pool"), offset, rejection(reject_below)};
   const cpu::Unpacked way = cpu::choose_unpacked(x, range, result.k);
   if (way.pays()) {
@@ -167,6 +171,17 @@ std::tuple<int64_t, bool> imle_knn_update(const Tensor& data, const Tensor& pack
   const cpu::Outcome outcome =
       cpu::search(x, packed.const_data_ptr(), projection, range, result, torch_threads());
   return {static_cast<int64_t>(outcome.filter), outcome.projection_pays};
+}
+
+std::tuple<Tensor, Tensor> imle_knn_finish(const Tensor& data, const Tensor& distances,
+                                           const Tensor& indices) {
+  const Matrix x = matrix_of(data, "data");
+  const Neighbours result = running_neighbours(x, distances, indices);
+  Tensor rounded = empty_like_device(distances, {x.rows, result.k}, ScalarType::Float);
+  Tensor copied = empty_alike(indices);
+  cpu::finish(x, result, static_cast<float*>(rounded.mutable_data_ptr()));
+  std::copy_n(result.indices, x.rows * result.k, static_cast<int64_t*>(copied.mutable_data_ptr()));
+  return {rounded, copied};
 }
 
 }  // namespace
@@ -185,6 +200,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
       "imle_knn_update(Tensor data, Tensor packed, int filter, Tensor basis, Tensor projected, "
       "Tensor pool, int offset, float? reject_below, Tensor(a!) distances, Tensor(b!) indices) "
       "-> (int, bool)");
+  m.def("imle_knn_finish(Tensor data, Tensor distances, Tensor indices) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
@@ -196,4 +212,5 @@ STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
   m.impl("imle_knn_packing_fits", TORCH_BOX(&naign::glue::imle_knn_packing_fits));
   m.impl("imle_knn_project", TORCH_BOX(&naign::glue::imle_knn_project));
   m.impl("imle_knn_update", TORCH_BOX(&naign::glue::imle_knn_update));
+  m.impl("imle_knn_finish", TORCH_BOX(&naign::glue::imle_knn_finish));
 }

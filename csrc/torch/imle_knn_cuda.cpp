@@ -55,8 +55,8 @@ std::tuple<Tensor, Tensor> imle_knn_cuda_by(const Tensor& data, const Tensor& po
                   k);
   std::vector<int64_t> shape{x.first.rows, k};
   if (data.dim() == 3) shape.insert(shape.begin(), x.count);
-  Tensor distances = torch::stable::new_empty(data, shape, ScalarType::Float);
-  Tensor indices = torch::stable::new_empty(data, shape, ScalarType::Long);
+  Tensor distances = empty_like_device(data, shape, ScalarType::Float);
+  Tensor indices = empty_like_device(data, shape, ScalarType::Long);
   if (x.count * x.first.rows == 0) return {distances, indices};
   const cuda::Search search{x.first,
                             y.first,

@@ -27,7 +27,7 @@ inline NormalsInputs normals_inputs(const Tensor& out, const std::optional<Tenso
     STD_TORCH_CHECK(
         rows->is_cuda() == out.is_cuda() && rows->get_device_index() == out.get_device_index(),
         "rows: expected out's device");
-    inputs.rows = torch::stable::contiguous(*rows);
+    inputs.rows = made_contiguous(*rows);
     inputs.work.rows = static_cast<const int64_t*>(inputs.rows->const_data_ptr());
   }
   return inputs;

@@ -75,6 +75,18 @@ inline Tensor empty_like_device(const Tensor& like, const std::vector<int64_t>& 
   return Tensor(made);
 }
 
+// The same, of the tensor's sizes and dtype.
+inline Tensor empty_alike(const Tensor& tensor) {
+  std::vector<int64_t> sizes(tensor.dim());
+  for (size_t d = 0; d < sizes.size(); ++d) sizes[d] = tensor.size(static_cast<int64_t>(d));
+  return empty_like_device(tensor, sizes, tensor.scalar_type());
+}
+
+// The tensor itself where it is contiguous, which costs no call of the dispatcher.
+inline Tensor made_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 // torch's own threads: torch.set_num_threads is obeyed.
 inline Parallel torch_threads() {
   return {static_cast<int64_t>(torch::stable::get_num_threads()),

@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -142,11 +142,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class Loss:
-    """A step's loss. total: differentiable; terms (unweighted) and figures: detached scalars."""
+    """A step's loss. total: differentiable; terms (unweighted): detached scalars; figures: computes more of these."""
 
     total: Tensor
     terms: dict[str, Tensor]
-    figures: dict[str, Tensor] = field(default_factory=dict)
+    figures: Callable[[], dict[str, Tensor]] = dict
 
 
 class Objective(ABC):

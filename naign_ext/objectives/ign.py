@@ -88,7 +88,7 @@ class Ign(Objective):
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
         """See :meth:`Objective.loss`; terms: reconstruction, idempotence, tightness, denoise, restore."""
         o: IgnOptions = self.options
-        x, place = self.data[self.share.part(rows)], self.share.place(len(rows))
+        x, place = self.data.index_select(0, self.share.part(rows)), self.share.place(len(rows))
         with self.clock("data"):
             if self.vary is not None:
                 x = self.vary(x, derive_seed(self.seed, "vary", step), place)
@@ -120,7 +120,7 @@ class Ign(Objective):
         }
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         detached = {name: term.detach() for name, term in terms.items()}
-        return Loss(total, detached, {"non_identity": non_identity(samples, latents)})
+        return Loss(total, detached, lambda: {"non_identity": non_identity(samples, latents)})
 
     def _clamped(self, moved: Tensor, reconstruction: Tensor) -> Tensor:
         if self.options.tightness_clamp == 0:

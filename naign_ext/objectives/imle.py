@@ -46,13 +46,13 @@ class Imle(Objective):
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
         """See :meth:`Objective.loss`; terms: imle."""
         del step
-        x = self.data[self.share.part(rows)]
+        x = self.data.index_select(0, self.share.part(rows))
         latents, admissible = self.matcher.latents(f, rows)
         with self.clock("forward"):
             samples = f(latents).float()
-        matched = only_admissible(samples, x, admissible)
+        matched = only_admissible(samples, x, admissible, self.options)
         term = fused_loss(x, matched, norm=self.options.norm).total
-        return Loss(term, {"imle": term.detach()}, {"non_identity": non_identity(matched, latents)})
+        return Loss(term, {"imle": term.detach()}, lambda: {"non_identity": non_identity(matched, latents)})
 
     def state(self) -> dict[str, Tensor]:
         """See :meth:`Objective.state`."""
@@ -63,12 +63,17 @@ class Imle(Objective):
         self.matcher.load_state(state)
 
 
-def only_admissible(matched: Tensor, data: Tensor, admissible: Tensor) -> Tensor:
-    """matched, but rows without an admissible match replaced by the data: no loss, no gradient from them."""
+def only_admissible(matched: Tensor, data: Tensor, admissible: Tensor, options: MatchOptions) -> Tensor:
+    """matched, but rows without an admissible match replaced by the data: no loss, no gradient from them.
+
+    Where the options reject nothing, all rows have one.
+    """
+    if options.reject_below is None:
+        return matched
     shape = (-1,) + (1,) * (data.dim() - 1)
     return torch.where(admissible.view(shape), matched, data)
 
 
 def non_identity(samples: Tensor, latents: Tensor) -> Tensor:
     """mean |f(z) - z|^2 over all elements, detached: near 0 when f has collapsed to the identity."""
-    return (samples.detach() - latents).square().mean()
+    return torch.nn.functional.mse_loss(samples.detach(), latents)

@@ -141,15 +141,17 @@ class BatchMatcher(Matcher):
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Matcher.prepare`."""
         super().prepare(f, step)
+        if self.pool_share.alone:
+            return
         if self.options.pool_size * sum(p.numel() for p in f.parameters()) <= CHEAP_POOL:
             self.pool_share = ALONE
 
     def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`."""
         if self.pool_share.alone:
-            indices = self._nearest(self._new_search(self.data[self.share.part(rows)]), f)
+            indices = self._nearest(self._new_search(self.data.index_select(0, self.share.part(rows))), f)
         else:
-            indices = self.share.part(self._nearest(self._new_search(self.data[rows]), f))
+            indices = self.share.part(self._nearest(self._new_search(self.data.index_select(0, rows)), f))
         with self.clock("generation"):
             return self.pool.rows(indices), indices >= 0
 
@@ -172,7 +174,7 @@ class OneToOneMatcher(Matcher):
                 f"pool_size: expected at least the batch's {len(rows)} rows for a one-to-one match, got "
                 f"{self.options.pool_size}"
             )
-        x = self.data[rows].flatten(1)
+        x = self.data.index_select(0, rows).flatten(1)
         samples = [(first, self._without_rejected(samples)) for first, samples in self._samples(f)]
         with self.clock("search"):
             indices = assign(x, samples, self.options.pool_size, merge=not self.share.alone)

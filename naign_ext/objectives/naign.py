@@ -98,14 +98,14 @@ class Naign(Objective):
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
         """See :meth:`Objective.loss`."""
         o = self.options
-        x, place = self.data[self.share.part(rows)], self.share.place(len(rows))
+        x, place = self.data.index_select(0, self.share.part(rows)), self.share.place(len(rows))
         latents, admissible = self.matcher.latents(f, rows)
         with self.clock("data"):
             varied = x if self.vary is None else self.vary(x, derive_seed(self.seed, "vary", step), place)
             inputs = self._inputs(varied, latents, step, place)
         with self.clock("forward"):
             outputs = apply_together(f, inputs)
-        matched = only_admissible(outputs["latents"], x, admissible)
+        matched = only_admissible(outputs["latents"], x, admissible, o)
         again = None
         if o.idempotence_weight:
             with self.clock("forward"):
@@ -126,7 +126,7 @@ class Naign(Objective):
         for weighted, more in (self._repaired(varied, outputs, len(rows)), self._projected(varied, outputs)):
             total = total + weighted
             terms |= more
-        return Loss(total, terms, {"non_identity": non_identity(outputs["latents"], latents)})
+        return Loss(total, terms, lambda: {"non_identity": non_identity(outputs["latents"], latents)})
 
     def state(self) -> dict[str, Tensor]:
         """See :meth:`Objective.state`."""

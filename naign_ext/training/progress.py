@@ -31,7 +31,6 @@ class Step:
     steps: int
     loss: float
     terms: dict[str, float]
-    figures: dict[str, float]
     lr: float
     grad_norm: float
     images_per_s: float

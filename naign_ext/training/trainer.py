@@ -294,7 +294,8 @@ class _Trainer:
         with self.clock("loss"), state.autocast():
             state.objective.prepare(state.f, number)
             loss = state.objective.loss(state.f, rows, number)
-        means = self.over_all_processes({"loss": loss.total.detach(), **loss.terms, **loss.figures})
+        figures = loss.figures() if self.is_recorded(number + 1) else {}
+        means = self.over_all_processes({"loss": loss.total.detach(), **loss.terms, **figures})
         with self.clock("backward"):
             state.optimiser.zero_grad(set_to_none=True)
             state.scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
@@ -306,7 +307,7 @@ class _Trainer:
         with self.clock("update"):
             update_average(state.average, state.model, number, config.optimiser.ema_decay)
         state.step += 1
-        self.report(values["loss"], terms, {name: values[name] for name in loss.figures}, lr, grad_norm)
+        self.report(values["loss"], terms, {name: values[name] for name in figures}, lr, grad_norm)
 
     def over_all_processes(self, scalars: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
         """What gives the means of scalars, which are exchanged meanwhile.
@@ -358,13 +359,17 @@ class _Trainer:
         # The value is the same in every process.
         raise error if self.processes.first else FirstProcessFailedError(str(error))
 
+    def is_recorded(self, step: int) -> bool:
+        """Whether metrics.jsonl gets a record once so many updates are done."""
+        return step % self.config.log.every == 0 or step == self.config.steps
+
     def report(
         self, loss: float, terms: dict[str, float], figures: dict[str, float], lr: float, grad_norm: float
     ) -> None:
         config, step = self.config, self.state.step
         now = time.perf_counter()
         self.state.seconds = self.seconds_before + now - self.began
-        record_due = step % config.log.every == 0 or step == config.steps
+        record_due = self.is_recorded(step)
         if record_due or not self.images_per_s:
             images = (step - self.window.step) * config.batch_size
             self.images_per_s = images / max(now - self.window.began, 1e-9)
@@ -390,7 +395,6 @@ class _Trainer:
                 steps=config.steps,
                 loss=loss,
                 terms=terms,
-                figures=figures,
                 lr=lr,
                 grad_norm=grad_norm,
                 images_per_s=self.images_per_s,
