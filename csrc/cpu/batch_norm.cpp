@@ -13,16 +13,8 @@ namespace naign::cpu {
 namespace {
 
 const BatchNormLoops& loops() {
-  switch (isa()) {
-#if defined(__x86_64__)
-    case Isa::avx512:
-      return batch_norm_loops_avx512();
-    case Isa::avx2:
-      return batch_norm_loops_avx2();
-#endif
-    default:
-      return batch_norm_loops_portable();
-  }
+  return with_isa(isa(),
+                  [](auto set) -> const BatchNormLoops& { return batch_norm_loops<set()>(); });
 }
 
 // Some microseconds of work: less would not pay for a thread.

@@ -18,7 +18,10 @@ constexpr int64_t doubles = 4;
 
 }  // namespace
 
-const BatchNormLoops& batch_norm_loops_avx2() { return loops; }
+template <>
+const BatchNormLoops& batch_norm_loops<Isa::avx2>() {
+  return loops;
+}
 
 }  // namespace naign::cpu
 

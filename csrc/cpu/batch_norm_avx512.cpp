@@ -18,7 +18,10 @@ constexpr int64_t doubles = 8;
 
 }  // namespace
 
-const BatchNormLoops& batch_norm_loops_avx512() { return loops; }
+template <>
+const BatchNormLoops& batch_norm_loops<Isa::avx512>() {
+  return loops;
+}
 
 }  // namespace naign::cpu
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu_features.h"
 #include "naign/batch_norm.h"
 
 namespace naign::cpu {
@@ -27,10 +28,13 @@ struct BatchNormLoops {
   void (*map)(const BatchNormMap& work, int64_t begin, int64_t end);
 };
 
-const BatchNormLoops& batch_norm_loops_portable();
-#if defined(__x86_64__)
-const BatchNormLoops& batch_norm_loops_avx2();
-const BatchNormLoops& batch_norm_loops_avx512();
-#endif
+template <Isa>
+const BatchNormLoops& batch_norm_loops();
+template <>
+const BatchNormLoops& batch_norm_loops<Isa::portable>();
+template <>
+const BatchNormLoops& batch_norm_loops<Isa::avx2>();
+template <>
+const BatchNormLoops& batch_norm_loops<Isa::avx512>();
 
 }  // namespace naign::cpu

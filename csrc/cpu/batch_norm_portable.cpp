@@ -14,6 +14,9 @@ constexpr int64_t doubles = 2;
 
 }  // namespace
 
-const BatchNormLoops& batch_norm_loops_portable() { return loops; }
+template <>
+const BatchNormLoops& batch_norm_loops<Isa::portable>() {
+  return loops;
+}
 
 }  // namespace naign::cpu

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <type_traits>
 
 namespace naign::cpu {
 
@@ -19,6 +20,21 @@ const Features& features();
 // The set in use: NAIGN_ISA or force_isa where given, else the best this processor has.
 Isa isa();
 const char* isa_name(Isa isa);
+
+// choose(constant) with the set in use as a constant. Only sets that were compiled are named.
+template <class Choose>
+decltype(auto) with_isa(Isa set, const Choose& choose) {
+  switch (set) {
+#if defined(__x86_64__)
+    case Isa::avx512:
+      return choose(std::integral_constant<Isa, Isa::avx512>());
+    case Isa::avx2:
+      return choose(std::integral_constant<Isa, Isa::avx2>());
+#endif
+    default:
+      return choose(std::integral_constant<Isa, Isa::portable>());
+  }
+}
 
 // Throws std::invalid_argument for an unknown name or a set this processor lacks; "" undoes it.
 void force_isa(const std::string& name);

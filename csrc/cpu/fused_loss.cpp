@@ -11,16 +11,7 @@ namespace naign::cpu {
 namespace {
 
 const LossLoops& loops() {
-  switch (isa()) {
-#if defined(__x86_64__)
-    case Isa::avx512:
-      return loss_loops_avx512();
-    case Isa::avx2:
-      return loss_loops_avx2();
-#endif
-    default:
-      return loss_loops_portable();
-  }
+  return with_isa(isa(), [](auto set) -> const LossLoops& { return loss_loops<set()>(); });
 }
 
 // From here on gradients bypass the caches: they would not stay there until they are read, and a

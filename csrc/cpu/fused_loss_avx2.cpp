@@ -23,7 +23,10 @@ void finish_streams() { _mm_sfence(); }
 
 }  // namespace
 
-const LossLoops& loss_loops_avx2() { return loops; }
+template <>
+const LossLoops& loss_loops<Isa::avx2>() {
+  return loops;
+}
 
 }  // namespace naign::cpu
 

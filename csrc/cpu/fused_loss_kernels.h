@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu_features.h"
 #include "naign/fused_loss.h"
 
 namespace naign::cpu {
@@ -18,10 +19,13 @@ enum LossMemory { plain, streamed, mixed };
 // [LossMemory][|.| instead of its square][number of terms - 1]
 using LossLoops = LossLoop[3][2][3];
 
-const LossLoops& loss_loops_portable();
-#if defined(__x86_64__)
-const LossLoops& loss_loops_avx2();
-const LossLoops& loss_loops_avx512();
-#endif
+template <Isa>
+const LossLoops& loss_loops();
+template <>
+const LossLoops& loss_loops<Isa::portable>();
+template <>
+const LossLoops& loss_loops<Isa::avx2>();
+template <>
+const LossLoops& loss_loops<Isa::avx512>();
 
 }  // namespace naign::cpu

@@ -29,6 +29,9 @@ void finish_streams() {}
 
 }  // namespace
 
-const LossLoops& loss_loops_portable() { return loops; }
+template <>
+const LossLoops& loss_loops<Isa::portable>() {
+  return loops;
+}
 
 }  // namespace naign::cpu

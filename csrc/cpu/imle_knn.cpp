@@ -515,11 +515,7 @@ void finish(const Matrix& data, const Neighbours& result, float* distances) {
 }
 
 const Kernels& kernels(Isa isa) {
-#if defined(__x86_64__)
-  if (isa == Isa::avx512) return kernels_avx512();
-  if (isa == Isa::avx2) return kernels_avx2();
-#endif
-  return kernels_portable();
+  return with_isa(isa, [](auto set) -> const Kernels& { return kernels<set()>(); });
 }
 
 }  // namespace cpu

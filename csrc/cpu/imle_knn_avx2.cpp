@@ -113,7 +113,8 @@ uint64_t tile_int8(const Tile& tile) {
 
 }  // namespace
 
-const Kernels& kernels_avx2() {
+template <>
+const Kernels& kernels<Isa::avx2>() {
   static const Kernels table = table_of(tile_rows, lanes, int8_filter<64>(tile_int8),
                                         int16_filter(tile_int16), float32_filter(tile_float32));
   return table;

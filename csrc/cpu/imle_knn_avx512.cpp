@@ -77,7 +77,8 @@ uint64_t tile_int16(const Tile& tile) {
 
 }  // namespace
 
-const Kernels& kernels_avx512() {
+template <>
+const Kernels& kernels<Isa::avx512>() {
   static const bool vnni = features().avx512_vnni;
   static const Kernels table =
       table_of(tile_rows, lanes, int8_filter<128>(vnni ? tile_int8_vnni : nullptr),

@@ -134,10 +134,16 @@ struct Kernels {
 };
 
 const Kernels& kernels(Isa isa);
-const Kernels& kernels_portable();
+template <Isa>
+const Kernels& kernels();
+template <>
+const Kernels& kernels<Isa::portable>();
+template <>
+const Kernels& kernels<Isa::avx2>();
+template <>
+const Kernels& kernels<Isa::avx512>();
+
 #if defined(__x86_64__)
-const Kernels& kernels_avx2();
-const Kernels& kernels_avx512();
 // The integer tiles of processors with 8-bit and 16-bit dot products.
 uint64_t tile_int8_vnni(const Tile& tile);
 uint64_t tile_int16_vnni(const Tile& tile);

@@ -83,7 +83,8 @@ uint64_t tile_float32(const Tile& tile) {
 
 }  // namespace
 
-const Kernels& kernels_portable() {
+template <>
+const Kernels& kernels<Isa::portable>() {
   static const Kernels table = table_of(tile_rows, lanes, {}, {}, float32_filter(tile_float32));
   return table;
 }

@@ -10,16 +10,7 @@ namespace naign::cpu {
 namespace {
 
 NormalsLoop loop() {
-  switch (isa()) {
-#if defined(__x86_64__)
-    case Isa::avx512:
-      return normals_avx512;
-    case Isa::avx2:
-      return normals_avx2;
-#endif
-    default:
-      return normals_portable;
-  }
+  return with_isa(isa(), [](auto set) -> NormalsLoop { return normals<set()>; });
 }
 
 // Some microseconds of work: less would not pay for a thread.

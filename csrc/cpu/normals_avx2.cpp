@@ -29,7 +29,8 @@ inline Floats square_root(Floats values) { return _mm256_sqrt_ps(values); }
 
 }  // namespace
 
-void normals_avx2(const Normals& work, int64_t begin, int64_t end) {
+template <>
+void normals<Isa::avx2>(const Normals& work, int64_t begin, int64_t end) {
   normals_loop(work, begin, end);
 }
 

@@ -29,7 +29,8 @@ inline Floats square_root(Floats values) { return _mm512_sqrt_ps(values); }
 
 }  // namespace
 
-void normals_avx512(const Normals& work, int64_t begin, int64_t end) {
+template <>
+void normals<Isa::avx512>(const Normals& work, int64_t begin, int64_t end) {
   normals_loop(work, begin, end);
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "cpu_features.h"
 #include "naign/normals.h"
 
 namespace naign::cpu {
@@ -11,10 +12,13 @@ namespace naign::cpu {
 // Counters [begin, end) of the rows one after the other, groups() for each.
 using NormalsLoop = void (*)(const Normals& work, int64_t begin, int64_t end);
 
-void normals_portable(const Normals& work, int64_t begin, int64_t end);
-#if defined(__x86_64__)
-void normals_avx2(const Normals& work, int64_t begin, int64_t end);
-void normals_avx512(const Normals& work, int64_t begin, int64_t end);
-#endif
+template <Isa>
+void normals(const Normals& work, int64_t begin, int64_t end);
+template <>
+void normals<Isa::portable>(const Normals& work, int64_t begin, int64_t end);
+template <>
+void normals<Isa::avx2>(const Normals& work, int64_t begin, int64_t end);
+template <>
+void normals<Isa::avx512>(const Normals& work, int64_t begin, int64_t end);
 
 }  // namespace naign::cpu

@@ -36,7 +36,8 @@ inline Floats square_root(Floats values) {
 
 }  // namespace
 
-void normals_portable(const Normals& work, int64_t begin, int64_t end) {
+template <>
+void normals<Isa::portable>(const Normals& work, int64_t begin, int64_t end) {
   normals_loop(work, begin, end);
 }
 
