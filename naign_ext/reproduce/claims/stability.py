@@ -10,7 +10,7 @@ from naign_ext.reproduce.runs import Run
 from naign_ext.reproduce.study import Evidence, Study
 
 DATASET = "8gaussians"
-RATES = (1e-3, 1e-2, 1e-4, 3e-3, 3e-2, 3e-4)
+RATES = (1e-3, 1e-2, 1e-4, 3e-3, 3e-2, 3e-4, 1e-1, 3e-1)
 MODES_NEEDED = 6
 _METHODS = (PLAIN, BEST, IGN)
 _PARTS = ("modes", "high_quality", "energy_distance", "projection")
