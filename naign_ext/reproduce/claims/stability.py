@@ -79,7 +79,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3)
         for axis in (left, right):
             axis.set_xscale("log")
-            axis.set_xticks(tried, [f"{rate:g}" for rate in tried])
+            axis.set_xticks(tried, [f"{rate:g}".removeprefix("0") for rate in tried])
             axis.minorticks_off()
             axis.set_xlabel("learning rate")
         drawing.footnote(
