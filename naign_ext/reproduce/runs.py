@@ -112,7 +112,9 @@ def _in_processes(
 ) -> dict[tuple[str, bool], Run]:
     found = {}
     # Two jobs that share a folder must not run at once: the second judges what the first has trained.
-    first = {name: (name, on_all) for name, on_all in reversed(list(missing))}
+    first: dict[str, tuple[str, bool]] = {}
+    for name, on_all in missing:
+        first.setdefault(name, (name, on_all))
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker)
     try:
         futures = {pool.submit(carry_out, missing[key], root): key for key in first.values()}
