@@ -192,3 +192,14 @@ def test_known_parts_are_put_back():
         torch.testing.assert_close(keep_known(x + 0.3, low, degrade=lambda v, k=kind: degrade(v, k)), x)
     with pytest.raises(ValueError, match="kind: expected blur or downsample"):
         degrade(x, "noise")
+
+
+@pytest.mark.parametrize("kind", ["mask", "blur"])
+def test_what_inference_mode_has_made_serves_training(kind):
+    """Boxes and kernels are kept; tensors of inference mode could not be saved for a backward pass."""
+    with torch.inference_mode():
+        corrupt(torch.rand(3, 1, 11, 13), kind, seed=1)
+    images = torch.rand(3, 1, 11, 13, requires_grad=True)
+    corrupted, _ = corrupt(images, kind, seed=1)
+    corrupted.square().sum().backward()
+    assert images.grad is not None and torch.isfinite(images.grad).all()

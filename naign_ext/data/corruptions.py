@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -144,6 +145,22 @@ def _box(layout: str, height: int, width: int, share: float) -> Tensor:
     return strips[layout].expand(height, width)
 
 
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _boxes(height: int, width: int, share: float) -> Tensor:
+    """bool (layouts, H, W): the box of each layout."""
+    return torch.stack([_box(layout, height, width, share) for layout in _LAYOUTS])
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _gaussian(sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Weights (2 radius + 1,) that add up to 1."""
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return (weights / weights.sum()).to(device, dtype)
+
+
 def mask_like(images: Tensor, share: float, seed: int, place: tuple[int, int] | None = None) -> Tensor:
     """The mask of `corrupt`: True on about ``share`` of each image or vector."""
     generator = stream(seed, "mask")
@@ -155,8 +172,7 @@ def mask_like(images: Tensor, share: float, seed: int, place: tuple[int, int] | 
         return (order.argsort(1) < count).to(images.device)
     height, width = images.shape[-2:]
     chosen = torch.randint(len(_LAYOUTS), (total,), generator=generator)[mine]
-    boxes = torch.stack([_box(layout, height, width, share) for layout in _LAYOUTS])
-    return boxes[chosen].unsqueeze(1).to(images.device)
+    return _boxes(height, width, share)[chosen].unsqueeze(1).to(images.device)
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
@@ -164,9 +180,7 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     if sigma == 0:
         return images.clone()
     radius = max(1, math.ceil(4 * sigma))
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(images)
+    kernel = _gaussian(sigma, radius, images.dtype, images.device)
     count, channels, height, width = images.shape
     planes = images.reshape(count * channels, 1, height, width)
     planes = F.pad(planes, (radius, radius, radius, radius), mode="replicate")
