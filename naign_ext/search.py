@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from naign_ext import _native
 from naign_ext.ops import reference
 from naign_ext.ops.imle_knn import (
     Neighbours,
@@ -203,7 +204,7 @@ class ImleSearch:
         """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""
         if self.count < self.k:
             raise ValueError(f"k: expected at most the {self.count} pool rows seen since reset, got {self.k}")
-        native = self.data.device.type == "cpu" and has_kernel(self.data, self.data, self.k)
+        native = self.data.device.type == "cpu" and _native.has_kernel(self.data)
         finish = torch.ops.naign.imle_knn_finish if native else reference.finish
         return Neighbours(*finish(self.data, self._distances, self._indices))
 

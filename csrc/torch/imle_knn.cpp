@@ -1,39 +1,20 @@
 // The search as torch operators.
 #define TORCH_TARGET_VERSION 0x020b000000000000
 
-#include "naign/imle_knn.h"
-
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "aligned.h"
-#include "tensors.h"
+#include "imle_knn_inputs.h"
 
 namespace naign::glue {
 namespace {
 
 // Waking another thread takes a few thousand nanoseconds.
 constexpr double cost_worth_a_thread = 4e3;
-
-double rejection(const std::optional<double>& reject_below) {
-  return reject_below.value_or(-std::numeric_limits<double>::infinity());
-}
-
-void check_pair(const Tensor& data, const Tensor& pool, int64_t k) {
-  STD_TORCH_CHECK(data.dim() == pool.dim(), "pool: expected ", data.dim(), " dimensions, got ",
-                  pool.dim());
-  STD_TORCH_CHECK(data.size(data.dim() - 1) == pool.size(pool.dim() - 1),
-                  "pool: expected D = ", data.size(data.dim() - 1),
-                  ", got D = ", pool.size(pool.dim() - 1));
-  STD_TORCH_CHECK(data.dim() == 2 || data.size(0) == pool.size(0),
-                  "pool: expected B = ", data.size(0), ", got B = ", pool.size(0));
-  STD_TORCH_CHECK(data.size(data.dim() - 1) > 0, "data: expected D >= 1");
-  STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
-}
 
 Tensor empty_bytes(const Tensor& like, size_t bytes) {
   return empty_like_device(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
@@ -137,16 +118,6 @@ std::tuple<Tensor, Tensor> imle_knn_project(const Tensor& data, const Tensor& pa
   cpu::pack_projected(x, packed.const_data_ptr(), packed_basis.const_data_ptr(),
                       projected.mutable_data_ptr());
   return {packed_basis, projected};
-}
-
-// What a streaming search has found so far.
-Neighbours running_neighbours(const Matrix& data, const Tensor& distances, const Tensor& indices) {
-  STD_TORCH_CHECK(distances.is_contiguous() && indices.is_contiguous() &&
-                      distances.scalar_type() == ScalarType::Double &&
-                      indices.scalar_type() == ScalarType::Long && distances.size(0) == data.rows,
-                  "distances, indices: expected contiguous float64 and int64 of (N, k)");
-  return {static_cast<double*>(distances.mutable_data_ptr()),
-          static_cast<int64_t*>(indices.mutable_data_ptr()), data.rows, distances.size(1)};
 }
 
 std::tuple<int64_t, bool> imle_knn_update(const Tensor& data, const Tensor& packed, int64_t filter,

@@ -4,14 +4,12 @@
 #include "naign/imle_knn_cuda.h"
 
 #include <cstddef>
-#include <limits>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "cuda_stream.h"
-#include "naign/imle_knn.h"
-#include "tensors.h"
+#include "imle_knn_inputs.h"
 
 namespace naign::glue {
 namespace {
@@ -19,22 +17,11 @@ namespace {
 void check(int status) { check_cuda(static_cast<cudaError_t>(status), "imle_knn"); }
 
 void check_search(const Tensor& data, const Tensor& pool, int64_t k) {
-  STD_TORCH_CHECK(data.dim() == pool.dim(), "pool: expected ", data.dim(), " dimensions, got ",
-                  pool.dim());
-  STD_TORCH_CHECK(data.size(data.dim() - 1) == pool.size(pool.dim() - 1),
-                  "pool: expected D = ", data.size(data.dim() - 1),
-                  ", got D = ", pool.size(pool.dim() - 1));
-  STD_TORCH_CHECK(data.dim() == 2 || data.size(0) == pool.size(0),
-                  "pool: expected B = ", data.size(0), ", got B = ", pool.size(0));
-  STD_TORCH_CHECK(data.size(data.dim() - 1) > 0, "data: expected D >= 1");
-  STD_TORCH_CHECK(data.get_device_index() == pool.get_device_index(),
-                  "pool: expected data's device");
   STD_TORCH_CHECK(k >= 1 && k <= cuda::largest_k, "k: expected 1 to ", cuda::largest_k, ", got ",
                   k);
-}
-
-double rejection_of(const std::optional<double>& reject_below) {
-  return reject_below.value_or(-std::numeric_limits<double>::infinity());
+  check_pair(data, pool, k);
+  STD_TORCH_CHECK(data.get_device_index() == pool.get_device_index(),
+                  "pool: expected data's device");
 }
 
 // As imle_knn, in a given way and with lists of a given length, for tests.
@@ -64,7 +51,7 @@ std::tuple<Tensor, Tensor> imle_knn_cuda_by(const Tensor& data, const Tensor& po
                             x.stride,
                             y.stride,
                             k,
-                            rejection_of(reject_below),
+                            rejection(reject_below),
                             static_cast<cuda::Method>(method),
                             capacity};
   Tensor memory = workspace(data, static_cast<int64_t>(cuda::search_bytes(search)));
@@ -97,14 +84,8 @@ void imle_knn_cuda_update(const Tensor& data, const Tensor& packed, const Tensor
   const Matrix x = matrix_of(data, "data");
   STD_TORCH_CHECK(packed.numel() == static_cast<int64_t>(cuda::packed_bytes(x.rows, x.columns)),
                   "packed: made for other data");
-  STD_TORCH_CHECK(distances.is_contiguous() && indices.is_contiguous() &&
-                      distances.scalar_type() == ScalarType::Double &&
-                      indices.scalar_type() == ScalarType::Long && distances.size(0) == x.rows,
-                  "distances, indices: expected contiguous float64 and int64 of (N, k)");
-  const Neighbours result{static_cast<double*>(distances.mutable_data_ptr()),
-                          static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows,
-                          distances.size(1)};
-  const PoolRange range{matrix_of(pool, "pool"), offset, rejection_of(reject_below)};
+  const Neighbours result = running_neighbours(x, distances, indices);
+  const PoolRange range{matrix_of(pool, "pool"), offset, rejection(reject_below)};
   Tensor memory =
       workspace(data, static_cast<int64_t>(cuda::update_bytes(x, range, result.k, rows_seen)));
   check(cuda::update(x, packed.const_data_ptr(), range, result, rows_seen,

@@ -3,11 +3,10 @@
 
 #include "naign/imle_knn_emulation.h"
 
-#include <limits>
 #include <optional>
 #include <tuple>
 
-#include "tensors.h"
+#include "imle_knn_inputs.h"
 
 namespace naign::glue {
 namespace {
@@ -19,15 +18,14 @@ std::tuple<Tensor, Tensor, Tensor> imle_knn_emulated(const Tensor& data, const T
                                                      int64_t capacity, int64_t chunk_rows,
                                                      int64_t parts, int64_t tile_columns) {
   const Matrix x = matrix_of(data, "data");
-  const double rejection = reject_below.value_or(-std::numeric_limits<double>::infinity());
-  const PoolRange range{matrix_of(pool, "pool"), 0, rejection};
+  const PoolRange range{matrix_of(pool, "pool"), 0, rejection(reject_below)};
   Tensor distances = torch::stable::new_empty(data, {x.rows, k}, ScalarType::Double);
   Tensor indices = torch::stable::new_empty(data, {x.rows, k}, ScalarType::Long);
   Tensor passes = torch::stable::new_empty(data, {int64_t{4}}, ScalarType::Long);
   const Neighbours result{static_cast<double*>(distances.mutable_data_ptr()),
                           static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows, k};
   result.clear();
-  const bool tightens = k == 1 && !(rejection > 0);
+  const bool tightens = k == 1 && !(range.reject_below > 0);
   cuda::Plan plan = cuda::plan_for(x.rows, range.rows.rows, x.columns, k, tightens, capacity);
   if (chunk_rows > 0) plan.chunk_rows = chunk_rows;
   if (parts > 0) plan.parts = parts;
