@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from naign_bench.harness import Results, Row
@@ -114,7 +114,8 @@ def show(results: Results, console: Console | None = None) -> None:
     for row in results.rows:
         groups.setdefault(row["workload"], []).append(row)
     for rows in groups.values():
-        console.print(_table(rows, {**_SHARED, **_OWN[results.header["kind"]]}))
+        for table in _tables(rows, {**_SHARED, **_OWN[results.header["kind"]]}, console.width):
+            console.print(table)
         for row in rows:
             if row["status"] != "ok":
                 console.print(
@@ -138,20 +139,39 @@ def _machine(header: Mapping[str, Any]) -> str:
 
 
 _BUSY = 0.3
+# Blanks between two columns.
+_GAP = 2
 _UNITS = {"gflops": "GFLOP/s", "gops": "Gop/s", "gbs": "GB/s"}
 
 
-def _table(rows: Sequence[Row], cells: Mapping[str, Cell]) -> Table:
+def _tables(rows: Sequence[Row], cells: Mapping[str, Cell], width: int) -> Iterator[Table]:
+    """One table; where it is wider than that, several one below the other, each with the peers."""
     first = rows[0]
     keys = [key for key in ("k", "data", "norm", "terms") if key in first]
     details = [_shape(first), first["dtype"], *(f"{key} {first[key]}" for key in keys)]
-    names = list(cells)
-    table = _plain_table(f"\n{first['workload']}: {', '.join(details)}", names[:1], names[1:])
-    for row in rows:
-        if row["status"] == "ok":
+    title = f"\n{first['workload']}: {', '.join(details)}"
+    measured = [row for row in rows if row["status"] == "ok"]
+    columns = {name: [cell(row) for row in measured] for name, cell in cells.items()}
+    for names in _fitting(columns, width):
+        table = _plain_table(title, names[:1], names[1:])
+        for i, row in enumerate(measured):
             style = "bold" if row["peer"].startswith(_OURS) else None
-            table.add_row(*(cell(row) for cell in cells.values()), style=style)
-    return table
+            table.add_row(*(columns[name][i] for name in names), style=style)
+        yield table
+        title = ""
+
+
+def _fitting(columns: Mapping[str, Sequence[str]], width: int) -> list[list[str]]:
+    """Names of columns for tables of at most this width, the first column in each."""
+    widths = {name: max(map(len, (name, *texts))) for name, texts in columns.items()}
+    first, *others = widths
+    tables = [[first]]
+    for name in others:
+        taken = [*tables[-1], name]
+        if sum(widths[each] + _GAP for each in taken) - _GAP > width and len(tables[-1]) > 1:
+            tables.append([first])
+        tables[-1].append(name)
+    return tables
 
 
 def _plain_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

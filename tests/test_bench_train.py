@@ -45,6 +45,12 @@ def test_a_row_tells_where_an_update_goes(results, tmp_path):
     console = Console(record=True, width=250, file=(tmp_path / "out").open("w"))
     show(results, console)
     assert "s + l" in console.export_text()
+    narrow = Console(record=True, width=80, file=(tmp_path / "narrow").open("w"))
+    show(results, narrow)
+    text = narrow.export_text()
+    assert (
+        all(name in text for name in ("data", "backw.", "s + l", "images/s", "x 1")) and "\u2026" not in text
+    )
     assert draw(results, tmp_path / "train.png").read_bytes()[:4] == b"\x89PNG"
 
 
