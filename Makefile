@@ -3,8 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*.h csrc/*/*/*.h)
-EMULATION := $(wildcard tests/emulation/*)
+NATIVE := $(wildcard $(foreach end,cpp cu cuh h inc,csrc/*.$(end) csrc/*/*.$(end) csrc/*/*/*.$(end)))
+EMULATION := $(wildcard tests/native/*/*)
 PYTEST_WORKERS ?= 2
 RUN ?= runs/demo
 NVCC ?= $(shell command -v nvcc)
@@ -33,7 +33,7 @@ lint: install
 	@mkdir -p build/mypy && ln -sfn ../../cli build/mypy/naign_cli && ln -sfn ../../bench build/mypy/naign_bench
 	MYPYPATH=build/mypy $(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE) $(EMULATION)
-	$(BIN)/python -m pytest -q tests/test_layers.py
+	$(BIN)/python -m pytest -q tests/project/test_layers.py
 
 format: install
 	$(BIN)/ruff check --fix .

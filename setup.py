@@ -36,9 +36,9 @@ def cuda_state() -> tuple[bool, str]:
 
 
 def sources(*, cuda: bool) -> list[str]:
-    """Every kernel and every file of glue; those for CUDA are csrc/cuda/*.cu and csrc/torch/*_cuda.cpp."""
-    host = [p for folder in ("cpu", "torch") for p in (ROOT / "csrc" / folder).glob("*.cpp")]
-    device = list((ROOT / "csrc" / "cuda").glob("*.cu"))
+    """Every kernel and every binding; those for CUDA are *.cu and *_cuda.cpp."""
+    host = list((ROOT / "csrc").rglob("*.cpp"))
+    device = list((ROOT / "csrc").rglob("*.cu"))
     chosen = [p for p in host if cuda or not p.stem.endswith("_cuda")] + (device if cuda else [])
     return sorted(str(p.relative_to(ROOT)) for p in chosen)
 
@@ -61,11 +61,10 @@ def extension() -> tuple[list, dict]:
     ]
     device_flags += ["-gencode=arch=compute_120,code=compute_120"]
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
-    folders = [str(ROOT / "csrc" / name) for name in ("include", "cpu")]
     built = make(
         "naign_ext._C",
         sources(cuda=cuda),
-        include_dirs=[*folders, pybind11.get_include()],
+        include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
         define_macros=[
             ("NAIGN_BUILD_TORCH", f'"{torch.__version__}"'),
             ("NAIGN_BUILD_CUDA", str(int(cuda))),

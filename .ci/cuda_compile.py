@@ -1,7 +1,7 @@
 """Compiles every CUDA source for every architecture and looks at what the compiler made of it; needs no GPU.
 
 A file passes when nvcc and ptxas give no warning, no kernel has a stack frame or spills registers, and its machine
-code holds the instructions that its speed rests on (`EXPECTED`). The glue (csrc/torch/*_cuda.cpp) is compiled
+code holds the instructions that its speed rests on (`EXPECTED`). The glue (csrc/*/binding_cuda.cpp) is compiled
 against the headers of whatever torch is installed.
 
 usage: cuda_compile.py [--nvcc NVCC] [--jobs N] [--root FOLDER] [--no-glue]
@@ -37,29 +37,32 @@ GLUE_FLAGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-fvisibil
 
 @dataclass(frozen=True)
 class Expectation:
-    """Every kernel of `file` on `target` whose name matches `kernels` holds an instruction that matches each opcode.
+    """Every kernel of `file`, below csrc/, on `target` whose name matches `kernels` has an instruction for each opcode.
 
-    At least one kernel must match. A file that is missing is an error once one of `with_files` is there.
+    At least one kernel must match. A file that is missing is an error.
     """
 
     file: str
     target: str
     kernels: str
     opcodes: tuple[str, ...]
-    with_files: str = ""
 
 
 LOAD_128 = r"LDG\.E(\.\w+)*\.128(\.\w+)*"
 STORE_128 = r"STG\.E(\.\w+)*\.128(\.\w+)*"
 EXPECTED = (
-    Expectation("fused_loss.cu", "sm_75", r"loss_of_piece.*Li256E.*Arguments", (LOAD_128, STORE_128)),
-    Expectation("fused_loss.cu", "sm_80", r"loss_of_piece.*Arguments", (LOAD_128, STORE_128)),
-    Expectation("fused_loss.cu", "sm_90a", r"loss_of_piece.*Arguments", (LOAD_128, STORE_128)),
-    Expectation("fused_loss.cu", "sm_90a", r"scale_all", (LOAD_128, STORE_128)),
-    Expectation("normals.cu", "sm_80", r"fill_normalsILb1", (STORE_128,)),
-    Expectation("normals.cu", "sm_90a", r"fill_normalsILb1", (STORE_128,)),
-    Expectation("imle_knn_filter_sm90.cu", "sm_90a", r"filter", (r"(IGMMA|HGMMA)\b.*",), "imle_knn*.cu"),
-    Expectation("imle_knn_filter_sm80.cu", "sm_80", r"filter", (r"(IMMA|HMMA)\b.*",), "imle_knn*.cu"),
+    Expectation(
+        "fused_loss/cuda/fused_loss.cu", "sm_75", r"loss_of_piece.*Li256E.*Arguments", (LOAD_128, STORE_128)
+    ),
+    Expectation("fused_loss/cuda/fused_loss.cu", "sm_80", r"loss_of_piece.*Arguments", (LOAD_128, STORE_128)),
+    Expectation(
+        "fused_loss/cuda/fused_loss.cu", "sm_90a", r"loss_of_piece.*Arguments", (LOAD_128, STORE_128)
+    ),
+    Expectation("fused_loss/cuda/fused_loss.cu", "sm_90a", r"scale_all", (LOAD_128, STORE_128)),
+    Expectation("randn/cuda/randn.cu", "sm_80", r"fill_normalsILb1", (STORE_128,)),
+    Expectation("randn/cuda/randn.cu", "sm_90a", r"fill_normalsILb1", (STORE_128,)),
+    Expectation("imle_knn/cuda/filter_sm90.cu", "sm_90a", r"filter", (r"(IGMMA|HGMMA)\b.*",)),
+    Expectation("imle_knn/cuda/filter_sm80.cu", "sm_80", r"filter", (r"(IMMA|HMMA)\b.*",)),
 )
 
 
@@ -120,35 +123,31 @@ def compile_one(
 ) -> tuple[str, list[str]]:
     """A line that says what was done, and what is wrong."""
     started = time.monotonic()
+    name = str(source.relative_to(root / "csrc"))
     with tempfile.TemporaryDirectory() as folder:
         product = Path(folder) / ("out.ptx" if target in PTX_ON else "out.o")
         # An object, as setup.py makes it: code for the device alone would leave the pass for the host out.
         form = "-ptx" if target in PTX_ON else "-c"
-        includes = [f"-I{root / 'csrc' / name}" for name in ("include", "cuda")]
-        options = [*NVCC_FLAGS, "-Xptxas", "-v,-Werror", "-gencode", TARGETS[target], *includes]
+        options = [*NVCC_FLAGS, "-Xptxas", "-v,-Werror", "-gencode", TARGETS[target], f"-I{root / 'csrc'}"]
         status, log = run([tools.nvcc, *options, form, str(source), "-o", str(product)], tools.environment)
         if status == 0 and target in PTX_ON:
             assembled = ["ptxas", "-v", f"-arch={PTX_ON[target]}", str(product), "-o", f"{folder}/out.cubin"]
             status, more = run(assembled, tools.environment)
             log += more
         faults = [f"does not compile:\n{log}"] if status else resource_faults(log)
-        wanted = [e for e in expected if e.file == source.name and e.target == target]
+        wanted = [e for e in expected if e.file == name and e.target == target]
         if wanted and not status:
             status, machine_code = run([tools.cuobjdump, "-sass", str(product)], tools.environment)
             faults += [f"cannot be disassembled:\n{machine_code}"] if status else []
             faults += [fault for e in wanted if not status for fault in opcode_faults(machine_code, e)]
     kernels = len(set(re.findall(r"Compiling entry function '(\w+)'", log)))
-    line = f"{source.name} {target}: {kernels} kernels, {time.monotonic() - started:.0f} s"
-    return line, [f"{source.name} {target}: {fault}" for fault in faults]
+    line = f"{name} {target}: {kernels} kernels, {time.monotonic() - started:.0f} s"
+    return line, [f"{name} {target}: {fault}" for fault in faults]
 
 
 def missing_files(folder: Path, expected: tuple[Expectation, ...]) -> list[str]:
-    """Files that the table names and that are not there, though their companions are."""
-    names = {
-        e.file
-        for e in expected
-        if not (folder / e.file).is_file() and (not e.with_files or any(folder.glob(e.with_files)))
-    }
+    """Files that the table names and that are not there."""
+    names = {e.file for e in expected if not (folder / e.file).is_file()}
     return [
         f"{name}: the table of expected instructions names it, and it is missing" for name in sorted(names)
     ]
@@ -159,12 +158,12 @@ def compile_glue(tools: Tools, root: Path, source: Path) -> list[str]:
     from torch.utils.cpp_extension import include_paths
 
     system = [part for folder in include_paths() for part in ("-isystem", folder)]
-    own = [f"-I{root / 'csrc' / name}" for name in ("include", "cpu", "torch", "cuda")]
-    options = ["-std=c++20", "-Xcompiler", ",".join(GLUE_FLAGS), *own, *system]
+    own = f"-I{root / 'csrc'}"
+    options = ["-std=c++20", "-Xcompiler", ",".join(GLUE_FLAGS), own, *system]
     with tempfile.TemporaryDirectory() as folder:
         product = str(Path(folder) / "out.o")
         status, log = run([tools.nvcc, *options, "-c", str(source), "-o", product], tools.environment)
-    return [f"{source.name}: does not compile:\n{log}"] if status else []
+    return [f"{source.parent.name}/{source.name}: does not compile:\n{log}"] if status else []
 
 
 def find_tools(nvcc: str) -> Tools:
@@ -184,8 +183,8 @@ def check(
     tools: Tools, root: Path, jobs: int, expected: tuple[Expectation, ...], *, glue: bool = True
 ) -> list[str]:
     """Everything that is wrong with the CUDA sources below `root`."""
-    folder = root / "csrc" / "cuda"
-    sources = sorted(folder.glob("*.cu"))
+    folder = root / "csrc"
+    sources = sorted(folder.rglob("*.cu"))
     if not sources:
         return [f"{folder}: there are no CUDA sources"]
     faults = missing_files(folder, expected)
@@ -195,7 +194,7 @@ def check(
             for source in sources
             for target in TARGETS
         ]
-        joined = sorted((root / "csrc" / "torch").glob("*_cuda.cpp")) if glue else []
+        joined = sorted(folder.glob("*/binding_cuda.cpp")) if glue else []
         glued = [pool.submit(compile_glue, tools, root, source) for source in joined]
         for done in passes:
             line, found = done.result()
@@ -203,7 +202,10 @@ def check(
             faults += found
         for source, compiled in zip(joined, glued, strict=True):
             found = compiled.result()
-            print(f"cuda-compile: {source.name}: glue{'' if not found else ', FAILED'}", flush=True)
+            print(
+                f"cuda-compile: {source.relative_to(folder)}: glue{'' if not found else ', FAILED'}",
+                flush=True,
+            )
             faults += found
     return faults
 

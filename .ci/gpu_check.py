@@ -35,7 +35,7 @@ PACKAGES = ROOT / "build" / "packages"
 EVERY = 5.0
 LIMIT = 580.0
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-TRAINER_TESTS = ROOT / "tests" / "test_training_cuda.py"
+TRAINER_TESTS = ROOT / "tests" / "training" / "test_training_cuda.py"
 TRAINER_NEEDS = (
     "pydantic",
     "yaml",
@@ -47,11 +47,11 @@ TRAINER_NEEDS = (
     "scipy",
 )
 OPERATOR_TESTS = (
-    "test_imle_knn",
+    "ops/test_imle_knn",
     "test_search",
-    "test_fused_loss",
-    "test_fused_loss_emulated",
-    "test_bounds",
+    "ops/test_fused_loss",
+    "native/test_fused_loss_emulated",
+    "ops/test_bounds",
 )
 
 # The benchmarks themselves, without the command line, whose packages may be missing.
@@ -154,7 +154,7 @@ def missing_packages() -> list[str]:
 
 def test_files(marker: str) -> list[str]:
     """Test files that contain the marker but the trainer's, those of the kernels first."""
-    tests = (ROOT / "tests").glob("test_*.py")
+    tests = (ROOT / "tests").rglob("test_*.py")
     found = [p for p in tests if p != TRAINER_TESTS and marker in p.read_text()]
     return [str(p) for p in sorted(found, key=lambda p: (not p.stem.endswith("_cuda"), p.name))]
 
@@ -166,7 +166,7 @@ def sanitizer_command(tool: str) -> list[str]:
     # torch is imported before the first call that the sanitizer sees; it would stop watching after ten seconds.
     options += ["--launch-timeout", "120"]
     chosen = ["--kernel-name", "kns=naign"] if tool in ("racecheck", "synccheck") else []
-    return [program, *options, *chosen, *python(str(ROOT / "tests" / "cuda_small_cases.py"))]
+    return [program, *options, *chosen, *python(str(ROOT / "tests" / "native" / "cuda_small_cases.py"))]
 
 
 def pytest_command(*arguments: str) -> list[str]:

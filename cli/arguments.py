@@ -67,8 +67,8 @@ def read_images(paths: Sequence[Path], projector: "Projector") -> tuple["Tensor"
 
 def run_dataset(run: Path) -> "Dataset":
     """The data set that the run was trained on."""
-    from naign_ext.report import load_run_dataset
-    from naign_ext.training.config import load_config
+    from naign_ext.config.schema import load_config
+    from naign_ext.report.page import load_run_dataset
 
     folder = run.parent.parent if run.parent.name == "checkpoints" else run
     if not (folder / "config.yaml").is_file():

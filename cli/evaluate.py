@@ -55,9 +55,9 @@ def evaluate(
 
     Beside each figure stands what something trivial scores. docs/metrics.md defines all of them.
     """
-    from naign_ext.metrics import PARTS, SPACES
-    from naign_ext.metrics.evaluate import chosen_metrics
-    from naign_ext.report import write_report
+    from naign_ext.evaluation import PARTS, SPACES
+    from naign_ext.evaluation.evaluate import chosen_metrics
+    from naign_ext.report.page import write_report
 
     if features is not None and features not in SPACES:
         raise Mistake(f"--features: expected one of {', '.join(SPACES)}, got {features!r}")

@@ -9,7 +9,7 @@ from rich.table import Table
 
 def print_fields(console: Console) -> None:
     """Every field that --set and --config take, in groups, with type, default and description."""
-    from naign_ext.training.config import describe_fields
+    from naign_ext.config.schema import describe_fields
 
     console.print(
         "Fields for [bold]--set[/] KEY=VALUE and [bold]--config[/] FILE. Presets change many defaults.\n"

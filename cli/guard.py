@@ -54,14 +54,14 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 def _foreseen(error: RuntimeError) -> bool:
     import torch
 
-    from naign_ext.training.distributed import ProcessLostError
+    from naign_ext.distributed.processes import ProcessLostError
     from naign_ext.training.trainer import NonFiniteLossError
 
     return isinstance(error, NonFiniteLossError | ProcessLostError | torch.OutOfMemoryError)
 
 
 def _told_elsewhere(error: RuntimeError) -> bool:
-    from naign_ext.training.distributed import FirstProcessFailedError
+    from naign_ext.distributed.processes import FirstProcessFailedError
 
     return isinstance(error, FirstProcessFailedError)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from naign_ext.report import FigureRow
+    from naign_ext.report.page import FigureRow
 
 
 def results() -> Console:
@@ -79,7 +79,7 @@ MARKS = {"lower is better": "v", "higher is better": "^", "1 is best": "1", "": 
 
 def print_figures(figures: Mapping[str, float], features: str = "") -> None:
     """The tables of a run's figures, each with what trivial competitors score in the columns at its right."""
-    from naign_ext.report import accuracy_sentence, baselines_sentence, figure_rows, restoration_rows
+    from naign_ext.report.page import accuracy_sentence, baselines_sentence, figure_rows, restoration_rows
 
     rows = figure_rows(figures)
     for group in dict.fromkeys(row.group for row in rows):

@@ -69,8 +69,8 @@ def restore(
     With --corrupt the original is known, so PSNR and SSIM are reported before and after. Images are brought
     to the size f was trained at.
     """
-    from naign_ext.data import corrupt as corrupt_images
-    from naign_ext.data import degrade
+    from naign_ext.transforms import corrupt as corrupt_images
+    from naign_ext.transforms import degrade
 
     if corrupted_by is not None and (corrupt is not None or corrupted_by not in ("blur", "downsample")):
         raise Mistake("--corrupted-by: expected blur or downsample, and no --corrupt")
@@ -117,7 +117,7 @@ def _measure(
     original: "Tensor", corrupted: "Tensor", restored: "Tensor", names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """PSNR and SSIM of every image, before and after; mean squared error for vectors."""
-    from naign_ext.metrics import psnr, ssim
+    from naign_ext.evaluation import psnr, ssim
 
     columns: dict[str, Any] = {}
     if original.dim() == 4:

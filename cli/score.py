@@ -46,7 +46,7 @@ def score(
 
     Without images, the run's out-of-distribution set is scored against its held-out data.
     """
-    from naign_ext.metrics import auroc
+    from naign_ext.evaluation import auroc
 
     projector = load(run, device, weights, checkpoint)
     if images:

@@ -12,9 +12,9 @@ from naign_cli.output import notes, print_figures, print_files, print_json, resu
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from naign_ext.report import Report
-    from naign_ext.training.config import TrainConfig
-    from naign_ext.training.distributed import Processes
+    from naign_ext.config.schema import TrainConfig
+    from naign_ext.distributed.processes import Processes
+    from naign_ext.report.page import Report
     from naign_ext.training.progress import Progress, TrainResult
 
 
@@ -36,7 +36,7 @@ def _datasets(incomplete: str) -> list[str]:
 
 
 def _presets(incomplete: str) -> list[str]:
-    from naign_ext.training.presets import PRESETS
+    from naign_ext.config.presets import PRESETS
 
     return [name for name in PRESETS if name.startswith(incomplete)]
 
@@ -112,8 +112,8 @@ def train(
 
     Many processes share a run: torchrun --nproc-per-node 2 -m naign_cli train ... (docs/scaling.md).
     """
-    from naign_ext.training.config import resolve_config
-    from naign_ext.training.distributed import join
+    from naign_ext.config.schema import resolve_config
+    from naign_ext.distributed.processes import join
 
     flags = {"device": device, "steps": steps, "data_root": None if data_root is None else str(data_root)}
     if resume is not None:
@@ -159,7 +159,7 @@ def _run(
     """A new run of a configuration, or the resumed one with changes; the first process is watched."""
     from naign_cli.progress import watch
 
-    from naign_ext.training.distributed import ProcessLostError
+    from naign_ext.distributed.processes import ProcessLostError
     from naign_ext.training.progress import Progress
     from naign_ext.training.signals import StopRequest
 
@@ -184,8 +184,8 @@ def _start(
     progress: "Progress",
 ) -> "TrainResult":
     """Train, or resume; a job that torchrun has restarted continues what it began."""
+    from naign_ext.config.schema import TrainConfig
     from naign_ext.training import trainer
-    from naign_ext.training.config import TrainConfig
 
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if isinstance(start, TrainConfig):
@@ -199,7 +199,7 @@ def _start(
 
 def _run_folder(path: Path) -> Path:
     """The run that a path given with --resume belongs to, so that a restart takes its last checkpoint."""
-    from naign_ext.training.checkpoint import is_checkpoint_path
+    from naign_ext.checkpoint import is_checkpoint_path
 
     return path.parent.parent if is_checkpoint_path(path) else path
 
@@ -234,8 +234,8 @@ def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:
 
 
 def _write_report(result: "TrainResult") -> "Report":
-    from naign_ext.report import write_report
-    from naign_ext.training.config import load_config
+    from naign_ext.config.schema import load_config
+    from naign_ext.report.page import write_report
 
     device = load_config(result.run / "config.yaml").device
     with notes().status("measuring") as status:

@@ -1,6 +1,5 @@
 """Latent pools that are regenerated from their seed instead of stored."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -8,30 +7,13 @@ import torch
 from torch import Tensor
 
 from naign_ext.ops import normals, normals_of_rows
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A seed in [0, 2^63) for the given parts, the same on every machine and in every process.
-
-    Streams with different names or steps are independent, so any moment of a run can be repeated from
-    ``(seed, name, step)`` alone::
-
-        derive_seed(config.seed, "noise", step)
-    """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def generator(*parts: int | str) -> torch.Generator:
-    """A CPU generator seeded by :func:`derive_seed`."""
-    return torch.Generator().manual_seed(derive_seed(*parts))
+from naign_ext.seeds import derive_seed
 
 
 class LatentPool:
     """An endless pool of latents z ~ N(0, scale^2 I), one per row, drawn anew whenever ``draw`` changes.
 
-    Nothing is stored. A row is a pure function of its index, the seed and the draw (:func:`naign_ext.ops.normals` with
+    Nothing is stored. A row is a pure function of its index, the seed and the draw (:func:`naign_ext.ops.randn` with
     ``derive_seed(seed, "latents", draw)``, times scale): any chunking, any selection of rows and any device give the
     same bits. Latents are made on the pool's device, and the host does not wait for it.
 

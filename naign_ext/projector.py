@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from naign_ext.data.corruptions import keep_known
+from naign_ext.checkpoint import CheckpointError, Which, load_checkpoint
+from naign_ext.evaluation.density import Grid, log_partition
+from naign_ext.evaluation.projection import apply, multiscale_residual, normalised_residual, residual
 from naign_ext.latents import LatentPool
-from naign_ext.metrics.density import Grid, log_partition
-from naign_ext.metrics.projection import apply, multiscale_residual, normalised_residual, residual
 from naign_ext.models import build_model
-from naign_ext.training.checkpoint import CheckpointError, Which, load_checkpoint
+from naign_ext.transforms.corruptions import keep_known
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"

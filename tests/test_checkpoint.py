@@ -7,8 +7,7 @@ import shutil
 import pytest
 import torch
 
-from naign_ext.models import build_model
-from naign_ext.training.checkpoint import (
+from naign_ext.checkpoint import (
     TENSOR_FILES,
     CheckpointError,
     checkpoint_paths,
@@ -17,6 +16,7 @@ from naign_ext.training.checkpoint import (
     remove_old_checkpoints,
     save_checkpoint,
 )
+from naign_ext.models import build_model
 
 OPTIONS = {"widths": [8], "activation": "relu", "normalisation": "batch", "input_gain": 2.0}
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from naign_ext.latents import LatentPool, derive_seed, generator
+from naign_ext.latents import LatentPool
 from naign_ext.ops import normals
+from naign_ext.seeds import derive_seed, generator
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (1, 5, 5)])

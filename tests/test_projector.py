@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from naign_ext import Projector
+from naign_ext.checkpoint import CheckpointError, load_checkpoint
+from naign_ext.config.schema import resolve_config
 from naign_ext.projector import Score, is_pretrained_folder
-from naign_ext.training.checkpoint import CheckpointError, load_checkpoint
-from naign_ext.training.config import resolve_config
 from naign_ext.training.trainer import train
 
 

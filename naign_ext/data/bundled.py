@@ -9,16 +9,10 @@ import torch
 from torch import Tensor
 
 from naign_ext.data import ood
-from naign_ext.data.dataset import (
-    Dataset,
-    DataUnavailableError,
-    check_fraction,
-    split_indices,
-    stream,
-    tensor_sha256,
-)
+from naign_ext.data.dataset import Dataset, DataUnavailableError, check_fraction, split_indices, tensor_sha256
 from naign_ext.data.resize import resize
 from naign_ext.data.vision import import_torchvision
+from naign_ext.seeds import stream
 
 DEFAULT_HELDOUT = 0.2
 _LFW_FACES = 100

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from naign_ext.seeds import stream
+
 Kind = Literal["vector", "image"]
 
 
@@ -112,17 +114,6 @@ def _split_heldout(dataset: Dataset) -> tuple[Tensor, Tensor]:
         len(dataset.heldout), VALIDATION_SHARE, generator, dataset.heldout_labels
     )
     return validation, test
-
-
-def stream(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU generator for one named purpose: different names give independent streams of the same seed."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(
-            f"seed: expected an int, got {type(seed).__name__} ({seed!r}); pass for example seed=0"
-        )
-    text = "/".join(str(part) for part in (seed, *names))
-    value = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
-    return torch.Generator().manual_seed(value)
 
 
 def check_fraction(heldout_fraction: float) -> float:

@@ -7,8 +7,9 @@ from typing import Any
 
 from naign_ext.data import ood
 from naign_ext.data.archives import DEFAULT_LIMITS, ReadLimits, Source, open_source
-from naign_ext.data.dataset import Dataset, DataUnavailableError, split_indices, stream
+from naign_ext.data.dataset import Dataset, DataUnavailableError, split_indices
 from naign_ext.data.images import LoadedImages, check_channels, is_image_name, load_images
+from naign_ext.seeds import stream
 
 log = logging.getLogger("naign_ext.data")
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from naign_ext.data.dataset import stream
+from naign_ext.seeds import stream
 
 DESCRIPTION = "held-out images with their four quarters rearranged, none in its own place"
 _DERANGEMENTS = [p for p in itertools.permutations(range(4)) if all(p[i] != i for i in range(4))]

@@ -33,7 +33,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from naign_ext.data.dataset import Dataset, check_fraction, stream
+from naign_ext.data.dataset import Dataset, check_fraction
+from naign_ext.seeds import stream
 
 TRAIN_ROWS = 2000
 _CURVE_POINTS = 4096

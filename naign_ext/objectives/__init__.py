@@ -5,12 +5,13 @@ from typing import Annotated
 from pydantic import Field
 
 from naign_ext.objectives.adaptive_imle import AdaptiveImle, AdaptiveImleOptions
-from naign_ext.objectives.base import Clock, Corrupt, Loss, MatchOptions, Objective, Options, Vary
+from naign_ext.objectives.base import Clock, Corrupt, Loss, MatchOptions, Objective, Vary
 from naign_ext.objectives.ign import Ign, IgnOptions
 from naign_ext.objectives.imle import Imle, ImleOptions
 from naign_ext.objectives.matching import Matching, MatchingOptions
 from naign_ext.objectives.naign import Naign, NaignOptions
 from naign_ext.objectives.rs_imle import RsImle, RsImleOptions
+from naign_ext.options import Options
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "naign": Naign,

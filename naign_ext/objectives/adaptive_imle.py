@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from naign_ext.objectives.base import option
 from naign_ext.objectives.imle import Imle, ImleOptions
+from naign_ext.options import option
 
 
 class AdaptiveImleOptions(ImleOptions):

@@ -8,30 +8,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import FiniteFloat, model_validator
 from torch import Tensor, nn
 
-from naign_ext.objectives.share import ALONE, Place, Share
+from naign_ext.distributed.sharding import ALONE, Place, Share
+from naign_ext.options import Options, option
 
 Corrupt = Callable[[Tensor, str, int, Place], Tensor]
 """(rows, kind, seed, place) -> corrupted rows. Handed in by the trainer: objectives know no data sets."""
 
 Vary = Callable[[Tensor, int, Place], Tensor]
 """(rows, seed, place) -> the rows with random changes under which data stay data, such as small shifts."""
-
-
-def option(default: Any, description: str, group: str, **limits: Any) -> Any:
-    """A configuration field with a description and the group it is shown under in the help."""
-    return Field(default, description=description, json_schema_extra={"group": group}, **limits)
-
-
-class Options(BaseModel):
-    """Base of every configuration section: immutable, no unknown keys, finite numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-    not_from_preset: ClassVar[tuple[str, ...]] = ()
-    """Fields whose default here stands against a preset's value, which was made for another objective."""
 
 
 class MatchOptions(Options):

@@ -7,12 +7,14 @@ from pydantic import FiniteFloat
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from naign_ext.latents import LatentPool, derive_seed
-from naign_ext.objectives.base import Corrupt, Loss, Objective, Vary, apply_together, option
+from naign_ext.distributed.sharding import ALONE, Share
+from naign_ext.latents import LatentPool
+from naign_ext.objectives.base import Corrupt, Loss, Objective, Vary, apply_together
 from naign_ext.objectives.generation import innermost
 from naign_ext.objectives.imle import non_identity
-from naign_ext.objectives.repair import Repair, RepairOptions
-from naign_ext.objectives.share import ALONE, Share
+from naign_ext.objectives.restoration import Repair, RepairOptions
+from naign_ext.options import option
+from naign_ext.seeds import derive_seed
 
 SMALLEST_CLAMP = 1e-6
 

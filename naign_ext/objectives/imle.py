@@ -5,10 +5,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, option
+from naign_ext.distributed.sharding import ALONE, Share
+from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary
 from naign_ext.objectives.matchers import build_matcher
-from naign_ext.objectives.share import ALONE, Share
 from naign_ext.ops import fused_loss
+from naign_ext.options import option
 
 
 class ImleOptions(MatchOptions):

@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from naign_ext.distributed.sharding import ALONE, Share
 from naign_ext.latents import LatentPool
 from naign_ext.objectives.assignment import assign
 from naign_ext.objectives.base import Clock, MatchOptions
 from naign_ext.objectives.generation import Beside, chunk_for, sample_in_evaluation
-from naign_ext.objectives.share import ALONE, Share
 from naign_ext.ops import imle_knn
 from naign_ext.search import ImleSearch
 

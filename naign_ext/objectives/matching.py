@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from naign_ext.objectives.base import option
 from naign_ext.objectives.naign import Naign, NaignOptions
+from naign_ext.options import option
 
 
 class MatchingOptions(NaignOptions):

@@ -6,13 +6,14 @@ import torch
 from pydantic import FiniteFloat, model_validator
 from torch import Tensor, nn
 
-from naign_ext.latents import derive_seed
-from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, apply_together, option
+from naign_ext.distributed.sharding import ALONE, Place, Share
+from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, apply_together
 from naign_ext.objectives.imle import non_identity, only_admissible
 from naign_ext.objectives.matchers import build_matcher
-from naign_ext.objectives.repair import Repair, RepairOptions
-from naign_ext.objectives.share import ALONE, Place, Share
+from naign_ext.objectives.restoration import Repair, RepairOptions
 from naign_ext.ops import fused_loss, imle_knn
+from naign_ext.options import option
+from naign_ext.seeds import derive_seed
 
 Terms = dict[str, Tensor]
 

@@ -5,10 +5,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from naign_ext.objectives.base import Corrupt, Vary, option
+from naign_ext.distributed.sharding import ALONE, Share
+from naign_ext.objectives.base import Corrupt, Vary
 from naign_ext.objectives.imle import Imle, ImleOptions
-from naign_ext.objectives.share import ALONE, Share
 from naign_ext.ops import imle_knn
+from naign_ext.options import option
 
 
 class RsImleOptions(ImleOptions):

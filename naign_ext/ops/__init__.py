@@ -2,6 +2,6 @@
 
 from naign_ext.ops.fused_loss import FusedLoss, fused_loss
 from naign_ext.ops.imle_knn import Neighbours, imle_knn
-from naign_ext.ops.normals import normals, normals_of_rows
+from naign_ext.ops.randn import normals, normals_of_rows
 
 __all__ = ["FusedLoss", "Neighbours", "fused_loss", "imle_knn", "normals", "normals_of_rows"]

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from naign_ext.data import Dataset, corrupt
-from naign_ext.metrics.restoration import RESTORATIONS, compare
-from naign_ext.metrics.rows import subset
+from naign_ext.data import Dataset
+from naign_ext.evaluation.restoration import RESTORATIONS, compare
+from naign_ext.evaluation.rows import subset
 from naign_ext.ops import imle_knn
+from naign_ext.transforms import corrupt
 
 TV_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 MOST_TUNED, MOST_RESTORED = 64, 500

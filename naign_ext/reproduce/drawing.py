@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from naign_ext.metrics.plots import STYLE, mosaic
+from naign_ext.report.plots import STYLE, mosaic
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, PLAIN
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from naign_ext.config.presets import preset_values
+from naign_ext.config.schema import TrainConfig, resolve_config
 from naign_ext.reproduce.effort import Effort
-from naign_ext.training.config import TrainConfig, resolve_config
-from naign_ext.training.presets import preset_values
 
 Settings = Mapping[str, Any]
 """Dotted key -> value, as `naign train --set` takes them."""

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import torch
 
+from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
+from naign_ext.config.schema import TrainConfig
 from naign_ext.data import Dataset
-from naign_ext.metrics import PARTS, evaluate
+from naign_ext.evaluation import PARTS, evaluate
 from naign_ext.projector import Projector
 from naign_ext.reproduce.baselines import restoration_baselines
 from naign_ext.reproduce.files import read_json, write_json
-from naign_ext.training.checkpoint import checkpoint_paths, load_checkpoint
-from naign_ext.training.config import TrainConfig
 from naign_ext.training.data import load_configured
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train
@@ -42,7 +42,7 @@ Figures = dict[str, float]
 class Job:
     """A run to train and judge.
 
-    parts: of :func:`naign_ext.metrics.evaluate`; with "anchors" the trivial baselines of its data are judged too.
+    parts: of :func:`naign_ext.evaluation.evaluate`; with "anchors" the trivial baselines of its data are judged too.
     judged_on_all: against the whole training set, where the
     run was trained on a part of it. curve: judge the samples at every checkpoint too.
     """

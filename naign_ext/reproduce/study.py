@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 from naign_ext import __version__
+from naign_ext.config.schema import TrainConfig
 from naign_ext.data.registry import describe_datasets
-from naign_ext.metrics import PARTS
+from naign_ext.evaluation import PARTS
 from naign_ext.reproduce import methods, tuning, verdict
 from naign_ext.reproduce.costs import Stages, costs_in_turns, seconds_of
 from naign_ext.reproduce.effort import Effort
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, NAIGN, RIVALS, Settings
 from naign_ext.reproduce.runs import ALL_BUT_ANCHORS, Job, Run, carry_out_all, run_name
 from naign_ext.reproduce.vocabulary import about, trivial_figures, yardstick_figures
-from naign_ext.training.config import TrainConfig
 
 SCHEMA = 1
 CURVED = ("digits", "mnist5k")

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from naign_ext.metrics import describe
+from naign_ext.evaluation import describe
 from naign_ext.reproduce.methods import Settings
 from naign_ext.reproduce.runs import Run
 

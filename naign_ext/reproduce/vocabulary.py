@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from naign_ext.metrics import Figure, describe
-from naign_ext.metrics.figures import BASELINES
+from naign_ext.evaluation import Figure, describe
+from naign_ext.evaluation.descriptions import BASELINES
 
 OWN = {
     figure.key: figure

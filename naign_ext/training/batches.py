@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from naign_ext.latents import generator
+from naign_ext.seeds import generator
 
 
 class BatchOrder:

@@ -1,7 +1,7 @@
 """The data set that a configuration names."""
 
+from naign_ext.config.schema import TrainConfig
 from naign_ext.data import Dataset, load_dataset
-from naign_ext.training.config import TrainConfig
 
 
 def load_configured(config: TrainConfig) -> Dataset:

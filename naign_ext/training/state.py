@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from naign_ext.data.augment import random_augment
-from naign_ext.data.corruptions import corrupt
-from naign_ext.latents import derive_seed
+from naign_ext.checkpoint import Checkpoint, CheckpointError, Tensors
+from naign_ext.config.schema import TrainConfig
+from naign_ext.distributed.batch_norm import share_batch_norm
+from naign_ext.distributed.processes import ALONE, Processes
 from naign_ext.models import build_model
 from naign_ext.objectives import OBJECTIVES, Objective, Vary
-from naign_ext.training.average import averaged_copy
-from naign_ext.training.batch_norm import share_batch_norm
-from naign_ext.training.checkpoint import Checkpoint, CheckpointError, Tensors
-from naign_ext.training.config import TrainConfig
-from naign_ext.training.distributed import ALONE, Processes
+from naign_ext.seeds import derive_seed
+from naign_ext.training.ema import averaged_copy
+from naign_ext.transforms.augment import random_augment
+from naign_ext.transforms.corruptions import corrupt
 
 # Its name up to torch 2.12 and after.
 _KEEP_BUFFERS = next(

@@ -14,12 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from naign_ext.data import Dataset, expand_with_flips, expand_with_shifts
-from naign_ext.latents import LatentPool, derive_seed
-from naign_ext.objectives import Clock
-from naign_ext.training.average import update_average
-from naign_ext.training.batches import BatchOrder
-from naign_ext.training.checkpoint import (
+from naign_ext.checkpoint import (
     Checkpoint,
     checkpoint_paths,
     find_checkpoint,
@@ -29,7 +24,8 @@ from naign_ext.training.checkpoint import (
     remove_old_checkpoints,
     save_checkpoint,
 )
-from naign_ext.training.config import (
+from naign_ext.config.presets import merge
+from naign_ext.config.schema import (
     RESUMABLE,
     ConfigError,
     TrainConfig,
@@ -38,16 +34,22 @@ from naign_ext.training.config import (
     save_config,
     validate_config,
 )
+from naign_ext.data import Dataset
+from naign_ext.distributed.processes import FirstProcessFailedError, Processes, join, losses_named
+from naign_ext.latents import LatentPool
+from naign_ext.objectives import Clock
+from naign_ext.seeds import derive_seed
+from naign_ext.training.batches import BatchOrder
 from naign_ext.training.data import load_configured
-from naign_ext.training.distributed import FirstProcessFailedError, Processes, join, losses_named
+from naign_ext.training.ema import update_average
 from naign_ext.training.log import MetricsLog, Record, truncate_metrics
 from naign_ext.training.pictures import save_sample_picture
-from naign_ext.training.presets import merge
 from naign_ext.training.progress import Progress, Started, Step, TrainResult
 from naign_ext.training.schedule import learning_rate
 from naign_ext.training.signals import SIGNALS, StopRequest
 from naign_ext.training.state import TrainingState, build_state, capture, restore
 from naign_ext.training.validation import validate
+from naign_ext.transforms import expand_with_flips, expand_with_shifts
 
 # Its one attribute is made at run time.
 _FILLING: Any = torch.utils.deterministic

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from naign_ext.metrics import evaluate
+from naign_ext.evaluation import evaluate
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import BEST, IGN, PLAIN

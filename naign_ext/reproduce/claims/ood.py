@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from naign_ext.metrics import nearest_distance
+from naign_ext.evaluation import nearest_distance
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.runs import Run, judged_data

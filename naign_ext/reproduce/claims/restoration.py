@@ -4,14 +4,14 @@ from pathlib import Path
 
 import torch
 
-from naign_ext.data import corrupt
-from naign_ext.metrics.restoration import RESTORATIONS
+from naign_ext.evaluation.restoration import RESTORATIONS
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.baselines import best_tv
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import BEST, IGN, METHODS, PLAIN
 from naign_ext.reproduce.runs import JUDGE_SEED, judged_data
 from naign_ext.reproduce.study import Evidence, Study
+from naign_ext.transforms import corrupt
 
 _NAMES = [name for name, _, _ in RESTORATIONS]
 _EACH = 3

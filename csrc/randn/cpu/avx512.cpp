@@ -1,0 +1,40 @@
+// Normal numbers with AVX-512.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "common/host_device.h"
+#include "randn/cpu/kernels.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+
+namespace naign::cpu {
+namespace {
+
+constexpr int64_t width = 16;
+using Floats = float __attribute__((vector_size(width * 4)));
+using Words = uint32_t __attribute__((vector_size(width * 4)));
+using LongWords = uint64_t __attribute__((vector_size(width * 4)));
+
+inline LongWords product(LongWords a, uint32_t b) {
+  return (LongWords)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b));
+}
+inline Floats square_root(Floats values) { return _mm512_sqrt_ps(values); }
+
+#include "randn/cpu/common.inc"
+
+}  // namespace
+
+template <>
+void normals<Isa::avx512>(const Normals& work, int64_t begin, int64_t end) {
+  normals_loop(work, begin, end);
+}
+
+}  // namespace naign::cpu
+
+#pragma GCC pop_options
+#endif

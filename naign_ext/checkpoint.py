@@ -1,0 +1,315 @@
+"""Checkpoints of safetensors and JSON: complete or absent, checked when read, never executable.
+
+A run keeps them in ``checkpoints/step_00000500/``:
+
+    model.safetensors, ema.safetensors   weights and their running average
+    optimizer.safetensors                AdamW's moments, by parameter name
+    state.safetensors                    states of the random generators and of the objective
+    state.json                           format, position, validation score, configuration, file hashes
+
+Each is written to a temporary folder, flushed to the disk with the folder, and renamed into place.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from naign_ext.models import build_model
+
+FORMAT = "naign-checkpoint"
+VERSION = 2
+"""Of what is written: a run goes on from this version alone. In 2, latents and the noise on data are the numbers of
+:func:`naign_ext.ops.randn`; in 1 they are others."""
+READABLE = (1, 2)
+"""Versions whose weights can be used."""
+TENSOR_FILES = ("model", "ema", "optimizer", "state")
+_KEPT = 2
+
+Tensors = dict[str, Tensor]
+Which = Literal["best", "last"] | int
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or foreign; ``previous`` is the run's newest good one before it."""
+
+    def __init__(self, message: str, previous: Path | None = None) -> None:
+        if previous is not None:
+            message += (
+                f"\nThe previous good checkpoint is {previous}; resume from it with --resume {previous}"
+            )
+        super().__init__(message)
+        self.previous = previous
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory, on the CPU."""
+
+    path: Path
+    step: int
+    tensors: dict[str, Tensors]
+    info: dict[str, Any]
+
+    @property
+    def model(self) -> Tensors:
+        """Weights of f."""
+        return self.tensors["model"]
+
+    @property
+    def ema(self) -> Tensors:
+        """Running average of the weights of f."""
+        return self.tensors["ema"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's configuration as nested plain values."""
+        config: dict[str, Any] = self.info["config"]
+        return config
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one data point, which is the shape of a latent."""
+        return tuple(self.info["sample_shape"])
+
+    @property
+    def latent_scale(self) -> float:
+        """Standard deviation of the latents f was trained on."""
+        return float(self.info["latent_scale"])
+
+    def check_resumable(self) -> None:
+        """CheckpointError where a run that went on from here would draw other latents and noise than it began with."""
+        version = self.info["version"]
+        if version != VERSION:
+            raise CheckpointError(
+                f"{self.path}: format version {version} cannot be resumed, expected {VERSION}: the run began with "
+                "other latents and noise than would be drawn here; go on with the naign that began it, or train "
+                "anew. Its weights can be used"
+            )
+
+    def build(self, weights: Literal["ema", "model"] = "ema") -> nn.Module:
+        """f with its weights, on the CPU in evaluation mode. Torch's global generator is left as it was."""
+        spec = self.info["model"]
+        with torch.random.fork_rng(devices=[]):
+            f = build_model(spec["architecture"], self.sample_shape, **spec["options"])
+        try:
+            f.load_state_dict(self.tensors[weights])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{self.path}: {weights}.safetensors does not fit its model: {error}"
+            ) from None
+        return f.eval()
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder name of a step's checkpoint."""
+    return f"step_{step:08d}"
+
+
+def is_checkpoint_path(path: Path) -> bool:
+    """Whether a path is that of a checkpoint's folder, whole or not, rather than a run's."""
+    name = path.name.removeprefix("step_")
+    return (path / "state.json").is_file() or (
+        path.parent.name == "checkpoints" and name != path.name and name.isdigit()
+    )
+
+
+def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dict[str, Any]) -> Path:
+    """Write a checkpoint of a run so that a crash at any moment leaves it complete or absent.
+
+    tensors: one dict of tensors for each name of TENSOR_FILES. info: JSON-able; at least config, model
+    (architecture, options), sample_shape, latent_scale, and score (validation, lower is better) or None.
+    """
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = folder / f".writing-{checkpoint_name(step)}"
+    temporary.mkdir()
+    files = {}
+    for name in TENSOR_FILES:
+        contents = save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors[name].items()})
+        files[f"{name}.safetensors"] = {
+            "bytes": len(contents),
+            "sha256": hashlib.sha256(contents).hexdigest(),
+        }
+        _write_durably(temporary / f"{name}.safetensors", contents)
+    state = {"format": FORMAT, "version": VERSION, "step": step, "files": files, **info}
+    _write_durably(temporary / "state.json", json.dumps(state, indent=1, allow_nan=False).encode())
+    _flush_folder(temporary)
+    target = folder / checkpoint_name(step)
+    if target.exists():
+        target.rename(folder / f".replaced-{target.name}")
+    temporary.rename(target)
+    _flush_folder(folder)
+    shutil.rmtree(folder / f".replaced-{target.name}", ignore_errors=True)
+    return target
+
+
+def remove_old_checkpoints(run: Path) -> None:
+    """Keep the last two checkpoints and the one with the best validation score."""
+    paths = checkpoint_paths(run)
+    best = _best_path(paths)
+    for path in paths[:-_KEPT]:
+        if path != best:
+            _remove(path)
+
+
+def remove_later_checkpoints(run: Path, step: int) -> None:
+    """Remove what lies after a step: the future that resuming from an earlier checkpoint gives up."""
+    for path in checkpoint_paths(run):
+        if _step_of(path) > step:
+            _remove(path)
+
+
+def checkpoint_paths(run: Path) -> list[Path]:
+    """A run's checkpoint folders by step, whole or damaged."""
+    return sorted((run / "checkpoints").glob("step_" + "[0-9]" * 8), key=_step_of)
+
+
+def load_checkpoint(run: str | Path, which: Which = "best") -> Checkpoint:
+    """Read a checkpoint of a run folder and check every byte of it.
+
+    run: a run folder, or one checkpoint's own folder (then ``which`` does not matter).
+    which: "best" by validation score (the last where none has one), "last", or a step.
+
+    Raises:
+        CheckpointError: none there, damaged, or not of this program; names the previous good one.
+    """
+    path = find_checkpoint(Path(run), which)
+    try:
+        return _read(path)
+    except CheckpointError as error:
+        raise CheckpointError(str(error), _previous_good(path)) from None
+
+
+def find_checkpoint(run: Path, which: Which) -> Path:
+    """The folder :func:`load_checkpoint` reads; not yet checked."""
+    if is_checkpoint_path(run):
+        return run
+    paths = checkpoint_paths(run)
+    if not paths:
+        raise CheckpointError(f"{run}: no checkpoint there; expected a run folder with checkpoints/step_*")
+    if which == "last":
+        return paths[-1]
+    if which == "best":
+        return _best_path(paths) or paths[-1]
+    if isinstance(which, int) and not isinstance(which, bool):
+        path = run / "checkpoints" / checkpoint_name(which)
+        if path in paths:
+            return path
+        raise CheckpointError(f"{run}: no checkpoint of step {which}; there are {_steps_in_words(paths)}")
+    raise CheckpointError(f"which: expected 'best', 'last' or a step, got {which!r}")
+
+
+def _read(path: Path) -> Checkpoint:
+    info = _read_info(path)
+    tensors = {name: _read_tensors(path / f"{name}.safetensors", info) for name in TENSOR_FILES}
+    return Checkpoint(path, info["step"], tensors, info)
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads((path / "state.json").read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: damaged: state.json cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise CheckpointError(f"{path}: damaged: state.json is not JSON") from None
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: foreign: state.json is not of a {FORMAT}")
+    if info.get("version") not in READABLE:
+        raise CheckpointError(
+            f"{path}: foreign: format version {info.get('version')}, expected one of {READABLE}"
+        )
+    expected = {"step": int, "files": dict, "config": dict, "model": dict, "sample_shape": list}
+    for key, kind in expected.items():
+        if not isinstance(info.get(key), kind):
+            raise CheckpointError(f"{path}: damaged: state.json lacks {key}")
+    return info
+
+
+def _read_tensors(file: Path, info: dict[str, Any]) -> Tensors:
+    try:
+        contents = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{file.parent}: damaged: {file.name} cannot be read: {error.strerror}"
+        ) from None
+    expected = info["files"].get(file.name, {})
+    if len(contents) != expected.get("bytes"):
+        raise CheckpointError(
+            f"{file.parent}: damaged: {file.name} has {len(contents)} bytes, expected {expected.get('bytes')}"
+        )
+    if hashlib.sha256(contents).hexdigest() != expected.get("sha256"):
+        raise CheckpointError(f"{file.parent}: damaged: {file.name} does not have the hash that was written")
+    try:
+        return load_tensors(contents)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file.parent}: foreign: {file.name}: {error}") from None
+
+
+def _previous_good(path: Path) -> Path | None:
+    earlier = [p for p in checkpoint_paths(path.parent.parent) if p.name < path.name]
+    for candidate in reversed(earlier):
+        try:
+            _read(candidate)
+        except CheckpointError:
+            continue
+        return candidate
+    return None
+
+
+def _best_path(paths: list[Path]) -> Path | None:
+    scored = list(_scores(paths))
+    return min(scored)[1] if scored else None
+
+
+def _scores(paths: list[Path]) -> Iterator[tuple[float, Path]]:
+    for path in paths:
+        try:
+            score = _read_info(path).get("score")
+        except CheckpointError:
+            continue
+        if isinstance(score, int | float) and math.isfinite(score):
+            yield float(score), path
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
+
+
+def _steps_in_words(paths: list[Path]) -> str:
+    return ", ".join(str(_step_of(p)) for p in paths)
+
+
+def _remove(path: Path) -> None:
+    # Renamed first, so that a crash midway does not leave a checkpoint that looks whole but is not.
+    doomed = path.with_name(f".removing-{path.name}")
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _write_durably(path: Path, contents: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(contents)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

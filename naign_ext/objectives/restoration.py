@@ -1,0 +1,99 @@
+"""Terms that teach f to undo corruptions of data, for any objective that has a reconstruction term."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import FiniteFloat
+from torch import Tensor
+
+from naign_ext.distributed.sharding import Place, blocks
+from naign_ext.objectives.base import Corrupt
+from naign_ext.ops import normals
+from naign_ext.options import Options, option
+from naign_ext.seeds import derive_seed, generator
+
+CorruptionKind = Literal["noise", "mask", "blur", "downsample"]
+
+
+class RepairOptions(Options):
+    """Options of the denoise and restore terms."""
+
+    denoise_weight: FiniteFloat = option(0.0, "Weight of mean |f(x + noise) - x|.", "Objective", ge=0)
+    denoise_sigma: FiniteFloat = option(
+        0.6,
+        "The noise has sigma ~ U(0, this), one for each data point, in the data's units.",
+        "Objective",
+        gt=0,
+    )
+    restore_weight: FiniteFloat = option(
+        0.0, "Weight of mean |f(corrupted x) - x|: teaches f other corruptions than noise.", "Objective", ge=0
+    )
+    restore_kinds: tuple[CorruptionKind, ...] = option(
+        ("mask", "blur", "downsample"),
+        "Corruptions of the restore term, in turns within each batch.",
+        "Objective",
+        min_length=1,
+    )
+
+
+class Repair:
+    """Draws the corrupted data of both terms, a new draw at every step.
+
+    options: RepairOptions. corrupt: needed where restore_weight > 0.
+    """
+
+    def __init__(self, options: Any, seed: int, corrupt: Corrupt | None) -> None:
+        if options.restore_weight and corrupt is None:
+            raise ValueError("corrupt: expected a function because restore_weight > 0, got None")
+        self.options = options
+        self.seed = seed
+        self.corrupt = corrupt
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights above zero, by term."""
+        weights = {"denoise": self.options.denoise_weight, "restore": self.options.restore_weight}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def inputs(self, x: Tensor, step: int, place: Place) -> dict[str, Tensor]:
+        """What f is to map back to x (B, ...), by term; as many rows as x, which are those at a place of a batch."""
+        made: dict[str, Tensor] = {}
+        if "denoise" in self.weights:
+            seed = derive_seed(self.seed, "denoise", step)
+            made["denoise"] = add_noise(x, self.options.denoise_sigma, seed, place)
+        if "restore" in self.weights:
+            made["restore"] = self._corrupted(x, step, place)
+        return made
+
+    def _corrupted(self, x: Tensor, step: int, place: Place) -> Tensor:
+        assert self.corrupt is not None
+        kinds = self.options.restore_kinds
+        result = torch.empty_like(x)
+        first, total = place
+        for k, kind in enumerate(kinds):
+            # Rows k, k + kinds, ... of the whole batch; of these the ones before x, those of x, and all.
+            before, whole = (len(range(k, end, len(kinds))) for end in (first, total))
+            mine = slice(k + before * len(kinds) - first, None, len(kinds))
+            part = x[mine].clone()
+            for block, some, within in blocks((before, whole), len(part)):
+                seed = derive_seed(self.seed, "restore", step, k, *_unless_first(block))
+                part[some] = self.corrupt(part[some], kind, seed, within)
+            result[mine] = part
+        return result
+
+
+def _unless_first(block: int) -> tuple[int, ...]:
+    """What a block adds to its seed: a batch of one block has that of the batch."""
+    return (block,) if block else ()
+
+
+def add_noise(x: Tensor, sigma_max: float, seed: int, place: Place | None = None) -> Tensor:
+    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; what a row gets depends on its place.
+
+    place: of x in a batch; default: x is the batch.
+    """
+    first, total = place or (0, len(x))
+    random = generator(seed, "sigma")
+    sigma = torch.rand(total, generator=random)[first : first + len(x)].to(x.device) * sigma_max
+    noise = normals(seed, first, len(x), x.shape[1:].numel(), device=x.device).view(x.shape)
+    return x + sigma.view(-1, *[1] * (x.dim() - 1)) * noise

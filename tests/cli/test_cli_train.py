@@ -1,0 +1,175 @@
+"""naign train: runs, resumes, stops, fails, and says so."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from naign_cli.main import app
+from naign_cli.progress import clock
+from typer.testing import CliRunner
+
+from naign_ext.checkpoint import load_checkpoint
+from naign_ext.training.log import read_metrics
+
+runner = CliRunner()
+TINY = ["--set", "objective.pool_size=32", "--set", "log.tensorboard=false", "--set", "log.every=5"]
+
+
+def naign(*arguments):
+    return runner.invoke(app, [str(a) for a in arguments], env={"COLUMNS": "160", "TERM": "dumb"})
+
+
+def test_train_measures_draws_and_names_the_files(tmp_path):
+    run = tmp_path / "run"
+    flags = ["--dataset", "trimodal1d", "--preset", "quick", "--steps", "20", "--seed", "3", "--out", run]
+    result = naign("train", *flags, *TINY)
+    assert result.exit_code == 0, result.output
+    for name in ("report.html", "samples.png", "landscape.png", "training.png"):
+        assert f"{run}/report/{name}" in result.stdout
+        assert (run / "report" / name).is_file()
+    assert "modes covered" in result.stdout
+    assert "step 20/20: loss" in result.stderr
+    assert "images/s" in result.stderr
+    assert "reconstruction" in result.stderr
+    record = read_metrics(run)[-1]
+    assert record["kind"] == "evaluation"
+    assert f"{record['figures']['energy_distance']:.3g}" in result.stdout
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["steps"], config["seed"], config["preset"]) == (20, 3, "quick")
+
+
+def test_train_as_json(tmp_path):
+    run = tmp_path / "run"
+    result = naign("train", "--dataset", "trimodal1d", "--steps", "10", "--out", run, "--json", *TINY)
+    assert result.exit_code == 0
+    answer = json.loads(result.stdout)
+    assert answer["status"] == "completed"
+    assert (answer["step"], answer["steps"]) == (10, 10)
+    assert answer["run"] == str(run)
+    assert answer["figures"] == read_metrics(run)[-1]["figures"]
+    assert all(os.path.exists(path) for path in [*answer["files"], answer["checkpoint"]])  # noqa: PTH110
+
+
+def test_flags_win_over_file_and_set_over_flags(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("dataset: moons\nsteps: 3\nseed: 5\nobjective: {name: imle, pool_size: 16}\n")
+    run = tmp_path / "run"
+    flags = ["--config", file, "--steps", "4", "--set", "seed=6", "--set", "objective.pool_size=24"]
+    result = naign("train", *flags, "--out", run, "--no-report", "--set", "log.tensorboard=false")
+    assert result.exit_code == 0, result.output
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["dataset"], config["steps"], config["seed"]) == ("moons", 4, 6)
+    assert (config["objective"]["name"], config["objective"]["pool_size"]) == ("imle", 24)
+    assert not (run / "report").exists()
+
+
+def test_default_folders_do_not_collide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        flags = ["--dataset", "trimodal1d", "--preset", "quick", "--steps", "2", "--no-report"]
+        assert naign("train", *flags, *TINY).exit_code == 0
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"trimodal1d-quick", "trimodal1d-quick-2"}
+
+
+def test_resume_continues_to_new_steps(tmp_path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    constant = ["--set", "optimiser.schedule=constant", "--set", "optimiser.warmup=0"]
+    base = ["--dataset", "trimodal1d", "--no-report", *TINY, *constant]
+    assert naign("train", *base, "--steps", "10", "--out", run).exit_code == 0
+    assert naign("train", *base, "--steps", "20", "--out", whole).exit_code == 0
+    result = naign("train", "--resume", run, "--steps", "20", "--set", "log.every=10", "--no-report")
+    assert result.exit_code == 0, result.output
+    assert "from update 10" in result.stderr
+    resumed, uninterrupted = (load_checkpoint(r, "last") for r in (run, whole))
+    assert resumed.step == 20
+    for name, value in uninterrupted.model.items():
+        assert torch.equal(resumed.model[name], value)
+
+
+def test_resume_refuses_what_would_change_the_run(tmp_path):
+    run = tmp_path / "run"
+    assert (
+        naign("train", "--dataset", "trimodal1d", "--steps", "2", "--out", run, "--no-report").exit_code == 0
+    )
+    result = naign("train", "--resume", run, "--set", "batch_size=3")
+    assert result.exit_code == 2
+    assert "batch_size: cannot change when a run is resumed" in result.stderr
+    result = naign("train", "--resume", run, "--out", tmp_path / "other")
+    assert result.exit_code == 2
+
+
+def test_damaged_checkpoints_offer_the_previous_one(tmp_path):
+    run = tmp_path / "run"
+    flags = ["--dataset", "trimodal1d", "--steps", "20", "--set", "log.checkpoint_every=10", "--no-report"]
+    assert naign("train", *flags, *TINY, "--out", run).exit_code == 0
+    weights = run / "checkpoints" / "step_00000020" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    result = naign("train", "--resume", run)
+    assert result.exit_code == 2
+    assert "damaged" in result.stderr
+    offered = f"--resume {run}/checkpoints/step_00000010"
+    assert offered in result.stderr
+    assert naign("train", *offered.split(), "--no-report").exit_code == 0
+    assert naign("train", "--out", run, "--dataset", "trimodal1d").exit_code == 2
+
+
+def test_a_loss_that_is_not_finite_exits_1(tmp_path):
+    run = tmp_path / "run"
+    flags = ["--set", "optimiser.lr=1e30", "--set", "optimiser.grad_clip=0", "--set", "optimiser.warmup=0"]
+    result = naign("train", "--dataset", "trimodal1d", "--out", run, *flags, *TINY)
+    assert result.exit_code == 1
+    assert " at step " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_say_how_to_continue(tmp_path, number):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "naign_cli", "train", "--dataset", "trimodal1d", "--steps", "1000000"]
+    command += ["--out", str(run), *TINY]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings
+    )
+    deadline = time.monotonic() + 120
+    while not read_metrics(run) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"stopped by {number.name}" in errors
+    assert f"continue with: naign train --resume {run}" in errors
+    assert "Traceback" not in errors
+    step = load_checkpoint(run, "last").step
+    assert step > 0
+    result = naign("train", "--resume", run, "--steps", step + 5, "--no-report")
+    assert result.exit_code == 0, result.output
+
+
+def test_the_bar_shows_terms_speed_and_time_left(tmp_path):
+    from io import StringIO
+
+    from naign_cli.progress import watch
+    from rich.console import Console
+
+    from naign_ext.config.schema import resolve_config
+    from naign_ext.training.trainer import train
+
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
+    config = resolve_config("trimodal1d", "quick", settings=["steps=15", *(TINY[1::2])])
+    with watch(console) as progress:
+        train(config, tmp_path / "run", progress=progress)
+    shown = screen.getvalue()
+    for text in ("training", "15/15", "images/s", "left", "reconstruction", "imle", "completed 15 of 15"):
+        assert text in shown
+
+
+def test_clock():
+    assert [clock(s) for s in (0.2, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]

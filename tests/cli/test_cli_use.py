@@ -1,0 +1,270 @@
+"""naign sample, restore, score, evaluate, bench: on tiny runs, against the library's own answers."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from naign_cli.main import app
+from PIL import Image
+from typer.testing import CliRunner
+
+from naign_ext import Projector
+from naign_ext.config.schema import resolve_config
+from naign_ext.data import load_dataset, read_image, save_images
+from naign_ext.evaluation import auroc, psnr, ssim
+from naign_ext.training.log import read_metrics
+from naign_ext.training.trainer import train
+from naign_ext.transforms import corrupt, degrade
+
+runner = CliRunner()
+
+
+def naign(*arguments):
+    return runner.invoke(app, [str(a) for a in arguments], env={"COLUMNS": "160", "TERM": "dumb"})
+
+
+def answer(*arguments):
+    result = naign(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("digits", "trimodal1d"):
+        settings = ["steps=30", "objective.pool_size=64", "log.tensorboard=false"]
+        train(resolve_config(name, "quick", settings=settings), folder / name)
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    save_images(load_dataset("digits").heldout[:3], folder)
+    return folder
+
+
+def test_sample_writes_a_grid_and_separate_images(runs, tmp_path):
+    result = naign("sample", runs / "digits", "-n", 5, "--seed", 2, "--out", tmp_path)
+    assert result.exit_code == 0
+    assert f"{tmp_path}/grid.png" in result.stdout
+    images = sorted((tmp_path / "images").iterdir())
+    assert [p.name for p in images] == [f"{i:05d}.png" for i in range(5)]
+    expected = Projector.load(runs / "digits").sample(5, seed=2).clamp(-1, 1)
+    found = torch.stack([read_image(path) for path in images])
+    assert (found - expected).abs().max() <= 1 / 127.5
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.width > 3 * 64
+
+
+def test_sample_applies_f_again(runs, tmp_path):
+    found = answer("sample", runs / "trimodal1d", "-n", 4, "--steps", 2, "--out", tmp_path)
+    assert found["files"] == [str(tmp_path / "samples.csv")]
+    values = np.loadtxt(tmp_path / "samples.csv", delimiter=",")
+    expected = Projector.load(runs / "trimodal1d").sample(4, steps=2)[:, 0].numpy()
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_sample_writes_into_the_run_by_default(runs):
+    found = answer("sample", runs / "trimodal1d", "-n", 2)
+    assert found["files"] == [str(runs / "trimodal1d" / "sampled" / "samples.csv")]
+
+
+def test_sample_from_a_pretrained_folder_and_from_one_checkpoint(runs, tmp_path):
+    projector = Projector.load(runs / "digits", checkpoint="last")
+    projector.save_pretrained(tmp_path / "saved")
+    one = runs / "digits" / "checkpoints" / "step_00000030"
+    for i, source in enumerate((tmp_path / "saved", one)):
+        answer("sample", source, "-n", 2, "--out", tmp_path / str(i))
+    first, second = (read_image(tmp_path / str(i) / "images" / "00001.png") for i in range(2))
+    assert torch.equal(first, second)
+
+
+def test_restore_measures_held_out_data(runs, tmp_path):
+    command = ["restore", runs / "digits", "--corrupt", "noise", "--strength", 0.7, "--count", 4, "--seed", 5]
+    found = answer(*command, "--out", tmp_path)
+    clean = load_dataset("digits").heldout[:4]
+    noisy, _ = corrupt(clean, "noise", seed=5, strength=0.7)
+    restored = Projector.load(runs / "digits").restore(noisy)
+    for key, values in (
+        ("psnr_before", psnr(clean, noisy)),
+        ("psnr_after", psnr(clean, restored)),
+        ("ssim_before", ssim(clean, noisy)),
+        ("ssim_after", ssim(clean, restored)),
+    ):
+        assert [row[key] for row in found["images"]] == pytest.approx(values.tolist())
+        assert found["mean"][key] == pytest.approx(values.mean().item())
+    assert (tmp_path / "stages.png").is_file()
+    assert len(list((tmp_path / "images").iterdir())) == 4
+    text = naign(*command, "--out", tmp_path).stdout
+    assert "mean of 4" in text
+    assert f"{found['mean']['psnr_after']:.3f}" in text
+
+
+def test_restore_takes_files_and_folders(runs, pictures, tmp_path):
+    result = naign("restore", runs / "digits", pictures, pictures / "00001.png", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "PSNR" not in result.stdout
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 4
+    found = answer("restore", runs / "digits", pictures / "00001.png", "--out", tmp_path / "one")
+    assert [row["name"] for row in found["images"]] == ["00001.png"]
+    expected = Projector.load(runs / "digits").restore(read_image(pictures / "00001.png"))
+    written = read_image(tmp_path / "one" / "images" / "00001.png")
+    assert (written - expected).abs().max() <= 1 / 127.5
+
+
+def test_restore_brings_photographs_to_size(runs, tmp_path):
+    Image.new("RGB", (50, 31), (200, 10, 60)).save(tmp_path / "photo.jpg")
+    result = naign("restore", runs / "digits", tmp_path / "photo.jpg", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert read_image(tmp_path / "out" / "images" / "photo.png").shape == (1, 8, 8)
+
+
+def test_restore_can_keep_known_pixels(runs, pictures, tmp_path):
+    command = ["restore", runs / "digits", pictures, "--corrupt", "mask"]
+    free = answer(*command, "--out", tmp_path / "free")
+    kept = answer(*command, "--keep-known", "--out", tmp_path / "kept")
+    assert kept["mean"]["psnr_after"] > free["mean"]["psnr_after"]
+    assert kept["mean"]["psnr_before"] == free["mean"]["psnr_before"]
+
+
+@pytest.mark.parametrize("kind", ["blur", "downsample"])
+def test_restore_puts_back_what_a_known_corruption_left(runs, pictures, tmp_path, kind):
+    projector = Projector.load(runs / "digits")
+    found = answer(
+        "restore", runs / "digits", "--corrupt", kind, "--keep-known", "--count", 3, "--out", tmp_path
+    )
+    clean = load_dataset("digits").heldout[:3]
+    x = degrade(clean, kind)
+    y = projector.project(x)
+    expected = (y + x - degrade(y, kind)).clamp(-1, 1)
+    assert [row["psnr_after"] for row in found["images"]] == pytest.approx(psnr(clean, expected).tolist())
+    command = ["restore", runs / "digits", pictures / "00001.png", "--corrupted-by", kind, "--strength", 2]
+    answer(*command, "--steps", 2, "--out", tmp_path / "given")
+    spoilt = read_image(pictures / "00001.png")
+    expected = projector.restore(spoilt, 2, degrade=partial(degrade, kind=kind, strength=2))
+    written = read_image(tmp_path / "given" / "images" / "00001.png")
+    assert (written - expected).abs().max() <= 1 / 127.5
+
+
+def test_restore_vectors(runs, tmp_path):
+    found = answer("restore", runs / "trimodal1d", "--corrupt", "noise", "--count", 6, "--out", tmp_path)
+    assert set(found["mean"]) == {"error_before", "error_after"}
+    table = np.loadtxt(tmp_path / "restored.csv", delimiter=",")
+    assert table.shape == (6, 3)
+    errors = (table[:, 2] - table[:, 0]) ** 2
+    assert [row["error_after"] for row in found["images"]] == pytest.approx(errors.tolist(), rel=1e-4)
+
+
+def test_score_images_against_a_reference(runs, pictures):
+    projector = Projector.load(runs / "digits")
+    dataset = load_dataset("digits")
+    found = answer("score", runs / "digits", pictures, "--reference", "heldout")
+    images = torch.stack([read_image(path) for path in sorted(pictures.iterdir())])
+    expected = projector.score(images)
+    assert [row["residual"] for row in found["scores"]] == pytest.approx(expected.residual.tolist())
+    assert [row["energy"] for row in found["scores"]] == pytest.approx(expected.energy.tolist())
+    known = projector.score(dataset.for_test().heldout)
+    assert found["auroc"]["residual"] == pytest.approx(auroc(known.residual, expected.residual))
+    by_folder = answer("score", runs / "digits", pictures, "--reference", pictures)
+    assert by_folder["auroc"]["residual"] == 0.5
+    assert answer("score", runs / "digits", pictures)["auroc"] is None
+
+
+def test_score_without_images_takes_the_data_sets_own(runs):
+    found = answer("score", runs / "trimodal1d")
+    assert len(found["scores"]) == len(load_dataset("trimodal1d").ood)
+    assert found["reference"] == "heldout"
+    text = naign("score", runs / "trimodal1d").stdout
+    assert "AUROC against heldout" in text
+    assert "more" in text
+
+
+def test_evaluate_appends_and_prints(runs):
+    run = runs / "trimodal1d"
+    before = len(read_metrics(run))
+    options = ("--samples", 50, "--seed", 3, "--checkpoint", "last", "--no-report")
+    result = naign("evaluate", run, *options, "--json", "-")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    records = read_metrics(run)
+    assert len(records) == before + 1
+    assert records[-1]["figures"] == found["figures"]
+    assert records[-1]["seed"] == 3
+    assert found["files"] == []
+    result = naign("evaluate", run, "--samples", 50)
+    assert "modes covered" in result.stdout
+    assert f"{run}/report/report.html" in result.stdout
+
+
+def test_evaluate_measures_what_is_asked_for(runs, tmp_path):
+    run, file = runs / "digits", tmp_path / "figures.json"
+    options = ("--samples", 50, "--no-report", "--no-anchors", "--features", "pca", "--json", file)
+    result = naign("evaluate", run, "--metrics", "fld,fid", "--metrics", "idempotence,projection", *options)
+    assert result.exit_code == 2
+    assert "--metrics: expected some of projection, samples" in result.stderr
+    result = naign("evaluate", run, "--metrics", "fld,fid", "--metrics", "projection", *options)
+    assert result.exit_code == 0, result.output
+    content = json.loads(file.read_text())
+    assert content["features"] == "pca"
+    expected = {"fld_features", "fid", "fixed_point_train", "non_identity"}
+    assert expected <= set(content["figures"]) == set(content["meaning"])
+    assert not any(key.startswith(("anchor", "kid", "restore")) for key in content["figures"])
+    assert "compared by pca" in result.stdout
+    assert f"{file}" in result.stdout
+
+
+def test_evaluate_explains_missing_features(runs):
+    result = naign("evaluate", runs / "digits", "--features", "vgg")
+    assert result.exit_code == 2
+    assert "--features: expected one of pixels, pca, classifier, inception, dinov2" in result.stderr
+    result = naign("evaluate", runs / "digits", "--features", "inception", "--feature-weights", "no-file")
+    assert result.exit_code == 2
+    assert "Inception's weights are not at no-file" in result.stderr
+
+
+def test_images_for_vectors_are_a_mistake(runs, pictures):
+    result = naign("score", runs / "trimodal1d", pictures)
+    assert result.exit_code == 2
+    assert "not images" in result.stderr
+
+
+def test_damaged_images_are_a_mistake(runs, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    for target in (tmp_path, tmp_path / "bad.png"):
+        result = naign("restore", runs / "digits", target)
+        assert result.exit_code == 2
+        assert "bad.png" in result.stderr
+
+
+def test_pretrained_folders_know_no_held_out_data(runs, tmp_path):
+    Projector.load(runs / "digits").save_pretrained(tmp_path)
+    result = naign("restore", tmp_path, "--corrupt", "blur")
+    assert result.exit_code == 2
+    assert "no config.yaml" in result.stderr
+
+
+def test_bench_knn_writes_rows(tmp_path):
+    file = tmp_path / "out.json"
+    result = naign(
+        "bench", "knn", "quick_plane", "--peer", "naign", "--repeats", 1, "--no-memory", "--json", file
+    )
+    assert result.exit_code == 0, result.output
+    content = json.loads(file.read_text())
+    row = content["rows"][0]
+    assert row["peer"] == "naign"
+    assert row["status"] == "ok"
+    assert row["mismatches"] == 0
+    assert "quick_plane" in result.stdout
+
+
+def test_bench_loss_writes_rows(tmp_path):
+    file = tmp_path / "out.json"
+    result = naign("bench", "loss", "loss_mnist", "--repeats", 1, "--no-memory", "--json", file)
+    assert result.exit_code == 0, result.output
+    peers = {row["peer"] for row in json.loads(file.read_text())["rows"]}
+    assert "naign" in peers
+    assert len(peers) > 1
