@@ -89,10 +89,10 @@ def operations(problem: Problem, ranks: int) -> dict[str, float]:
     """Operations and normal numbers of an update in one process."""
     p = problem
     pairs = p.matched * p.pool / (ranks * p.resample)
-    share = p.pool / (p.resample if whole_pools(p) else ranks * p.resample)
+    shard = p.pool / (p.resample if whole_pools(p) else ranks * p.resample)
     return {
-        "generation": 2 * p.parameters * share,
-        "latents": share * p.d,
+        "generation": 2 * p.parameters * shard,
+        "latents": shard * p.d,
         "search": 2 * pairs * p.d,
         "training": 6 * p.parameters * p.passes * p.batch / ranks,
         "noise": p.batch * p.d / ranks if p.noisy else 0,

@@ -155,7 +155,7 @@ def match_job(
         if device != "cpu":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - began
-        stages = many.clock.take()
+        stages = many.timer.take()
         return {
             "seconds": seconds,
             "chunk": many.rows_at_a_time,

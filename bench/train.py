@@ -268,12 +268,12 @@ def _time_link() -> None:
     with join() as processes:
         small, large = torch.zeros(1), torch.zeros(_LINK_BYTES // 4)
         short, long = (_seconds_of_sum(values, processes) for values in (small, large))
-        part = (processes.count - 1) / processes.count
+        part = (processes.world_size - 1) / processes.world_size
         found = {
-            "latency_s": short / (2 * math.log2(processes.count)),
+            "latency_s": short / (2 * math.log2(processes.world_size)),
             "bytes_per_s": 2 * part * _LINK_BYTES / max(long - short, 1e-9),
         }
-        if processes.first:
+        if processes.is_main:
             print(json.dumps(found))
 
 
@@ -281,7 +281,7 @@ def _seconds_of_sum(values: torch.Tensor, processes: Processes, times: int = 30)
     taken = []
     for _ in range(times):
         began = time.perf_counter()
-        processes.share.sum(values)
+        processes.shard.sum(values)
         taken.append(time.perf_counter() - began)
     return statistics.median(taken[times // 3 :])
 

@@ -61,9 +61,9 @@ def _foreseen(error: RuntimeError) -> bool:
 
 
 def _told_elsewhere(error: RuntimeError) -> bool:
-    from naign_ext.distributed.processes import FirstProcessFailedError
+    from naign_ext.distributed.processes import MainProcessFailedError
 
-    return isinstance(error, FirstProcessFailedError)
+    return isinstance(error, MainProcessFailedError)
 
 
 def _stop(error: BaseException, text: str, code: int) -> typer.Exit:

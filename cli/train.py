@@ -135,7 +135,7 @@ def train(
     _check_repeatable(out, resume)
     with join() as processes:
         result = _run(start, out, resume, processes)
-    if processes.first:
+    if processes.is_main:
         _finish(result, json=json, report=report)
     elif result.status == "interrupted":
         raise typer.Exit(FAILED)
@@ -165,8 +165,8 @@ def _run(
 
     # torchrun ends the others when a process is lost; that must not cut short what they say of it.
     with (
-        nullcontext() if processes.alone else StopRequest(),
-        watch(notes()) if processes.first else nullcontext(Progress()) as progress,
+        nullcontext() if not processes.is_distributed else StopRequest(),
+        watch(notes()) if processes.is_main else nullcontext(Progress()) as progress,
     ):
         try:
             return _start(start, out, resume, processes, progress)
@@ -189,8 +189,8 @@ def _start(
 
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if isinstance(start, TrainConfig):
-        folder = processes.on_first(lambda: out or _free_folder(start.dataset, start.preset))
-        if not (restarted and processes.on_first((folder / "config.yaml").is_file)):
+        folder = processes.on_main(lambda: out or _free_folder(start.dataset, start.preset))
+        if not (restarted and processes.on_main((folder / "config.yaml").is_file)):
             return trainer.train(start, folder, progress=progress)
         return trainer.resume(folder, progress=progress)
     assert resume is not None
@@ -260,8 +260,8 @@ def _changes(flags: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any
         if not separator:
             raise Mistake(f"--set: expected key=value, got {text!r}")
         *sections, name = key.strip().split(".")
-        place = changes
+        offset = changes
         for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = yaml.safe_load(value)
+            offset = offset.setdefault(section, {})
+        offset[name] = yaml.safe_load(value)
     return changes

@@ -89,7 +89,7 @@ class SharedBatchNorm(_BatchNorm):
         return result.to(input.dtype)
 
 
-def share_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """model with its batch normalisation over all processes; names, weights and buffers stay as they are."""
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from naign_ext.distributed.sharding import Share
+from naign_ext.distributed.sharding import Shard
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ _THREADS_END_S = 0.1
 _SIGNS_OF_LOSS = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe")
 
 
-class FirstProcessFailedError(RuntimeError):
+class MainProcessFailedError(RuntimeError):
     """The first process of the run failed, and tells why; the others stop with this."""
 
 
@@ -35,37 +35,37 @@ class ProcessLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class Processes:
-    """This process, number ``index`` of ``count``; ``local`` numbers those of one machine."""
+    """This process, number ``rank`` of ``world_size``; ``local_rank`` numbers those of one machine."""
 
-    index: int = 0
-    count: int = 1
-    local: int = 0
-
-    @property
-    def alone(self) -> bool:
-        """Whether there are no others."""
-        return self.count == 1
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
 
     @property
-    def first(self) -> bool:
+    def is_distributed(self) -> bool:
+        """Whether there are others."""
+        return self.world_size > 1
+
+    @property
+    def is_main(self) -> bool:
         """Whether this is the process that writes and speaks."""
-        return self.index == 0
+        return self.rank == 0
 
     @property
-    def share(self) -> Share:
-        """This process's part of every step."""
-        return Share(self.index, self.count)
+    def shard(self) -> Shard:
+        """This process's shard of every step."""
+        return Shard(self.rank, self.world_size)
 
-    def on_first(self, act: Callable[[], T]) -> T:
+    def on_main(self, act: Callable[[], T]) -> T:
         """What act() returns in the first process, for all; the others do not call it.
 
         Its exception is raised there, and FirstProcessFailedError in the others.
         """
-        if self.alone:
+        if not self.is_distributed:
             return act()
         box: list[Any] = [None, None]
         error: Exception | None = None
-        if self.first:
+        if self.is_main:
             try:
                 box[0] = act()
             except Exception as raised:
@@ -74,14 +74,14 @@ class Processes:
         if error is not None:
             raise error
         if box[1] is not None:
-            raise FirstProcessFailedError(box[1])
+            raise MainProcessFailedError(box[1])
         return box[0]  # type: ignore[no-any-return]
 
     def in_turn(self, act: Callable[[], T]) -> T:
         """act() in every process, first in one of each machine, so that a download is made once."""
-        if self.alone:
+        if not self.is_distributed:
             return act()
-        result = act() if self.local == 0 else None
+        result = act() if self.local_rank == 0 else None
         dist.barrier()
         return act() if result is None else result
 
@@ -91,17 +91,17 @@ class Processes:
 
         def mean() -> Tensor:
             work.wait()
-            return values.div_(self.count)
+            return values.div_(self.world_size)
 
         return mean
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextmanager
 def join() -> Iterator[Processes]:
-    """The processes that torchrun started, this one among them; ALONE where it did not, or started one.
+    """The processes that torchrun started, this one among them; SINGLE_PROCESS where it did not, or started one.
 
     A default group that exists is used and left in place.
     """
@@ -109,7 +109,7 @@ def join() -> Iterator[Processes]:
         yield _current()
         return
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     cuda = torch.cuda.is_available()
     if cuda:
@@ -133,15 +133,15 @@ def join() -> Iterator[Processes]:
 
 
 @contextmanager
-def losses_named(processes: Processes, run: Path) -> Iterator[None]:
+def name_lost_processes(processes: Processes, run: Path) -> Iterator[None]:
     """Turns the failure of a collective, which is how the end of another process is noticed, into words."""
     try:
         yield
     except RuntimeError as error:
-        if processes.alone or not _is_loss(error):
+        if not processes.is_distributed or not _is_loss(error):
             raise
         raise ProcessLostError(
-            f"process {processes.index} of {processes.count}: another process of the run is gone "
+            f"process {processes.rank} of {processes.world_size}: another process of the run is gone "
             f"({str(error).splitlines()[0]}). The run stops here and goes on from its last checkpoint with "
             f"--resume {run}; torchrun --max-restarts does so by itself"
         ) from error

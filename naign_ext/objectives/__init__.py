@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from naign_ext.objectives.adaptive_imle import AdaptiveImle, AdaptiveImleOptions
-from naign_ext.objectives.base import Clock, Corrupt, Loss, MatchOptions, Objective, Vary
+from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Timer, Vary
 from naign_ext.objectives.ign import Ign, IgnOptions
 from naign_ext.objectives.imle import Imle, ImleOptions
 from naign_ext.objectives.matching import Matching, MatchingOptions
@@ -31,7 +31,6 @@ __all__ = [
     "OBJECTIVES",
     "AdaptiveImle",
     "AdaptiveImleOptions",
-    "Clock",
     "Corrupt",
     "Ign",
     "IgnOptions",
@@ -48,5 +47,6 @@ __all__ = [
     "Options",
     "RsImle",
     "RsImleOptions",
+    "Timer",
     "Vary",
 ]

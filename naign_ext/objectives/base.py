@@ -11,14 +11,14 @@ import torch
 from pydantic import FiniteFloat, model_validator
 from torch import Tensor, nn
 
-from naign_ext.distributed.sharding import ALONE, Place, Share
+from naign_ext.distributed.sharding import WHOLE, BatchOffset, Shard
 from naign_ext.options import Options, option
 
-Corrupt = Callable[[Tensor, str, int, Place], Tensor]
-"""(rows, kind, seed, place) -> corrupted rows. Handed in by the trainer: objectives know no data sets."""
+Corrupt = Callable[[Tensor, str, int, BatchOffset], Tensor]
+"""(rows, kind, seed, offset) -> corrupted rows. Handed in by the trainer: objectives know no data sets."""
 
-Vary = Callable[[Tensor, int, Place], Tensor]
-"""(rows, seed, place) -> the rows with random changes under which data stay data, such as small shifts."""
+Vary = Callable[[Tensor, int, BatchOffset], Tensor]
+"""(rows, seed, offset) -> the rows with random changes under which data stay data, such as small shifts."""
 
 
 class MatchOptions(Options):
@@ -96,8 +96,8 @@ class MatchOptions(Options):
         return self
 
 
-class Clock:
-    """Adds up wall seconds by stage: ``with clock("search"): ...``; stages must not be nested.
+class Timer:
+    """Adds up wall seconds by stage: ``with timer("search"): ...``; stages must not be nested.
 
     It does not wait for CUDA, so there the seconds are those until the work was queued, unless ``wait`` is set to
     what waits, such as torch.cuda.synchronize.
@@ -141,9 +141,9 @@ class Objective(ABC):
 
     Everything random is derived from (seed, step), so that a step can be repeated from the state alone.
     data: float32 (N, *shape), where f's inputs live.
-    share: the part of every step that this process does. Means over the processes of loss, terms and gradients
+    shard: of every step, what this process does. Means over the processes of loss, terms and gradients
         are then those of a single process.
-    clock: where the stages "data" (changed copies of them), "generation" (of pools), "search", "merge" (of the
+    timer: where the stages "data" (changed copies of them), "generation" (of pools), "search", "merge" (of the
         processes' searches) and "forward" (f with gradients) are timed.
     """
 
@@ -157,22 +157,22 @@ class Objective(ABC):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
-        share: Share = ALONE,
+        shard: Shard = WHOLE,
     ) -> None:
         self.options = options
         self.data = data
         self.seed = seed
         self.corrupt = corrupt
         self.vary = vary
-        self.share = share
-        self.clock = Clock()
+        self.shard = shard
+        self.timer = Timer()
 
     def prepare(self, f: nn.Module, step: int) -> None:  # noqa: B027 - most objectives have nothing to prepare
         """What is due before the step's batch, such as a match of the whole data set. Without gradients."""
 
     @abstractmethod
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
-        """The loss of this process's part of a batch at a step; f is in training mode.
+        """The loss of this process's shard of a batch at a step; f is in training mode.
 
         rows: indices of the whole batch, int64 (B,).
         """

@@ -54,16 +54,16 @@ def _side_stream(cuda: Any, device: torch.device) -> Any:
     return cuda.Stream(device)
 
 
-class Beside:
+class SideStream:
     """Runs work on chunks beside the caller: on a second CUDA stream; at once where the device is no GPU.
 
     Work is done in the order it is given. At most two chunks are held: before a third is accepted the host waits
     for the first one's work, so memory stays O(chunk) however far the host runs ahead. On leaving the context the
     caller's stream waits for all work. streams: for tests, in place of torch.cuda.
 
-        with Beside(device) as beside:
+        with SideStream(device) as side_stream:
             for chunk in chunks:
-                beside.run(search.update, chunk)
+                side_stream.run(search.update, chunk)
     """
 
     HELD = 2
@@ -73,7 +73,7 @@ class Beside:
         self._device = device
         self._held: deque[tuple[Any, Tensor]] = deque()
 
-    def __enter__(self) -> "Beside":
+    def __enter__(self) -> "SideStream":
         if self._cuda is not None:
             self._main = self._cuda.current_stream(self._device)
             self._side = _side_stream(self._cuda, self._device)

@@ -7,7 +7,7 @@ from pydantic import FiniteFloat
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from naign_ext.distributed.sharding import ALONE, Share
+from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.latents import LatentPool
 from naign_ext.objectives.base import Corrupt, Loss, Objective, Vary, apply_together
 from naign_ext.objectives.generation import innermost
@@ -81,24 +81,24 @@ class Ign(Objective):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
-        share: Share = ALONE,
+        shard: Shard = WHOLE,
     ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, share=share)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, shard=shard)
         self.repair = Repair(options, seed, corrupt)
         self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
 
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
         """See :meth:`Objective.loss`; terms: reconstruction, idempotence, tightness, denoise, restore."""
         o: IgnOptions = self.options
-        x, place = self.data.index_select(0, self.share.part(rows)), self.share.place(len(rows))
-        with self.clock("data"):
+        x, offset = self.data.index_select(0, self.shard.take(rows)), self.shard.offset(len(rows))
+        with self.timer("data"):
             if self.vary is not None:
-                x = self.vary(x, derive_seed(self.seed, "vary", step), place)
-            repaired = self.repair.inputs(x, step, place)
+                x = self.vary(x, derive_seed(self.seed, "vary", step), offset)
+            repaired = self.repair.inputs(x, step, offset)
         self.pool.draw = step
-        with self.clock("generation"):
-            latents = self.pool.chunk(place[0], place[0] + len(x))
-        with self.clock("forward"):
+        with self.timer("generation"):
+            latents = self.pool.chunk(offset[0], offset[0] + len(x))
+        with self.timer("forward"):
             outputs = apply_together(f, {"data": x, "latents": latents} | repaired)
             samples = outputs["latents"]
             fixed = samples.detach()

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from naign_ext.distributed.sharding import ALONE, Share
+from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary
 from naign_ext.objectives.matchers import build_matcher
 from naign_ext.ops import fused_loss
@@ -35,10 +35,10 @@ class Imle(Objective):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
-        share: Share = ALONE,
+        shard: Shard = WHOLE,
     ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, share=share)
-        self.matcher = build_matcher(options, data, seed, self.clock, share)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, shard=shard)
+        self.matcher = build_matcher(options, data, seed, self.timer, shard)
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Objective.prepare`."""
@@ -47,9 +47,9 @@ class Imle(Objective):
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
         """See :meth:`Objective.loss`; terms: imle."""
         del step
-        x = self.data.index_select(0, self.share.part(rows))
+        x = self.data.index_select(0, self.shard.take(rows))
         latents, admissible = self.matcher.latents(f, rows)
-        with self.clock("forward"):
+        with self.timer("forward"):
             samples = f(latents).float()
         matched = only_admissible(samples, x, admissible, self.options)
         term = fused_loss(x, matched, norm=self.options.norm).total

@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from naign_ext.distributed.sharding import ALONE, Share
+from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.latents import LatentPool
 from naign_ext.objectives.assignment import assign
-from naign_ext.objectives.base import Clock, MatchOptions
-from naign_ext.objectives.generation import Beside, chunk_for, sample_in_evaluation
+from naign_ext.objectives.base import MatchOptions, Timer
+from naign_ext.objectives.generation import SideStream, chunk_for, sample_in_evaluation
 from naign_ext.ops import imle_knn
 from naign_ext.search import ImleSearch
 
@@ -21,7 +21,7 @@ that takes less time than a merge with what others have made (some 10^7 operatio
 
 
 def build_matcher(
-    options: MatchOptions, data: Tensor, seed: int, clock: Clock | None = None, share: Share = ALONE
+    options: MatchOptions, data: Tensor, seed: int, timer: Timer | None = None, shard: Shard = WHOLE
 ) -> "Matcher":
     """The matcher that ``options.match`` names, for data (N, *shape)."""
     kinds: dict[str, type[Matcher]] = {
@@ -30,7 +30,7 @@ def build_matcher(
         "one-to-one": OneToOneMatcher,
         "adaptive": AdaptiveMatcher,
     }
-    return kinds[options.match](options, data, seed, clock, share)
+    return kinds[options.match](options, data, seed, timer, shard)
 
 
 class Matcher(ABC):
@@ -47,14 +47,14 @@ class Matcher(ABC):
         options: MatchOptions,
         data: Tensor,
         seed: int,
-        clock: Clock | None = None,
-        share: Share = ALONE,
+        timer: Timer | None = None,
+        shard: Shard = WHOLE,
     ) -> None:
         self.options = options
         self.data = data
-        self.clock = clock or Clock()
-        self.share = share
-        self.pool_share = share
+        self.timer = timer or Timer()
+        self.shard = shard
+        self.pool_shard = shard
         self.rows_at_a_time = options.pool_chunk
         self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
         self._begin()
@@ -90,17 +90,17 @@ class Matcher(ABC):
 
         others: further latents, numbered from pool_size on.
         """
-        with Beside(self.data.device) as beside:
+        with SideStream(self.data.device) as side_stream:
             for first, samples in self._samples(f, others):
-                beside.run(partial(self._take_in, search, first), samples)
-        if not self.pool_share.alone:
-            with self.clock("merge"):
+                side_stream.run(partial(self._take_in, search, first), samples)
+        if self.pool_shard.is_distributed:
+            with self.timer("merge"):
                 search.merge()
-        with self.clock("search"):
+        with self.timer("search"):
             return search.neighbours().indices[:, 0]
 
     def _take_in(self, search: ImleSearch, first: int, samples: Tensor) -> None:
-        with self.clock("search"):
+        with self.timer("search"):
             search.update(self._without_rejected(samples), offset=first)
 
     def _samples(self, f: nn.Module, others: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
@@ -110,12 +110,12 @@ class Matcher(ABC):
         """
         size = self.options.pool_size
         for start, stop in self._chunks(f, size):
-            with self.clock("generation"):
+            with self.timer("generation"):
                 samples = sample_in_evaluation(f, self.pool.chunk(start, stop)).flatten(1)
             yield start, samples
         for start, stop in self._chunks(f, 0 if others is None else len(others)):
             assert others is not None
-            with self.clock("generation"):
+            with self.timer("generation"):
                 samples = sample_in_evaluation(f, others[start:stop]).flatten(1)
             yield size + start, samples
 
@@ -123,7 +123,7 @@ class Matcher(ABC):
         """This process's span of ``total`` rows in chunks."""
         if self.rows_at_a_time is None:
             self.rows_at_a_time = chunk_for(f, self.pool.shape, self.data.device)
-        first, last = self.pool_share.span(total)
+        first, last = self.pool_shard.span(total)
         for start in range(first, last, self.rows_at_a_time):
             yield start, min(start + self.rows_at_a_time, last)
 
@@ -141,18 +141,18 @@ class BatchMatcher(Matcher):
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Matcher.prepare`."""
         super().prepare(f, step)
-        if self.pool_share.alone:
+        if not self.pool_shard.is_distributed:
             return
         if self.options.pool_size * sum(p.numel() for p in f.parameters()) <= CHEAP_POOL:
-            self.pool_share = ALONE
+            self.pool_shard = WHOLE
 
     def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`."""
-        if self.pool_share.alone:
-            indices = self._nearest(self._new_search(self.data.index_select(0, self.share.part(rows))), f)
+        if not self.pool_shard.is_distributed:
+            indices = self._nearest(self._new_search(self.data.index_select(0, self.shard.take(rows))), f)
         else:
-            indices = self.share.part(self._nearest(self._new_search(self.data.index_select(0, rows)), f))
-        with self.clock("generation"):
+            indices = self.shard.take(self._nearest(self._new_search(self.data.index_select(0, rows)), f))
+        with self.timer("generation"):
             return self.pool.rows(indices), indices >= 0
 
 
@@ -176,10 +176,10 @@ class OneToOneMatcher(Matcher):
             )
         x = self.data.index_select(0, rows).flatten(1)
         samples = [(first, self._without_rejected(samples)) for first, samples in self._samples(f)]
-        with self.clock("search"):
-            indices = assign(x, samples, self.options.pool_size, merge=not self.share.alone)
-            indices = self.share.part(indices.to(self.data.device))
-        with self.clock("generation"):
+        with self.timer("search"):
+            indices = assign(x, samples, self.options.pool_size, merge=self.shard.is_distributed)
+            indices = self.shard.take(indices.to(self.data.device))
+        with self.timer("generation"):
             return self.pool.rows(indices), indices >= 0
 
 
@@ -210,7 +210,7 @@ class DatasetMatcher(Matcher):
         """See :meth:`Matcher.latents`."""
         if self._indices is None:
             raise RuntimeError("latents: the data set has no match yet; call prepare(f, step) first")
-        rows = self.share.part(rows)
+        rows = self.shard.take(rows)
         self._regenerate(rows)
         return self._latents[rows], self._indices[rows] >= 0
 
@@ -236,7 +236,7 @@ class DatasetMatcher(Matcher):
         last = self._latents
         self._draw, self._indices, self._latents = draw, indices, torch.zeros_like(self.data)
         self._present.zero_()
-        if self.share.alone or self.options.warm_start:
+        if not self.shard.is_distributed or self.options.warm_start:
             # All at once, since it will need them all. A process among many needs the rows of its own parts
             # of the batches alone, as they come.
             self._regenerate(torch.arange(len(self.data), device=self.data.device))
@@ -249,7 +249,7 @@ class DatasetMatcher(Matcher):
         assert self._indices is not None
         missing = rows[~self._present[rows]]
         if len(missing):
-            with self.clock("generation"):
+            with self.timer("generation"):
                 indices = self._indices[missing]
                 of_pool = torch.where(indices < self.options.pool_size, indices, -1)
                 self._latents[missing] = self.pool.rows(of_pool)
@@ -285,7 +285,7 @@ class AdaptiveMatcher(Matcher):
         if len(wanted) == 0:
             return
         indices = self._nearest(self._new_search(self.data[wanted]), f)
-        with self.clock("generation"):
+        with self.timer("generation"):
             self._latents[wanted] = self.pool.rows(indices)
         self._matched[wanted] = indices >= 0
         self._age[wanted] = 0
@@ -294,7 +294,7 @@ class AdaptiveMatcher(Matcher):
         """See :meth:`Matcher.latents`."""
         if self._draw < 0:
             raise RuntimeError("latents: the data set has no match yet; call prepare(f, step) first")
-        rows = self.share.part(rows)
+        rows = self.shard.take(rows)
         return self._latents[rows], self._matched[rows]
 
     def state(self) -> dict[str, Tensor]:
@@ -324,13 +324,13 @@ class AdaptiveMatcher(Matcher):
         self._age += 1
         distances = torch.zeros(len(self.data), device=self.data.device)
         for start, stop in self._chunks(f, len(self.data)):
-            with self.clock("generation"):
+            with self.timer("generation"):
                 samples = sample_in_evaluation(f, self._latents[start:stop]).float().flatten(1)
-            with self.clock("search"):
+            with self.timer("search"):
                 data = self.data[start:stop].flatten(1)
                 distances[start:stop] = (data - samples).square().sum(dim=1)
-        with self.clock("merge"):
-            self.share.sum(distances)
+        with self.timer("merge"):
+            self.shard.sum(distances)
         near = (distances < self._thresholds) & (self._age >= o.adaptive_patience)
         due = near | (self._age >= o.adaptive_limit) | ~self._matched
         self._thresholds[due] = (1 - o.adaptive_decay) * distances[due]

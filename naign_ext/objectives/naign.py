@@ -6,7 +6,7 @@ import torch
 from pydantic import FiniteFloat, model_validator
 from torch import Tensor, nn
 
-from naign_ext.distributed.sharding import ALONE, Place, Share
+from naign_ext.distributed.sharding import WHOLE, BatchOffset, Shard
 from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, apply_together
 from naign_ext.objectives.imle import non_identity, only_admissible
 from naign_ext.objectives.matchers import build_matcher
@@ -84,13 +84,13 @@ class Naign(Objective):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
-        share: Share = ALONE,
+        shard: Shard = WHOLE,
     ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, share=share)
-        if options.projection_weight and not share.alone:
-            _check_projection(options, share)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, shard=shard)
+        if options.projection_weight and shard.is_distributed:
+            _check_projection(options, shard)
         self.repair = Repair(options, seed, corrupt)
-        self.matcher = build_matcher(options, data, seed, self.clock, share)
+        self.matcher = build_matcher(options, data, seed, self.timer, shard)
 
     def prepare(self, f: nn.Module, step: int) -> None:
         """See :meth:`Objective.prepare`."""
@@ -99,17 +99,17 @@ class Naign(Objective):
     def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
         """See :meth:`Objective.loss`."""
         o = self.options
-        x, place = self.data.index_select(0, self.share.part(rows)), self.share.place(len(rows))
+        x, offset = self.data.index_select(0, self.shard.take(rows)), self.shard.offset(len(rows))
         latents, admissible = self.matcher.latents(f, rows)
-        with self.clock("data"):
-            varied = x if self.vary is None else self.vary(x, derive_seed(self.seed, "vary", step), place)
-            inputs = self._inputs(varied, latents, step, place)
-        with self.clock("forward"):
+        with self.timer("data"):
+            varied = x if self.vary is None else self.vary(x, derive_seed(self.seed, "vary", step), offset)
+            inputs = self._inputs(varied, latents, step, offset)
+        with self.timer("forward"):
             outputs = apply_together(f, inputs)
         matched = only_admissible(outputs["latents"], x, admissible, o)
         again = None
         if o.idempotence_weight:
-            with self.clock("forward"):
+            with self.timer("forward"):
                 again = f(matched).float()
         main = fused_loss(
             x,
@@ -137,12 +137,12 @@ class Naign(Objective):
         """See :meth:`Objective.load_state`."""
         self.matcher.load_state(state)
 
-    def _inputs(self, x: Tensor, latents: Tensor, step: int, place: Place) -> dict[str, Tensor]:
+    def _inputs(self, x: Tensor, latents: Tensor, step: int, offset: BatchOffset) -> dict[str, Tensor]:
         o = self.options
         inputs = {"data": x, "latents": latents}
         if o.projection_weight:
-            inputs["projection"] = self.matcher.pool.chunk(*self.share.span(o.projected))
-        return inputs | self.repair.inputs(x, step, place)
+            inputs["projection"] = self.matcher.pool.chunk(*self.shard.span(o.projected))
+        return inputs | self.repair.inputs(x, step, offset)
 
     def _repaired(self, x: Tensor, outputs: dict[str, Tensor], batch: int) -> tuple[Tensor | float, Terms]:
         """Weighted sum and terms of denoise and restore, whose target is x, by the first two terms of the kernel."""
@@ -171,21 +171,21 @@ class Naign(Objective):
 
     def _portion(self, mine: int, whole: int) -> float:
         """What this process's mean counts for in the mean over all: more, where its share is larger than others'."""
-        return mine * self.share.count / whole
+        return mine * self.shard.world_size / whole
 
     def _idempotence_weight(self, step: int) -> float:
         o: NaignOptions = self.options
         return o.idempotence_weight * (min(1.0, step / o.idempotence_ramp) if o.idempotence_ramp else 1.0)
 
 
-def _check_projection(options: NaignOptions, share: Share) -> None:
+def _check_projection(options: NaignOptions, shard: Shard) -> None:
     if options.projection_to == "batch":
         raise ValueError(
-            f"projection_to: expected dataset where {share.count} processes share a batch, got batch"
+            f"projection_to: expected dataset where {shard.world_size} processes share a batch, got batch"
         )
-    if options.projected < share.count:
+    if options.projected < shard.world_size:
         raise ValueError(
-            f"projection_samples, pool_size: expected at least one sample for each of the {share.count} processes, "
+            f"projection_samples, pool_size: expected at least one sample for each of the {shard.world_size} processes, "
             f"got {options.projected}"
         )
 

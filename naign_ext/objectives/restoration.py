@@ -6,7 +6,7 @@ import torch
 from pydantic import FiniteFloat
 from torch import Tensor
 
-from naign_ext.distributed.sharding import Place, blocks
+from naign_ext.distributed.sharding import BatchOffset, blocks
 from naign_ext.objectives.base import Corrupt
 from naign_ext.ops import normals
 from naign_ext.options import Options, option
@@ -55,21 +55,21 @@ class Repair:
         weights = {"denoise": self.options.denoise_weight, "restore": self.options.restore_weight}
         return {name: weight for name, weight in weights.items() if weight}
 
-    def inputs(self, x: Tensor, step: int, place: Place) -> dict[str, Tensor]:
+    def inputs(self, x: Tensor, step: int, offset: BatchOffset) -> dict[str, Tensor]:
         """What f is to map back to x (B, ...), by term; as many rows as x, which are those at a place of a batch."""
         made: dict[str, Tensor] = {}
         if "denoise" in self.weights:
             seed = derive_seed(self.seed, "denoise", step)
-            made["denoise"] = add_noise(x, self.options.denoise_sigma, seed, place)
+            made["denoise"] = add_noise(x, self.options.denoise_sigma, seed, offset)
         if "restore" in self.weights:
-            made["restore"] = self._corrupted(x, step, place)
+            made["restore"] = self._corrupted(x, step, offset)
         return made
 
-    def _corrupted(self, x: Tensor, step: int, place: Place) -> Tensor:
+    def _corrupted(self, x: Tensor, step: int, offset: BatchOffset) -> Tensor:
         assert self.corrupt is not None
         kinds = self.options.restore_kinds
         result = torch.empty_like(x)
-        first, total = place
+        first, total = offset
         for k, kind in enumerate(kinds):
             # Rows k, k + kinds, ... of the whole batch; of these the ones before x, those of x, and all.
             before, whole = (len(range(k, end, len(kinds))) for end in (first, total))
@@ -87,12 +87,12 @@ def _unless_first(block: int) -> tuple[int, ...]:
     return (block,) if block else ()
 
 
-def add_noise(x: Tensor, sigma_max: float, seed: int, place: Place | None = None) -> Tensor:
+def add_noise(x: Tensor, sigma_max: float, seed: int, offset: BatchOffset | None = None) -> Tensor:
     """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; what a row gets depends on its place.
 
     place: of x in a batch; default: x is the batch.
     """
-    first, total = place or (0, len(x))
+    first, total = offset or (0, len(x))
     random = generator(seed, "sigma")
     sigma = torch.rand(total, generator=random)[first : first + len(x)].to(x.device) * sigma_max
     noise = normals(seed, first, len(x), x.shape[1:].numel(), device=x.device).view(x.shape)

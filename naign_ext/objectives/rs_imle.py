@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from naign_ext.distributed.sharding import ALONE, Share
+from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.objectives.base import Corrupt, Vary
 from naign_ext.objectives.imle import Imle, ImleOptions
 from naign_ext.ops import imle_knn
@@ -37,11 +37,11 @@ class RsImle(Imle):
         seed: int,
         corrupt: Corrupt | None = None,
         vary: Vary | None = None,
-        share: Share = ALONE,
+        shard: Shard = WHOLE,
     ) -> None:
         if options.reject_below is None:
             options = options.model_copy(update={"reject_below": default_reject_below(data)})
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, share=share)
+        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, shard=shard)
 
 
 def default_reject_below(data: Tensor, most_rows: int = 2000) -> float:

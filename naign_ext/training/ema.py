@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 
-def averaged_copy(model: nn.Module) -> nn.Module:
+def ema_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode without gradients, for :func:`update_average`."""
     average = copy.deepcopy(model).eval()
     return average.requires_grad_(False)
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+def update_ema(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
     """average <- d average + (1 - d) model, d = min(decay, (1 + step) / (10 + step)), step counted from 0.
 
     The smaller d of the first steps forgets the random initialisation. Running statistics are averaged like

@@ -10,12 +10,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from naign_ext.checkpoint import Checkpoint, CheckpointError, Tensors
 from naign_ext.config.schema import TrainConfig
-from naign_ext.distributed.batch_norm import share_batch_norm
-from naign_ext.distributed.processes import ALONE, Processes
+from naign_ext.distributed.batch_norm import sync_batch_norm
+from naign_ext.distributed.processes import SINGLE_PROCESS, Processes
 from naign_ext.models import build_model
 from naign_ext.objectives import OBJECTIVES, Objective, Vary
 from naign_ext.seeds import derive_seed
-from naign_ext.training.ema import averaged_copy
+from naign_ext.training.ema import ema_copy
 from naign_ext.transforms.augment import random_augment
 from naign_ext.transforms.corruptions import corrupt
 
@@ -37,7 +37,7 @@ class TrainingState:
 
     model: nn.Module
     f: nn.Module
-    average: nn.Module
+    ema: nn.Module
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     objective: Objective
@@ -52,20 +52,20 @@ class TrainingState:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def choose_device(wanted: str, processes: Processes = ALONE) -> torch.device:
+def choose_device(wanted: str, processes: Processes = SINGLE_PROCESS) -> torch.device:
     """The device for the configuration's ``device``; ValueError where it does not exist.
 
     Of several processes each takes the CUDA device of its own number on its machine.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if not processes.alone and wanted != "cpu":
+    if processes.is_distributed and wanted != "cpu":
         if wanted != "cuda":
             raise ValueError(
-                f"device: expected auto, cpu or cuda for {processes.count} processes, each of which takes a device of "
-                f"its own, got {wanted!r}"
+                f"device: expected auto, cpu or cuda for {processes.world_size} processes, each of which takes a device "
+                f"of its own, got {wanted!r}"
             )
-        wanted = f"cuda:{processes.local}"
+        wanted = f"cuda:{processes.local_rank}"
     device = torch.device(wanted)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: expected one that torch sees, got {wanted!r}; use device=cpu")
@@ -79,16 +79,16 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def build_state(config: TrainConfig, data: Tensor, processes: Processes = ALONE) -> TrainingState:
+def build_state(config: TrainConfig, data: Tensor, processes: Processes = SINGLE_PROCESS) -> TrainingState:
     """The state before the first update; data (N, *shape) on the CPU. Seeds torch's global generator."""
-    processes.share.place(config.batch_size)
+    processes.shard.offset(config.batch_size)
     device = choose_device(config.device, processes)
     precision = choose_precision(config.precision, device)
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = build_model(config.model.architecture, data.shape[1:], **config.model.build_options())
     model = model.to(device, memory_format=_memory_format(config, device))  # type: ignore[call-overload]
-    if not processes.alone:
-        model = share_batch_norm(model, device)
+    if processes.is_distributed:
+        model = sync_batch_norm(model, device)
     optimiser = torch.optim.AdamW(
         model.parameters(),
         lr=config.optimiser.lr,
@@ -100,14 +100,14 @@ def build_state(config: TrainConfig, data: Tensor, processes: Processes = ALONE)
         config.objective,
         data.to(device),
         seed=config.seed,
-        corrupt=lambda x, kind, seed, place: corrupt(x, kind, seed=seed, place=place)[0],
+        corrupt=lambda x, kind, seed, offset: corrupt(x, kind, seed=seed, offset=offset)[0],
         vary=_jitter(config.augment.jitter),
-        share=processes.share,
+        shard=processes.shard,
     )
     return TrainingState(
         model=model,
         f=_shared(torch.compile(model) if config.compile else model, device, processes),  # type: ignore[arg-type]
-        average=averaged_copy(model),
+        ema=ema_copy(model),
         optimiser=optimiser,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         objective=objective,
@@ -127,7 +127,7 @@ def _memory_format(config: TrainConfig, device: torch.device) -> torch.memory_fo
 
 def _shared(f: nn.Module, device: torch.device, processes: Processes) -> nn.Module:
     """f with gradients that are means over all processes. Its buffers need no exchange: they are the same."""
-    if processes.alone:
+    if not processes.is_distributed:
         return f
     devices = [device] if device.type == "cuda" else None
     options: dict[str, Any] = {_KEEP_BUFFERS: False, "gradient_as_bucket_view": True}
@@ -137,8 +137,8 @@ def _shared(f: nn.Module, device: torch.device, processes: Processes) -> nn.Modu
 def _jitter(pixels: int) -> Vary | None:
     if not pixels:
         return None
-    return lambda x, seed, place: random_augment(
-        x, flip=False, pixels=pixels, generator=torch.Generator().manual_seed(seed), place=place
+    return lambda x, seed, offset: random_augment(
+        x, flip=False, pixels=pixels, generator=torch.Generator().manual_seed(seed), offset=offset
     )
 
 
@@ -153,7 +153,7 @@ def capture(state: TrainingState) -> tuple[dict[str, Tensors], dict[str, Any]]:
     objective = {f"objective/{key}": value for key, value in state.objective.state().items()}
     tensors = {
         "model": state.model.state_dict(),
-        "ema": state.average.state_dict(),
+        "ema": state.ema.state_dict(),
         "optimizer": optimiser,
         "state": random | objective,
     }
@@ -167,7 +167,7 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
     names = [name for name, _ in state.model.named_parameters()]
     try:
         state.model.load_state_dict(checkpoint.model)
-        state.average.load_state_dict(checkpoint.ema)
+        state.ema.load_state_dict(checkpoint.ema)
         state.optimiser.load_state_dict(_optimiser_state(state, names, checkpoint.tensors["optimizer"]))
         state.scaler.load_state_dict(checkpoint.info["scaler"])
         rest = checkpoint.tensors["state"]

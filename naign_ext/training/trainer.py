@@ -35,13 +35,13 @@ from naign_ext.config.schema import (
     validate_config,
 )
 from naign_ext.data import Dataset
-from naign_ext.distributed.processes import FirstProcessFailedError, Processes, join, losses_named
+from naign_ext.distributed.processes import MainProcessFailedError, Processes, join, name_lost_processes
 from naign_ext.latents import LatentPool
-from naign_ext.objectives import Clock
+from naign_ext.objectives import Timer
 from naign_ext.seeds import derive_seed
 from naign_ext.training.batches import BatchOrder
 from naign_ext.training.data import load_configured
-from naign_ext.training.ema import update_average
+from naign_ext.training.ema import update_ema
 from naign_ext.training.log import MetricsLog, Record, truncate_metrics
 from naign_ext.training.pictures import save_sample_picture
 from naign_ext.training.progress import Progress, Started, Step, TrainResult
@@ -95,11 +95,11 @@ def train(config: TrainConfig, out: str | Path, *, progress: Progress | None = N
         run.mkdir(parents=True, exist_ok=True)
         save_config(config, run / "config.yaml")
 
-    with join() as processes, losses_named(processes, run):
-        processes.on_first(begin)
+    with join() as processes, name_lost_processes(processes, run):
+        processes.on_main(begin)
         dataset = processes.in_turn(lambda: load_configured(config))
         config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
-        processes.on_first(write)
+        processes.on_main(write)
         return _run(config, run, dataset, None, progress or Progress(), processes)
 
 
@@ -127,8 +127,8 @@ def resume(
         start = find_checkpoint(path, "last") if path != run or checkpoint_paths(run) else None
         return config, start
 
-    with join() as processes, losses_named(processes, run):
-        config, start = processes.on_first(find)
+    with join() as processes, name_lost_processes(processes, run):
+        config, start = processes.on_main(find)
         dataset = processes.in_turn(lambda: load_configured(config))
         if _plain(dataset.parameters) != config.data_parameters:
             raise ConfigError(
@@ -159,7 +159,7 @@ def _run(
     changed: bool = False,
 ) -> TrainResult:
     data = augmented(dataset.train, config)
-    progress = progress if processes.first else Progress()
+    progress = progress if processes.is_main else Progress()
     step = 0
 
     def read(start: Path) -> Checkpoint:
@@ -178,10 +178,10 @@ def _run(
     with StopRequest() as stop, torch.random.fork_rng(devices=cuda), _Determinism(config):
         state = build_state(config, data, processes)
         if start is not None:
-            restore(state, processes.on_first(partial(read, start)))
+            restore(state, processes.on_main(partial(read, start)))
             step = state.step
-        processes.on_first(tidy)
-        log = MetricsLog(run, step, tensorboard=config.log.tensorboard) if processes.first else None
+        processes.on_main(tidy)
+        log = MetricsLog(run, step, tensorboard=config.log.tensorboard) if processes.is_main else None
         with log or nullcontext():
             trainer = _Trainer(
                 config=config,
@@ -195,7 +195,7 @@ def _run(
             )
             progress.started(trainer.describe())
             trainer.loop()
-        result = processes.on_first(trainer.result)
+        result = processes.on_main(trainer.result)
     progress.finished(result)
     return result
 
@@ -238,9 +238,9 @@ class _Trainer:
         self.seconds_before = state.seconds
         self.first_step = state.step
         self.images_per_s = 0.0
-        self.clock = Clock()
+        self.timer = Timer()
         if config.log.exact_cost and state.device.type == "cuda":
-            self.clock.wait = state.objective.clock.wait = torch.cuda.synchronize
+            self.timer.wait = state.objective.timer.wait = torch.cuda.synchronize
         self.window = _Window(self.began, state.step)
 
     def describe(self) -> Started:
@@ -260,13 +260,13 @@ class _Trainer:
 
     def loop(self) -> None:
         config, state = self.config, self.state
-        if state.step == 0 and self.processes.first:
+        if state.step == 0 and self.processes.is_main:
             self.save_samples()
         while state.step < config.steps:
             self.update()
-            if self.processes.alone:
+            if not self.processes.is_distributed:
                 self.signal = self.stop.signal
-            if self.processes.first:
+            if self.processes.is_main:
                 self.save_what_is_due()
             if self.signal is not None:
                 break
@@ -289,16 +289,16 @@ class _Trainer:
         )
         for group in state.optimiser.param_groups:
             group["lr"] = lr
-        with self.clock("data"):
+        with self.timer("data"):
             torch.manual_seed(derive_seed(config.seed, "step", number))
             rows = self.order.rows(number * config.batch_size, config.batch_size).to(state.device)
         state.f.train()
-        with self.clock("loss"), state.autocast():
+        with self.timer("loss"), state.autocast():
             state.objective.prepare(state.f, number)
             loss = state.objective.loss(state.f, rows, number)
         figures = loss.figures() if self.is_recorded(number + 1) else {}
         means = self.over_all_processes({"loss": loss.total.detach(), **loss.terms, **figures})
-        with self.clock("backward"):
+        with self.timer("backward"):
             state.optimiser.zero_grad(set_to_none=True)
             state.scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
         values = means()
@@ -306,8 +306,8 @@ class _Trainer:
         for name, value in {**terms, "loss": values["loss"]}.items():
             self.check_finite(name, value)
         grad_norm = self.descend()
-        with self.clock("update"):
-            update_average(state.average, state.model, number, config.optimiser.ema_decay)
+        with self.timer("update"):
+            update_ema(state.ema, state.model, number, config.optimiser.ema_decay)
         state.step += 1
         self.report(values["loss"], terms, {name: values[name] for name in figures}, lr, grad_norm)
 
@@ -317,16 +317,16 @@ class _Trainer:
         Of several processes all learn with them whether one has had a signal.
         """
         stacked = torch.stack(list(scalars.values()))
-        if self.processes.alone:
+        if not self.processes.is_distributed:
             return lambda: dict(zip(scalars, stacked.tolist(), strict=True))
         noted = stacked.new_tensor([name == self.stop.signal for name in SIGNALS])
         mean = self.processes.begin_mean(torch.cat([stacked, noted]))
 
         def means() -> dict[str, float]:
-            with self.clock("merge"):
+            with self.timer("merge"):
                 found = mean().tolist()
             heard = zip(SIGNALS, found[len(scalars) :], strict=True)
-            self.signal = next((name for name, share in heard if share > 0), None)
+            self.signal = next((name for name, shard in heard if shard > 0), None)
             return dict(zip(scalars, found, strict=False))
 
         return means
@@ -334,7 +334,7 @@ class _Trainer:
     def descend(self) -> float:
         """One step of the optimiser; returns the norm of the gradient before clipping."""
         state = self.state
-        with self.clock("update"):
+        with self.timer("update"):
             state.scaler.unscale_(state.optimiser)
             limit = self.config.optimiser.grad_clip or math.inf
             norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit))
@@ -346,7 +346,7 @@ class _Trainer:
 
     def cost(self, updates: int) -> dict[str, float]:
         """Seconds of an update by stage, means over the given number of updates since the last call."""
-        inside, around = self.state.objective.clock.take(), self.clock.take()
+        inside, around = self.state.objective.timer.take(), self.timer.take()
         around["loss"] = around.get("loss", 0.0) - sum(inside.values())
         for stage, seconds in inside.items():
             around[stage] = around.get(stage, 0.0) + seconds
@@ -359,7 +359,7 @@ class _Trainer:
         paths = checkpoint_paths(self.run)
         error = NonFiniteLossError(self.state.step + 1, name, value, paths[-1] if paths else None)
         # The value is the same in every process.
-        raise error if self.processes.first else FirstProcessFailedError(str(error))
+        raise error if self.processes.is_main else MainProcessFailedError(str(error))
 
     def is_recorded(self, step: int) -> bool:
         """Whether metrics.jsonl gets a record once so many updates are done."""
@@ -412,7 +412,7 @@ class _Trainer:
 
     def validate(self) -> float | None:
         seed = derive_seed(self.config.seed, "validation")
-        figures = validate(self.state.average, self.originals, self.validation, self.latent_scale, seed)
+        figures = validate(self.state.ema, self.originals, self.validation, self.latent_scale, seed)
         self.write("validation", **figures)
         self.progress.validated(self.state.step, figures)
         return figures["score"] if math.isfinite(figures["score"]) else None
@@ -422,7 +422,7 @@ class _Trainer:
         count = self.config.log.samples if self.originals.dim() == 4 else 4096
         pool = LatentPool(self.originals.shape[1:], self.latent_scale, seed, device=self.state.device)
         with torch.no_grad():
-            samples = self.state.average(pool.chunk(0, count)).float()
+            samples = self.state.ema(pool.chunk(0, count)).float()
         path = self.run / "samples" / f"step_{self.state.step:08d}.png"
         if save_sample_picture(samples, self.originals, path):
             self.progress.wrote("samples", path)

@@ -39,7 +39,7 @@ def random_augment(
     flip: bool = True,
     pixels: int = 1,
     generator: torch.Generator | None = None,
-    place: tuple[int, int] | None = None,
+    offset: tuple[int, int] | None = None,
 ) -> Tensor:
     """Each image of a batch (N, C, H, W) mirrored with probability 1/2 and shifted by up to ``pixels``.
 
@@ -49,7 +49,7 @@ def random_augment(
     """
     _check(images, pixels)
     count, _, height, width = images.shape
-    first, total = place or (0, count)
+    first, total = offset or (0, count)
     mine = slice(first, first + count)
     mirrored = torch.rand(total, generator=generator)[mine] < 0.5
     shift = torch.randint(-pixels, pixels + 1, (2, total, 1), generator=generator)[:, mine]

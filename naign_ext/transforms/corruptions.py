@@ -58,7 +58,7 @@ def corrupt(
     seed: int,
     strength: float | None = None,
     resample: str = "bilinear",
-    place: tuple[int, int] | None = None,
+    offset: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """A corrupted copy of the images, and where they were masked.
 
@@ -85,12 +85,12 @@ def corrupt(
     if resample not in ("bilinear", "nearest"):
         raise ValueError(f"resample: expected bilinear or nearest, got {resample!r}")
     if kind == "noise":
-        first, total = place or (0, len(images))
+        first, total = offset or (0, len(images))
         noise = torch.randn((total, *images.shape[1:]), generator=stream(seed, "noise"))
         noise = noise[first : first + len(images)]
         return images + strength * noise.to(images), None
     if kind == "mask":
-        mask = mask_like(images, strength, seed, place)
+        mask = mask_like(images, strength, seed, offset)
         return images.masked_fill(mask, 0.0), mask
     return degrade(images, kind, strength=strength, resample=resample), None
 
@@ -128,14 +128,14 @@ def keep_known(
     return restored if degrade is None else restored + corrupted - degrade(restored)
 
 
-def _box(layout: str, height: int, width: int, share: float) -> Tensor:
+def _box(layout: str, height: int, width: int, shard: float) -> Tensor:
     """bool (H, W), True inside the box."""
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
     if layout == "centre":
-        tall, wide = round(math.sqrt(share) * height), round(math.sqrt(share) * width)
+        tall, wide = round(math.sqrt(shard) * height), round(math.sqrt(shard) * width)
         top, left = (height - tall) // 2, (width - wide) // 2
         return (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
-    tall, wide = round(share * height), round(share * width)
+    tall, wide = round(shard * height), round(shard * width)
     strips = {
         "left": columns < wide,
         "right": columns >= width - wide,
@@ -147,9 +147,9 @@ def _box(layout: str, height: int, width: int, share: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def _boxes(height: int, width: int, share: float) -> Tensor:
+def _boxes(height: int, width: int, shard: float) -> Tensor:
     """bool (layouts, H, W): the box of each layout."""
-    return torch.stack([_box(layout, height, width, share) for layout in _LAYOUTS])
+    return torch.stack([_box(layout, height, width, shard) for layout in _LAYOUTS])
 
 
 @lru_cache(maxsize=32)
@@ -161,18 +161,18 @@ def _gaussian(sigma: float, radius: int, dtype: torch.dtype, device: torch.devic
     return (weights / weights.sum()).to(device, dtype)
 
 
-def mask_like(images: Tensor, share: float, seed: int, place: tuple[int, int] | None = None) -> Tensor:
+def mask_like(images: Tensor, shard: float, seed: int, offset: tuple[int, int] | None = None) -> Tensor:
     """The mask of `corrupt`: True on about ``share`` of each image or vector."""
     generator = stream(seed, "mask")
-    first, total = place or (0, len(images))
+    first, total = offset or (0, len(images))
     mine = slice(first, first + len(images))
     if images.ndim == 2:
-        count = round(share * images.shape[1])
+        count = round(shard * images.shape[1])
         order = torch.rand((total, *images.shape[1:]), generator=generator)[mine].argsort(1)
         return (order.argsort(1) < count).to(images.device)
     height, width = images.shape[-2:]
     chosen = torch.randint(len(_LAYOUTS), (total,), generator=generator)[mine]
-    return _boxes(height, width, share)[chosen].unsqueeze(1).to(images.device)
+    return _boxes(height, width, shard)[chosen].unsqueeze(1).to(images.device)
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:

@@ -19,9 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from naign_ext import ImleSearch
 from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
 from naign_ext.config.schema import ConfigError, resolve_config
-from naign_ext.distributed.batch_norm import SharedBatchNorm, share_batch_norm
-from naign_ext.distributed.processes import FirstProcessFailedError, join
-from naign_ext.distributed.sharding import ALONE, Share
+from naign_ext.distributed.batch_norm import SharedBatchNorm, sync_batch_norm
+from naign_ext.distributed.processes import MainProcessFailedError, join
+from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.objectives import OBJECTIVES, NaignOptions
 from naign_ext.objectives.matchers import CHEAP_POOL, build_matcher
 from naign_ext.objectives.restoration import Repair
@@ -84,10 +84,10 @@ def network():
     return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 6))
 
 
-def matched(name, share):
+def matched(name, shard):
     """Latents matched to this process's part of the batch, after several matches with a changing network."""
     f, data = network(), normal(40, 6, 1)
-    matcher = build_matcher(NaignOptions(**MATCHES[name]), data, 5, share=share)
+    matcher = build_matcher(NaignOptions(**MATCHES[name]), data, 5, shard=shard)
     found = []
     for step in range(3):
         matcher.prepare(f, step)
@@ -97,30 +97,30 @@ def matched(name, share):
     return [(latents.clone(), admissible.clone()) for latents, admissible in found]
 
 
-def searched(share):
+def searched(shard):
     """A search with ties, rows that are not finite, and rows that no sample may match."""
     data, pool = normal(70, 3, 2).round(), normal(500, 3, 3).round()
     data[3, 1], pool[::7, 0] = torch.nan, torch.inf
-    start, stop = share.span(len(pool))
+    start, stop = shard.span(len(pool))
     search = ImleSearch(data, reject_below=1.5)
     for first in range(start, stop, 50):
         last = min(first + 50, stop)
         search.update(pool[first:last], offset=first)
-    if not share.alone:
+    if shard.is_distributed:
         search.merge()
     return search.count, *search.neighbours()
 
 
-def searched_around(share):
+def searched_around(shard):
     """Each process's part of the data against a pool of chunks of uneven length, in all and in a group of some."""
     data, pool = normal(70, 3, 2).round(), normal(500, 3, 3).round()
     data[3, 1], pool[::7, 0] = torch.nan, torch.inf
-    if share.alone:
+    if not shard.is_distributed:
         search = ImleSearch(data, k=3, reject_below=1.5).update(pool)
         return search.count, *search.neighbours()
     found = []
-    groups = [None, dist.new_group([0, share.count - 1])]
-    for group in groups[: 2 if share.index in (0, share.count - 1) else 1]:
+    groups = [None, dist.new_group([0, shard.world_size - 1])]
+    for group in groups[: 2 if shard.rank in (0, shard.world_size - 1) else 1]:
         ranks, rank = dist.get_world_size(group), dist.get_rank(group)
         search = ImleSearch(data[rank::ranks], k=3, reject_below=1.5)
         step = 37
@@ -131,36 +131,38 @@ def searched_around(share):
     return found
 
 
-def normalised(share):
+def normalised(shard):
     """Output, input's gradient, parameters' gradients and buffers of batch normalisation of a part of a batch."""
     layer = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(48))
-    if not share.alone:
-        layer = share_batch_norm(layer, torch.device("cpu"))
+    if shard.is_distributed:
+        layer = sync_batch_norm(layer, torch.device("cpu"))
         assert isinstance(layer[0], SharedBatchNorm)
         assert isinstance(layer[3], SharedBatchNorm)
     whole = normal(32, 48, 4).view(32, 3, 4, 4) * 3 + 5
     for _ in range(2):
-        x = share.part(whole).clone().requires_grad_()
+        x = shard.take(whole).clone().requires_grad_()
         y = layer(x)
         y.pow(3).sum().backward()
-    gradients = [share.sum(p.grad) for p in layer.parameters()]
+    gradients = [shard.sum(p.grad) for p in layer.parameters()]
     return y.detach(), x.grad, gradients, [b.clone() for b in layer.buffers()]
 
 
-def ign_gradient(share):
+def ign_gradient(shard):
     """Mean gradient and terms of IGN's loss with batch normalisation."""
     f = network()
     options = OBJECTIVES["ign"].Options(
         denoise_weight=0.5, restore_weight=0.5, restore_kinds=("mask", "noise")
     )
     objective = OBJECTIVES["ign"](
-        options, normal(40, 6, 1), seed=5, share=share,
-        corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, place=p)[0],
+        options, normal(40, 6, 1), seed=5, shard=shard,
+        corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0],
     )  # fmt: skip
-    wrapped = f if share.alone else DistributedDataParallel(share_batch_norm(f, torch.device("cpu")))
+    wrapped = (
+        f if not shard.is_distributed else DistributedDataParallel(sync_batch_norm(f, torch.device("cpu")))
+    )
     loss = objective.loss(wrapped, BATCH, 3)
     loss.total.backward()
-    terms = {name: share.sum(term.clone()) / share.count for name, term in loss.terms.items()}
+    terms = {name: shard.sum(term.clone()) / shard.world_size for name, term in loss.terms.items()}
     return [p.grad.clone() for p in f.parameters()], terms
 
 
@@ -189,13 +191,13 @@ def refused(act):
     return None
 
 
-def everything(share, folder):
+def everything(shard, folder):
     """What the tests compare, for one process or for one of several."""
-    results = {"matches": {name: matched(name, share) for name in MATCHES}}
-    results["search"] = searched(share)
-    results["around"] = searched_around(share)
-    results["normalised"] = normalised(share)
-    results["ign"] = ign_gradient(share)
+    results = {"matches": {name: matched(name, shard) for name in MATCHES}}
+    results["search"] = searched(shard)
+    results["around"] = searched_around(shard)
+    results["normalised"] = normalised(shard)
+    results["ign"] = ign_gradient(shard)
     listener = Count()
     for name in RUNS:
         train(configuration(name), folder / name, progress=listener)
@@ -207,7 +209,7 @@ def process(index, count, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=index, world_size=count)
     folder = Path(folder)
-    results = everything(Share(index, count), folder)
+    results = everything(Shard(index, count), folder)
     stopped = train(configuration("plane"), folder / "stopped", progress=SignalAt(7))
     results["stopped"] = (stopped.status, stopped.step, stopped.signal)
     results["resumed"] = [resume(folder / name).step for name in ("stopped", "half")]
@@ -234,7 +236,7 @@ def alone(tmp_path_factory):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("alone")
-    results = everything(ALONE, folder)
+    results = everything(WHOLE, folder)
     train(configuration("plane").model_copy(update={"steps": 10}), folder / "short")
     torch.set_num_threads(before)
     return folder, results
@@ -372,7 +374,7 @@ def test_what_is_refused_is_said_once(together):
     assert "projection_to: expected dataset where" in first[3][1]
     for part in others:
         kinds = [name for name, _ in part]
-        silent = FirstProcessFailedError.__name__
+        silent = MainProcessFailedError.__name__
         assert kinds == [silent, silent, "ValueError", "ValueError", silent]
         assert part[0][1] == first[0][1]
     assert checkpoint_paths(folder / "broken") == []
@@ -380,12 +382,12 @@ def test_what_is_refused_is_said_once(together):
 
 def test_a_batch_is_repaired_by_blocks_whatever_part_of_it_is_asked_for():
     options = NaignOptions(denoise_weight=1.0, restore_weight=1.0, restore_kinds=("mask", "noise"))
-    repair = Repair(options, 7, lambda x, k, s, p: corrupt(x, k, seed=s, place=p)[0])
+    repair = Repair(options, 7, lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0])
     x = normal(900, 5, 8)
     whole = repair.inputs(x, 3, (0, 900))
     for count in (2, 3, 9):
-        shares = [Share(i, count) for i in range(count)]
-        parts = [repair.inputs(share.part(x), 3, share.place(900)) for share in shares]
+        shares = [Shard(i, count) for i in range(count)]
+        parts = [repair.inputs(shard.take(x), 3, shard.offset(900)) for shard in shares]
         for term, expected in whole.items():
             assert torch.equal(torch.cat([part[term] for part in parts]), expected)
     first, later = whole["denoise"][:256] - x[:256], whole["denoise"][256:512] - x[256:512]
@@ -395,7 +397,7 @@ def test_a_batch_is_repaired_by_blocks_whatever_part_of_it_is_asked_for():
 def test_spans_cover_a_pool_once():
     for total in (0, 1, 7, 15, 16, 64, 200, 1000, 100_000):
         for count in (1, 2, 3, 4, 7):
-            spans = [Share(i, count).span(total) for i in range(count)]
+            spans = [Shard(i, count).span(total) for i in range(count)]
             assert [s for span in spans for s in range(*span)] == list(range(total))
             lengths = [stop - start for start, stop in spans]
             unit = 8 if total >= 8 * count else 1
@@ -407,13 +409,13 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     with join() as processes:
-        assert processes.alone
-        assert processes.first
-        assert processes.on_first(lambda: 3) == processes.in_turn(lambda: 3) == 3
+        assert not processes.is_distributed
+        assert processes.is_main
+        assert processes.on_main(lambda: 3) == processes.in_turn(lambda: 3) == 3
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     with join() as processes:
-        assert processes.alone
+        assert not processes.is_distributed
     assert not dist.is_initialized()
 
 

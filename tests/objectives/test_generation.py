@@ -9,7 +9,7 @@ from torch import nn
 from naign_ext import ImleSearch, imle_knn
 from naign_ext.models import build_model
 from naign_ext.objectives import NaignOptions
-from naign_ext.objectives.generation import Beside, chunk_for, innermost, sample_in_evaluation
+from naign_ext.objectives.generation import SideStream, chunk_for, innermost, sample_in_evaluation
 from naign_ext.objectives.matchers import build_matcher
 
 
@@ -58,11 +58,11 @@ class _Event:
 
 def test_work_runs_beside_the_caller_two_chunks_at_most():
     streams = Streams()
-    with Beside(torch.device("cpu"), streams) as beside:
+    with SideStream(torch.device("cpu"), streams) as side_stream:
         for i in range(4):
             streams.log.append(f"make {i}")
-            beside.run(lambda chunk: streams.log.append(f"{streams.current}: search {chunk}"), i)
-            assert len(beside._held) <= Beside.HELD
+            side_stream.run(lambda chunk: streams.log.append(f"{streams.current}: search {chunk}"), i)
+            assert len(side_stream._held) <= SideStream.HELD
     assert streams.log == [
         "side waits for main",
         "make 0", "side waits for main 1", "side: search 0",
@@ -71,20 +71,20 @@ def test_work_runs_beside_the_caller_two_chunks_at_most():
         "make 3", "side waits for main 4", "side: search 3", "host waits for side 3",
         "main waits for side",
     ]  # fmt: skip
-    assert not beside._held
+    assert not side_stream._held
 
 
 def test_without_cuda_work_is_done_at_once():
     done = []
-    with Beside(torch.device("cpu")) as beside:
+    with SideStream(torch.device("cpu")) as side_stream:
         for i in range(3):
-            beside.run(done.append, i)
+            side_stream.run(done.append, i)
             assert done[-1] == i
 
 
 def test_a_failure_leaves_the_context():
     streams = Streams()
-    with pytest.raises(RuntimeError, match="no"), Beside(torch.device("cpu"), streams):
+    with pytest.raises(RuntimeError, match="no"), SideStream(torch.device("cpu"), streams):
         raise RuntimeError("no")
     assert streams.log[-1] == "main waits for side"
 

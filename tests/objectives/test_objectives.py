@@ -29,7 +29,10 @@ def points(count=40, size=6):
 
 def naign(data, **options):
     return Naign(
-        NaignOptions(**options), data, seed=SEED, corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, place=p)[0]
+        NaignOptions(**options),
+        data,
+        seed=SEED,
+        corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0],
     )
 
 
@@ -255,8 +258,8 @@ def test_noise_has_one_sigma_a_row_and_repeats_with_its_seed():
 def test_corruptions_take_turns_and_repeat_with_the_step():
     seen = []
 
-    def record(x, kind, seed, place):
-        assert place == (0, len(x))
+    def record(x, kind, seed, offset):
+        assert offset == (0, len(x))
         seen.append((kind, len(x), seed))
         return torch.zeros_like(x)
 
@@ -270,8 +273,8 @@ def test_corruptions_take_turns_and_repeat_with_the_step():
 
 
 def test_varied_data_are_kept_and_repaired_while_the_match_stays_with_the_data():
-    def vary(x, seed, place):
-        assert place == (0, len(x))
+    def vary(x, seed, offset):
+        assert offset == (0, len(x))
         return x + torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
 
     f, data, rows = network(), points(), torch.arange(8)

@@ -33,7 +33,7 @@ def latents(count, shape=(1,), scale=1.0, step=0):
 
 def ign(data, **options):
     return Ign(
-        IgnOptions(**options), data, seed=SEED, corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, place=p)[0]
+        IgnOptions(**options), data, seed=SEED, corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0]
     )
 
 

@@ -221,7 +221,7 @@ def test_every_objective_learns_a_toy(name):
         kind.Options(**changes),
         dataset.train,
         seed=0,
-        corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, place=p)[0],
+        corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0],
     )
     torch.manual_seed(0)
     f = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
@@ -236,8 +236,8 @@ def test_every_objective_learns_a_toy(name):
         optimiser.step()
         losses.append(loss.total.item())
     assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
-    stages = objective.clock.take()
-    assert stages["generation"] > 0 and objective.clock.take() == {}
+    stages = objective.timer.take()
+    assert stages["generation"] > 0 and objective.timer.take() == {}
     assert ("search" in stages) == (name != "ign")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from naign_ext import _native
-from naign_ext.distributed.batch_norm import SharedBatchNorm, share_batch_norm
+from naign_ext.distributed.batch_norm import SharedBatchNorm, sync_batch_norm
 from naign_ext.ops import reference
 from naign_ext.ops.batch_norm import batch_norm_backward, batch_norm_forward, batch_norm_sums
 
@@ -230,7 +230,7 @@ def test_the_layer_in_one_process_is_torchs() -> None:
     torch.manual_seed(0)
     for plain, shape in ((nn.BatchNorm1d(9), (20, 9)), (nn.BatchNorm2d(3, affine=False), (6, 3, 5, 4))):
         nn.init.normal_(plain.running_mean)
-        shared = share_batch_norm(nn.Sequential(plain), torch.device("cpu"))[0]
+        shared = sync_batch_norm(nn.Sequential(plain), torch.device("cpu"))[0]
         assert isinstance(shared, SharedBatchNorm)
         given = torch.randn(shape) * 2 + 1
         results = []

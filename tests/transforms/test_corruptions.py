@@ -62,15 +62,15 @@ def test_noise_is_the_same_in_every_precision():
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
-def test_masks_are_grey_boxes_of_the_share(share):
+def test_masks_are_grey_boxes_of_the_share(shard):
     x = images(200, channels=3, height=20, width=24)
-    corrupted, mask = corrupt(x, "mask", seed=0, strength=share)
+    corrupted, mask = corrupt(x, "mask", seed=0, strength=shard)
     assert mask.dtype == torch.bool
     assert mask.shape == (200, 1, 20, 24)
     everywhere = mask.expand_as(x)
     assert (corrupted[everywhere] == 0).all()
     assert torch.equal(corrupted[~everywhere], x[~everywhere])
-    assert (mask.float().mean((1, 2, 3)) - share).abs().max() < 0.03
+    assert (mask.float().mean((1, 2, 3)) - shard).abs().max() < 0.03
     rows, columns = mask.any(3), mask.any(2)
     # A box: the mask is the product of its shadows.
     assert torch.equal(mask, rows.unsqueeze(3) & columns.unsqueeze(2))
