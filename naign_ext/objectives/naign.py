@@ -185,8 +185,8 @@ def _check_projection(options: NaignOptions, shard: Shard) -> None:
         )
     if options.projected < shard.world_size:
         raise ValueError(
-            f"projection_samples, pool_size: expected at least one sample for each of the {shard.world_size} processes, "
-            f"got {options.projected}"
+            f"projection_samples, pool_size: expected at least one sample for each of the {shard.world_size} "
+            f"processes, got {options.projected}"
         )
 
 

@@ -62,8 +62,8 @@ def choose_device(wanted: str, processes: Processes = SINGLE_PROCESS) -> torch.d
     if processes.is_distributed and wanted != "cpu":
         if wanted != "cuda":
             raise ValueError(
-                f"device: expected auto, cpu or cuda for {processes.world_size} processes, each of which takes a device "
-                f"of its own, got {wanted!r}"
+                f"device: expected auto, cpu or cuda for {processes.world_size} processes, each of which takes a "
+                f"device of its own, got {wanted!r}"
             )
         wanted = f"cuda:{processes.local_rank}"
     device = torch.device(wanted)

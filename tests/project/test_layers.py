@@ -11,8 +11,8 @@ FOLDERS = {"naign_ext": "naign_ext", "naign_cli": "cli", "naign_bench": "bench"}
 # What each layer may import of ours, lowest last; a layer may always import itself. First match wins.
 BELOW_SEARCH = {"ops", "_native", "seeds"}
 BELOW_TRANSFORMS = {"distributed", *BELOW_SEARCH}
-BELOW_DATA = {"transforms", *BELOW_TRANSFORMS}
-BELOW_OBJECTIVES = {"search", "latents", "memory", "options", *BELOW_DATA}
+BELOW_DATA = {"transforms", "options", "registry", *BELOW_TRANSFORMS}
+BELOW_OBJECTIVES = {"search", "latents", "memory", *BELOW_DATA}
 BELOW_CONFIG = {"objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_TRAINING = {"config", "checkpoint", *BELOW_CONFIG}
 LAYERS: dict[str, set[str]] = {
@@ -27,13 +27,14 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.config": BELOW_CONFIG,
     "naign_ext.objectives": BELOW_OBJECTIVES,
     "naign_ext.data": BELOW_DATA,
-    "naign_ext.models": set(),
+    "naign_ext.models": {"options", "registry"},
     "naign_ext.transforms": BELOW_TRANSFORMS,
     "naign_ext.distributed": BELOW_SEARCH,
     "naign_ext.latents": BELOW_SEARCH,
     "naign_ext.search": BELOW_SEARCH,
     "naign_ext.memory": set(),
     "naign_ext.options": set(),
+    "naign_ext.registry": set(),
     "naign_ext.seeds": set(),
     "naign_ext.ops": {"_native"},
     "naign_ext._native": {"_C"},
