@@ -59,8 +59,8 @@ EXPECTED = (
         "fused_loss/cuda/fused_loss.cu", "sm_90a", r"loss_of_piece.*Arguments", (LOAD_128, STORE_128)
     ),
     Expectation("fused_loss/cuda/fused_loss.cu", "sm_90a", r"scale_all", (LOAD_128, STORE_128)),
-    Expectation("randn/cuda/randn.cu", "sm_80", r"fill_normalsILb1", (STORE_128,)),
-    Expectation("randn/cuda/randn.cu", "sm_90a", r"fill_normalsILb1", (STORE_128,)),
+    Expectation("randn/cuda/randn.cu", "sm_80", r"fill_randnILb1", (STORE_128,)),
+    Expectation("randn/cuda/randn.cu", "sm_90a", r"fill_randnILb1", (STORE_128,)),
     Expectation("imle_knn/cuda/filter_sm90.cu", "sm_90a", r"filter", (r"(IGMMA|HGMMA)\b.*",)),
     Expectation("imle_knn/cuda/filter_sm80.cu", "sm_80", r"filter", (r"(IMMA|HMMA)\b.*",)),
 )

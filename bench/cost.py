@@ -64,7 +64,7 @@ class Machine:
     generation: float
     training: float
     search: float
-    normals: float
+    randn: float
     link: float
     latency: float
     update_s_per_parameter: float = 0.0
@@ -75,7 +75,7 @@ ACCELERATOR = Machine(
     generation=200e12,
     training=300e12,
     search=400e12,
-    normals=100e9,
+    randn=100e9,
     link=50e9,
     latency=10e-6,
     update_s_per_parameter=36 / 3e12,
@@ -140,10 +140,10 @@ def seconds(problem: Problem, machine: Machine, ranks: int, crowd: float = 1.0) 
     work, sent = operations(problem, ranks), sent_bytes(problem, ranks)
     alone = {
         "generation": work["generation"] / machine.generation,
-        "latents": work["latents"] / machine.normals,
+        "latents": work["latents"] / machine.randn,
         "search": work["search"] / machine.search,
         "training": work["training"] / machine.training,
-        "noise": work["noise"] / machine.normals,
+        "noise": work["noise"] / machine.randn,
         "update": problem.parameters * machine.update_s_per_parameter,
         "overhead": machine.overhead,
     }
@@ -188,7 +188,7 @@ def calibrated(row: Mapping[str, Any], *, link: float, latency: float) -> Machin
         generation=_rate(work["generation"], stages["generation"]),
         training=_rate(work["training"], training),
         search=_rate(work["search"], stages["search"]),
-        normals=math.inf,
+        randn=math.inf,
         link=link,
         latency=latency,
         update_s_per_parameter=stages["update"] / problem.parameters,

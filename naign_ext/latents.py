@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from naign_ext.ops import normals, normals_of_rows
+from naign_ext.ops import randn, randn_rows
 from naign_ext.seeds import derive_seed
 
 
@@ -39,7 +39,7 @@ class LatentPool:
         """Rows [start, stop) of the current draw, float32 (stop - start, *shape); memory O(stop - start)."""
         if not 0 <= start <= stop:
             raise ValueError(f"start, stop: expected 0 <= start <= stop, got {start}, {stop}")
-        made = normals(self._key(), start, stop - start, self._size, scale=self.scale, device=self.device)
+        made = randn(self._key(), start, stop - start, self._size, scale=self.scale, device=self.device)
         return made.view(-1, *self.shape)
 
     def rows(self, indices: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class LatentPool:
         """
         if indices.dim() != 1 or indices.dtype != torch.int64:
             raise TypeError(f"indices: expected int64 (n,), got {indices.dtype} {tuple(indices.shape)}")
-        made = normals_of_rows(self._key(), indices.to(self.device), self._size, scale=self.scale)
+        made = randn_rows(self._key(), indices.to(self.device), self._size, scale=self.scale)
         return made.view(-1, *self.shape)
 
     @property

@@ -8,18 +8,18 @@
 
 namespace naign::glue {
 
-struct NormalsInputs {
+struct RandnInputs {
   std::optional<Tensor> rows;
-  Normals work;
+  Randn work;
 };
 
-inline NormalsInputs normals_inputs(const Tensor& out, const std::optional<Tensor>& rows,
-                                    int64_t first, int64_t seed, double scale) {
+inline RandnInputs randn_inputs(const Tensor& out, const std::optional<Tensor>& rows, int64_t first,
+                                int64_t seed, double scale) {
   STD_TORCH_CHECK(out.dim() == 2 && out.is_contiguous() && out.scalar_type() == ScalarType::Float,
                   "out: expected a contiguous float32 matrix");
-  NormalsInputs inputs{{},
-                       {static_cast<float*>(out.mutable_data_ptr()), nullptr, first, out.size(0),
-                        out.size(1), static_cast<uint64_t>(seed), static_cast<float>(scale)}};
+  RandnInputs inputs{{},
+                     {static_cast<float*>(out.mutable_data_ptr()), nullptr, first, out.size(0),
+                      out.size(1), static_cast<uint64_t>(seed), static_cast<float>(scale)}};
   if (rows.has_value()) {
     STD_TORCH_CHECK(
         rows->dim() == 1 && rows->size(0) == out.size(0) && rows->scalar_type() == ScalarType::Long,

@@ -9,16 +9,14 @@
 namespace naign::glue {
 namespace {
 
-void normals_cuda(const Tensor& out, std::optional<Tensor> rows, int64_t first, int64_t seed,
-                  double scale) {
+void randn_cuda(const Tensor& out, std::optional<Tensor> rows, int64_t first, int64_t seed,
+                double scale) {
   const OnDevice here(out);
-  const NormalsInputs inputs = normals_inputs(out, rows, first, seed, scale);
-  check_cuda(static_cast<cudaError_t>(cuda::normals(inputs.work, here.stream)), "normals");
+  const RandnInputs inputs = randn_inputs(out, rows, first, seed, scale);
+  check_cuda(static_cast<cudaError_t>(cuda::randn(inputs.work, here.stream)), "randn");
 }
 
 }  // namespace
 }  // namespace naign::glue
 
-STABLE_TORCH_LIBRARY_IMPL(naign, CUDA, m) {
-  m.impl("normals", TORCH_BOX(&naign::glue::normals_cuda));
-}
+STABLE_TORCH_LIBRARY_IMPL(naign, CUDA, m) { m.impl("randn", TORCH_BOX(&naign::glue::randn_cuda)); }

@@ -1,5 +1,5 @@
-// Standard normal numbers that are a pure function of (seed, row, column), for any row of a table
-// without the others:
+// Counter-based standard normal numbers: a pure function of (seed, row, column), for any row of a
+// table without the others:
 //
 //   words w0..w3 = Philox4x32-10 with key (seed low, seed high) and counter (row low, row high,
 //   column / 4, 0), each part 32 bits (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy
@@ -7,7 +7,7 @@
 //   z[row][4 g + 0], z[row][4 g + 1] = normal_pair(w0, w1),
 //   z[row][4 g + 2], z[row][4 g + 3] = normal_pair(w2, w3)
 //
-// where normal_pair is the Box-Muller transform in float32, stated in normals_arithmetic.h
+// where normal_pair is the Box-Muller transform in float32, stated in arithmetic.inc
 // operation by operation. It multiplies, adds and takes square roots, each rounded once and none
 // fused, so the result is the same to the last bit with any instruction set and number of threads,
 // and on CUDA.
@@ -22,7 +22,7 @@ struct CUstream_st;  // what a cudaStream_t points to
 namespace naign {
 
 // Rows first, first + 1, ... or, where `rows` is given, those; a negative one is filled with zeros.
-struct Normals {
+struct Randn {
   float* out;           // count x columns, contiguous; receives scale * z
   const int64_t* rows;  // count row numbers, or nullptr
   int64_t first;
@@ -37,14 +37,14 @@ struct Normals {
 
 namespace cpu {
 
-void normals(const Normals& work, const Parallel& parallel);
+void randn(const Randn& work, const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
 // Enqueues a kernel and returns a cudaError_t. All pointers are to the current device's memory.
-int normals(const Normals& work, CUstream_st* stream);
+int randn(const Randn& work, CUstream_st* stream);
 
 }  // namespace cuda
 }  // namespace naign

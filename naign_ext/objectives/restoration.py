@@ -8,7 +8,7 @@ from torch import Tensor
 
 from naign_ext.distributed.sharding import BatchOffset, blocks
 from naign_ext.objectives.base import Corrupt
-from naign_ext.ops import normals
+from naign_ext.ops import randn
 from naign_ext.options import Options, option
 from naign_ext.seeds import derive_seed, generator
 
@@ -95,5 +95,5 @@ def add_noise(x: Tensor, sigma_max: float, seed: int, offset: BatchOffset | None
     first, total = offset or (0, len(x))
     random = generator(seed, "sigma")
     sigma = torch.rand(total, generator=random)[first : first + len(x)].to(x.device) * sigma_max
-    noise = normals(seed, first, len(x), x.shape[1:].numel(), device=x.device).view(x.shape)
+    noise = randn(seed, first, len(x), x.shape[1:].numel(), device=x.device).view(x.shape)
     return x + sigma.view(-1, *[1] * (x.dim() - 1)) * noise

@@ -1,4 +1,4 @@
-"""Standard normal numbers that depend on (seed, row, column) alone: any row without the others, on any device."""
+"""Counter-based standard normal numbers: functions of (seed, row, column) alone, any row without the others."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from naign_ext.ops import randn_reference
 MOST_COLUMNS = 1 << 34
 
 
-def normals(
+def randn(
     seed: int,
     first: int,
     rows: int,
@@ -63,8 +63,8 @@ def normals(
     return _filled(out, None, first if rows else 0, seed, scale)
 
 
-def normals_of_rows(seed: int, rows: Tensor, columns: int, *, scale: float = 1.0) -> Tensor:
-    """Chosen rows of the table of :func:`normals`, on their device; the host does not wait for it.
+def randn_rows(seed: int, rows: Tensor, columns: int, *, scale: float = 1.0) -> Tensor:
+    """Chosen rows of the table of :func:`randn`, on their device; the host does not wait for it.
 
     Args:
         rows: int64 (n,), repeats allowed; a negative one gives a row of zeros.
@@ -100,7 +100,7 @@ def _check(seed: int, columns: int, scale: float) -> None:
 
 
 def _filled(out: Tensor, rows: Tensor | None, first: int, seed: int, scale: float) -> Tensor:
-    operator = torch.ops.naign.normals if _native.has_kernel(out) else torch.ops.naign.randn_reference
+    operator = torch.ops.naign.randn if _native.has_kernel(out) else torch.ops.naign.randn_reference
     # Operators take signed numbers: the same 64 bits.
     operator(out, rows, first, seed - (seed >> 63 << 64), float(scale))
     return out
@@ -108,7 +108,7 @@ def _filled(out: Tensor, rows: Tensor | None, first: int, seed: int, scale: floa
 
 @torch.library.custom_op("naign::randn_reference", mutates_args=("out",))
 def _reference_operator(out: Tensor, rows: Tensor | None, first: int, seed: int, scale: float) -> None:
-    randn_reference.normals(out, rows, first, seed & (1 << 64) - 1, scale)
+    randn_reference.randn(out, rows, first, seed & (1 << 64) - 1, scale)
 
 
 def _fake(out: Tensor, rows: Tensor | None, first: int, seed: int, scale: float) -> None:
@@ -117,4 +117,4 @@ def _fake(out: Tensor, rows: Tensor | None, first: int, seed: int, scale: float)
 
 torch.library.register_fake("naign::randn_reference", _fake)
 if _native.extension is not None:
-    torch.library.register_fake("naign::normals", _fake)
+    torch.library.register_fake("naign::randn", _fake)

@@ -89,7 +89,7 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     return result
 
 
-def normals(out: Tensor, rows: Tensor | None, first: int, seed: int, scale: float) -> None:
+def randn(out: Tensor, rows: Tensor | None, first: int, seed: int, scale: float) -> None:
     """Fills out (n, columns) with scale * z of rows int64 (n,), or of rows first, first + 1, ...."""
     columns = out.shape[1]
     step = max(1, _COUNTERS_PER_BLOCK // -(-columns // 4))
@@ -99,7 +99,7 @@ def normals(out: Tensor, rows: Tensor | None, first: int, seed: int, scale: floa
             numbers = torch.arange(first + i, first + i + len(part), device=out.device)
         else:
             numbers = rows[i : i + step]
-        z = _normals(seed, numbers, columns) * scale
+        z = _randn(seed, numbers, columns) * scale
         part.copy_(torch.where((numbers < 0)[:, None], torch.zeros_like(z), z))
 
 
@@ -110,7 +110,7 @@ def words(seed: int, rows: Tensor, columns: int) -> list[Tensor]:
     return philox(seed, [low, high, group, torch.zeros_like(group)])
 
 
-def _normals(seed: int, rows: Tensor, columns: int) -> Tensor:
+def _randn(seed: int, rows: Tensor, columns: int) -> Tensor:
     numbers = []
     a, b, c, d = words(seed, rows, columns)
     for radius, angle in ((a, b), (c, d)):
@@ -119,7 +119,7 @@ def _normals(seed: int, rows: Tensor, columns: int) -> Tensor:
     return torch.stack(numbers, dim=-1).flatten(1)[:, :columns]
 
 
-def normals_float64(seed: int, rows: Tensor, columns: int) -> Tensor:
+def randn_float64(seed: int, rows: Tensor, columns: int) -> Tensor:
     """The same numbers in float64, (n, columns): what the float32 ones are near to."""
     numbers = []
     a, b, c, d = words(seed, rows, columns)

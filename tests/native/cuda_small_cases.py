@@ -1,6 +1,6 @@
 """Runs every CUDA kernel on small inputs and compares with the CPU: a program for compute-sanitizer to watch.
 
-usage: cuda_small_cases.py [loss] [search] [normals]
+usage: cuda_small_cases.py [loss] [search] [randn]
 
 Cases come in an order drawn once, after one of each kind. No case starts once NAIGN_CASES_SECONDS have passed, where
 that is set: a sanitizer can make a kernel a hundred times slower. Without one of each kind the program fails.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from naign_ext import ImleSearch, _native, fused_loss, imle_knn
-from naign_ext.ops import normals, normals_of_rows
+from naign_ext.ops import randn, randn_rows
 
 FULL, HALF, BRIEF = torch.float32, torch.float16, torch.bfloat16
 SHAPES = ((65, 900, 257), (3, 40, 2), (70, 600, 33), (130, 1500, 64), (2, 300, 784))
@@ -124,24 +124,24 @@ def search_cases(device: str = "cuda") -> list[Case]:
     return [*cases, batches_case(device)]
 
 
-def normals_case(rows: int, columns: int, device: str) -> Case:
+def randn_case(rows: int, columns: int, device: str) -> Case:
     """A range of rows, and chosen ones."""
 
     def run() -> None:
         first = 2**32 - 3
-        found = normals(2**64 - 1, first, rows, columns, scale=0.3, device=device)
-        assert torch.equal(found.cpu(), normals(2**64 - 1, first, rows, columns, scale=0.3))
+        found = randn(2**64 - 1, first, rows, columns, scale=0.3, device=device)
+        assert torch.equal(found.cpu(), randn(2**64 - 1, first, rows, columns, scale=0.3))
         chosen = torch.tensor([5, -1, 2**40, 0, 5])
-        found = normals_of_rows(7, chosen.to(device), columns)
-        assert torch.equal(found.cpu(), normals_of_rows(7, chosen, columns))
+        found = randn_rows(7, chosen.to(device), columns)
+        assert torch.equal(found.cpu(), randn_rows(7, chosen, columns))
 
-    return Case("normals", run)
+    return Case("randn", run)
 
 
-def normals_cases(device: str = "cuda") -> list[Case]:
+def randn_cases(device: str = "cuda") -> list[Case]:
     """Whole counters and parts of one, and several for a thread."""
     sizes = itertools.product((1, 9, 700), (1, 2, 3, 4, 6, 33, 4096))
-    return [normals_case(rows, columns, device) for rows, columns in sizes]
+    return [randn_case(rows, columns, device) for rows, columns in sizes]
 
 
 def ordered(cases: list[Case]) -> tuple[list[Case], int]:
@@ -152,7 +152,7 @@ def ordered(cases: list[Case]) -> tuple[list[Case], int]:
     return [*first, *others], len(first)
 
 
-CASES = {"loss": loss_cases, "search": search_cases, "normals": normals_cases}
+CASES = {"loss": loss_cases, "search": search_cases, "randn": randn_cases}
 
 
 def main(names: list[str], device: str = "cuda") -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from naign_ext import _native
-from naign_ext.ops import normals, normals_of_rows
+from naign_ext.ops import randn, randn_rows
 from naign_ext.ops import randn_reference as reference
 
 ROOT = Path(__file__).parents[2]
@@ -27,16 +27,16 @@ SIZES = ((1440, 25), (3001, 2), (700, 1), (700, 3), (64, 4), (5, 5000), (40, 2 *
 ANSWERS = f"""
 import hashlib, torch
 from naign_ext import _native
-from naign_ext.ops import normals, normals_of_rows
+from naign_ext.ops import randn, randn_rows
 for threads in (1, 2, 3):
     torch.set_num_threads(threads)
     digest = hashlib.sha256()
     for rows, columns in {SIZES}:
-        table = normals(2**64 - 3, 2**32 - 50, rows, columns, scale=0.7)
+        table = randn(2**64 - 3, 2**32 - 50, rows, columns, scale=0.7)
         digest.update(table.numpy().tobytes())
         chosen = torch.arange(2**33, 2**33 - 3 * rows, -3)
         chosen[::5] = -1
-        digest.update(normals_of_rows(11, chosen, columns).numpy().tobytes())
+        digest.update(randn_rows(11, chosen, columns).numpy().tobytes())
     print(_native.status()["isa"], digest.hexdigest())
 """
 
@@ -47,7 +47,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 def by_reference(seed: int, rows: Tensor, columns: int, scale: float = 1.0) -> Tensor:
     out = torch.full((len(rows), columns), math.nan)
-    reference.normals(out, rows, 0, seed, scale)
+    reference.randn(out, rows, 0, seed, scale)
     return out
 
 
@@ -120,36 +120,36 @@ def test_the_same_bits_with_every_instruction_set_number_of_threads_and_without_
 def test_any_chunking_and_any_choice_of_rows(
     seed: int, first: int, rows: int, columns: int, cuts: list[int], data: st.DataObject
 ) -> None:
-    whole = normals(seed, first, rows, columns)
+    whole = randn(seed, first, rows, columns)
     assert same_bits(whole, by_reference(seed, torch.arange(rows) + first, columns))
     edges = [0, *sorted(min(cut, rows) for cut in cuts), rows]
-    pieces = [normals(seed, first + a, b - a, columns) for a, b in itertools.pairwise(edges)]
+    pieces = [randn(seed, first + a, b - a, columns) for a, b in itertools.pairwise(edges)]
     assert same_bits(torch.cat(pieces), whole)
     chosen = torch.tensor(
         data.draw(st.lists(st.integers(0, max(0, rows - 1)), max_size=200 if rows else 0)),
         dtype=torch.int64,
     )
-    assert same_bits(normals_of_rows(seed, chosen + first, columns), whole[chosen])
+    assert same_bits(randn_rows(seed, chosen + first, columns), whole[chosen])
 
 
 def test_every_number_of_columns_is_the_beginning_of_a_longer_row() -> None:
-    widest = normals(3, 5, 300, 140)
+    widest = randn(3, 5, 300, 140)
     for columns in (*range(1, 21), 63, 64, 65, 127, 139):
-        assert same_bits(normals(3, 5, 300, columns), widest[:, :columns].contiguous())
+        assert same_bits(randn(3, 5, 300, columns), widest[:, :columns].contiguous())
 
 
 def test_rows_and_seeds_beyond_32_bits() -> None:
-    tables = [normals(seed, first, 4, 40) for seed in (5, 5 + 2**32) for first in (0, 2**32, 2**62)]
+    tables = [randn(seed, first, 4, 40) for seed in (5, 5 + 2**32) for first in (0, 2**32, 2**62)]
     for i, a in enumerate(tables):
         for b in tables[:i]:
             assert not torch.isclose(a, b, rtol=1e-6, atol=0).any()
     rows = torch.tensor([2**63 - 1, 2**32, 0])
-    assert same_bits(normals(5, 2**63 - 1, 1, 40)[0], normals_of_rows(5, rows, 40)[0])
+    assert same_bits(randn(5, 2**63 - 1, 1, 40)[0], randn_rows(5, rows, 40)[0])
 
 
 def test_negative_rows_are_zeros_and_strides_do_not_matter() -> None:
     rows = torch.tensor([[3, 0], [-1, 0], [2**33, 0], [-(2**63), 0]])[:, 0]
-    found = normals_of_rows(1, rows, 7, scale=-2.0)
+    found = randn_rows(1, rows, 7, scale=-2.0)
     assert not rows.is_contiguous()
     assert same_bits(found, by_reference(1, rows, 7, -2.0))
     assert same_bits(found[[1, 3]], torch.zeros(2, 7))
@@ -157,7 +157,7 @@ def test_negative_rows_are_zeros_and_strides_do_not_matter() -> None:
 
 
 def test_the_scale_is_one_multiplication() -> None:
-    assert same_bits(normals(4, 0, 50, 9, scale=0.1), normals(4, 0, 50, 9) * 0.1)
+    assert same_bits(randn(4, 0, 50, 9, scale=0.1), randn(4, 0, 50, 9) * 0.1)
 
 
 def test_the_pieces_are_near_to_float64() -> None:
@@ -191,13 +191,13 @@ def test_square_roots_are_rounded_to_nearest() -> None:
 
 
 def test_numbers_are_near_to_float64() -> None:
-    found = normals(6, 2**40, 2000, 250).double()
-    exact = reference.normals_float64(6, torch.arange(2000) + 2**40, 250)
+    found = randn(6, 2**40, 2000, 250).double()
+    exact = reference.randn_float64(6, torch.arange(2000) + 2**40, 250)
     assert ((found - exact) / exact).abs().max() < 5e-7
 
 
 def test_a_million_numbers_are_normal() -> None:
-    z = normals(2, 10, 1000, 1000).flatten().double()
+    z = randn(2, 10, 1000, 1000).flatten().double()
     error = len(z) ** -0.5
     assert abs(z.mean()) < 4 * error
     assert abs(z.square().mean() - 1) < 4 * math.sqrt(2) * error
@@ -209,12 +209,12 @@ def test_a_million_numbers_are_normal() -> None:
 
 
 def test_columns_within_a_group_are_each_normal() -> None:
-    z = normals(12, 0, 200_000, 4).double().numpy()
+    z = randn(12, 0, 200_000, 4).double().numpy()
     assert min(stats.kstest(z[:, k], "norm").pvalue for k in range(4)) > 1e-3
 
 
 def test_neighbouring_rows_columns_and_seeds_are_uncorrelated() -> None:
-    z, other = normals(8, 0, 1000, 1000).double(), normals(9, 0, 1000, 1000).double()
+    z, other = randn(8, 0, 1000, 1000).double(), randn(9, 0, 1000, 1000).double()
     pairs = {"rows": (z[1:], z[:-1]), "seeds": (z, other)}
     pairs |= {f"columns {k}": (z[:, k:], z[:, :-k]) for k in (1, 2, 3, 4)}
     for name, (a, b) in pairs.items():
@@ -223,7 +223,7 @@ def test_neighbouring_rows_columns_and_seeds_are_uncorrelated() -> None:
             assert abs(torch.corrcoef(torch.stack([x, y]))[0, 1]) < 4 / math.sqrt(len(x)), (name, power)
 
 
-@pytest.mark.parametrize("operator", ["normals", "randn_reference"])
+@pytest.mark.parametrize("operator", ["randn", "randn_reference"])
 def test_opcheck(operator: str) -> None:
     rows = torch.tensor([3, -1, 2**40])
     for chosen in (rows, None):
@@ -232,15 +232,15 @@ def test_opcheck(operator: str) -> None:
 
 def test_fake_tensors_have_the_result_s_form() -> None:
     with FakeTensorMode():
-        found = normals(0, 0, 12, 7)
-        chosen = normals_of_rows(0, torch.zeros(5, dtype=torch.int64), 3)
+        found = randn(0, 0, 12, 7)
+        chosen = randn_rows(0, torch.zeros(5, dtype=torch.int64), 3)
     assert (found.shape, found.dtype, chosen.shape) == ((12, 7), torch.float32, (5, 3))
 
 
 @pytest.mark.slow
 def test_compiles_to_a_full_graph() -> None:
     def made(rows: Tensor) -> Tensor:
-        return normals(1, 2, 3, 4).sum() + normals_of_rows(2**64 - 1, rows, 5) * 2
+        return randn(1, 2, 3, 4).sum() + randn_rows(2**64 - 1, rows, 5) * 2
 
     rows = torch.tensor([1, 2, -1])
     torch.testing.assert_close(torch.compile(made, fullgraph=True)(rows), made(rows))
@@ -248,7 +248,7 @@ def test_compiles_to_a_full_graph() -> None:
 
 def test_inference_mode() -> None:
     with torch.inference_mode():
-        assert torch.equal(normals(1, 2, 3, 4), normals_of_rows(1, torch.arange(2, 5), 4))
+        assert torch.equal(randn(1, 2, 3, 4), randn_rows(1, torch.arange(2, 5), 4))
 
 
 @pytest.mark.parametrize(
@@ -271,20 +271,20 @@ def test_wrong_arguments_are_named(
     arguments: tuple, options: dict[str, float], error: type[Exception], name: str
 ) -> None:
     with pytest.raises(error, match=f"^{name}: expected"):
-        normals(*arguments, **options)
+        randn(*arguments, **options)
 
 
 @pytest.mark.parametrize("rows", [[1, 2], torch.tensor([1.0]), torch.tensor([[1]]), torch.tensor([1]).int()])
 def test_wrong_rows_are_named(rows: object) -> None:
     with pytest.raises(TypeError, match=r"^rows: expected"):
-        normals_of_rows(0, rows, 2)
+        randn_rows(0, rows, 2)
 
 
 def test_the_operator_refuses_other_memory() -> None:
     rows = torch.arange(3)
     for out in (torch.empty(3, 4).double(), torch.empty(4, 3).T, torch.empty(3)):
         with pytest.raises(RuntimeError, match="out: expected"):
-            torch.ops.naign.normals(out, None, 0, 0, 1.0)
+            torch.ops.naign.randn(out, None, 0, 0, 1.0)
     for chosen in (rows[:2], rows.int(), rows[:, None]):
         with pytest.raises(RuntimeError, match="rows: expected"):
-            torch.ops.naign.normals(torch.empty(3, 4), chosen, 0, 0, 1.0)
+            torch.ops.naign.randn(torch.empty(3, 4), chosen, 0, 0, 1.0)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from naign_ext.latents import LatentPool
-from naign_ext.ops import normals, normals_of_rows, randn_reference
+from naign_ext.ops import randn, randn_reference, randn_rows
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("built_with_cuda")]
 
@@ -21,41 +21,41 @@ def assert_same_bits(found: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("columns", [1, 2, 3, 4, 5, 8, 33, 625, 12288])
 def test_ranges(columns: int) -> None:
     for count in (0, 1, 7, 3000):
-        found = normals(SEED, FIRST, count, columns, scale=0.3, device="cuda")
-        assert_same_bits(found, normals(SEED, FIRST, count, columns, scale=0.3))
+        found = randn(SEED, FIRST, count, columns, scale=0.3, device="cuda")
+        assert_same_bits(found, randn(SEED, FIRST, count, columns, scale=0.3))
 
 
 @pytest.mark.parametrize("columns", [2, 7, 64])
 def test_chosen_rows(columns: int) -> None:
     rows = torch.randint(2**62, (5000,), generator=torch.Generator().manual_seed(0))
     rows[::7] = -1
-    assert_same_bits(normals_of_rows(SEED, rows.cuda(), columns), normals_of_rows(SEED, rows, columns))
+    assert_same_bits(randn_rows(SEED, rows.cuda(), columns), randn_rows(SEED, rows, columns))
     strided = rows.cuda().view(-1, 2)[:, 1]
-    assert_same_bits(normals_of_rows(SEED, strided, columns), normals_of_rows(SEED, rows[1::2], columns))
+    assert_same_bits(randn_rows(SEED, strided, columns), randn_rows(SEED, rows[1::2], columns))
 
 
 def test_tables_that_begin_anywhere() -> None:
-    expected = normals(SEED, FIRST, 9, 8)
+    expected = randn(SEED, FIRST, 9, 8)
     for offset in range(4):
         room = torch.full((offset + 72 + 16,), 7.0, device="cuda")
         out = room[offset : offset + 72].view(9, 8)
-        torch.ops.naign.normals(out, None, FIRST, SEED - 2**64, 1.0)
+        torch.ops.naign.randn(out, None, FIRST, SEED - 2**64, 1.0)
         assert_same_bits(out.clone(), expected)
         assert (room[:offset] == 7).all() and (room[-16:] == 7).all()
 
 
 def test_the_torch_reference_has_the_same_bits_on_the_device() -> None:
     out = torch.empty(400, 33, device="cuda")
-    randn_reference.normals(out, None, FIRST, SEED, 0.3)
-    assert_same_bits(out, normals(SEED, FIRST, 400, 33, scale=0.3))
+    randn_reference.randn(out, None, FIRST, SEED, 0.3)
+    assert_same_bits(out, randn(SEED, FIRST, 400, 33, scale=0.3))
 
 
 def test_more_elements_than_32_bits_count() -> None:
     rows = 2**31 // 1024 + 3
     if torch.cuda.mem_get_info()[0] < 10 * 2**30:
         pytest.fail("needs 10 GB of free memory on the device")
-    found = normals(SEED, 0, rows, 1024, device="cuda")
-    assert_same_bits(found[-2:].clone(), normals(SEED, rows - 2, 2, 1024))
+    found = randn(SEED, 0, rows, 1024, device="cuda")
+    assert_same_bits(found[-2:].clone(), randn(SEED, rows - 2, 2, 1024))
 
 
 def test_the_host_never_waits(no_waiting: None) -> None:
@@ -77,21 +77,21 @@ def test_a_graph_replays_on_other_rows() -> None:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        normals_of_rows(SEED, rows, 6)
+        randn_rows(SEED, rows, 6)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = normals_of_rows(SEED, rows, 6)
+        captured = randn_rows(SEED, rows, 6)
     rows += 2**35
     graph.replay()
-    assert_same_bits(captured, normals_of_rows(SEED, rows.cpu(), 6))
+    assert_same_bits(captured, randn_rows(SEED, rows.cpu(), 6))
 
 
 def test_opcheck() -> None:
     for rows in (torch.tensor([3, -1, 2**40], device="cuda"), None):
-        torch.library.opcheck(torch.ops.naign.normals, (torch.empty(3, 6, device="cuda"), rows, 7, -5, 2.0))
+        torch.library.opcheck(torch.ops.naign.randn, (torch.empty(3, 6, device="cuda"), rows, 7, -5, 2.0))
 
 
 def test_other_devices_are_refused() -> None:
     with pytest.raises(RuntimeError, match="rows: expected out's device"):
-        torch.ops.naign.normals(torch.empty(3, 4, device="cuda"), torch.arange(3), 0, 0, 1.0)
+        torch.ops.naign.randn(torch.empty(3, 4, device="cuda"), torch.arange(3), 0, 0, 1.0)

@@ -154,7 +154,7 @@ def test_the_program_that_sanitizers_watch_keeps_its_time(monkeypatch: pytest.Mo
 
 
 def test_small_cases_hold_on_the_cpu() -> None:
-    chosen = {"loss": slice(1), "search": slice(None, None, 9), "normals": slice(None)}
+    chosen = {"loss": slice(1), "search": slice(None, None, 9), "randn": slice(None)}
     for name, cases in cuda_small_cases.CASES.items():
         for case in cases("cpu")[chosen[name]]:
             case.run()

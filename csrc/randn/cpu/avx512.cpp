@@ -30,8 +30,8 @@ inline Floats square_root(Floats values) { return _mm512_sqrt_ps(values); }
 }  // namespace
 
 template <>
-void normals<Isa::avx512>(const Normals& work, int64_t begin, int64_t end) {
-  normals_loop(work, begin, end);
+void randn<Isa::avx512>(const Randn& work, int64_t begin, int64_t end) {
+  randn_loop(work, begin, end);
 }
 
 }  // namespace naign::cpu

@@ -10,15 +10,15 @@
 namespace naign::cpu {
 
 // Counters [begin, end) of the rows one after the other, groups() for each.
-using NormalsLoop = void (*)(const Normals& work, int64_t begin, int64_t end);
+using RandnLoop = void (*)(const Randn& work, int64_t begin, int64_t end);
 
 template <Isa>
-void normals(const Normals& work, int64_t begin, int64_t end);
+void randn(const Randn& work, int64_t begin, int64_t end);
 template <>
-void normals<Isa::portable>(const Normals& work, int64_t begin, int64_t end);
+void randn<Isa::portable>(const Randn& work, int64_t begin, int64_t end);
 template <>
-void normals<Isa::avx2>(const Normals& work, int64_t begin, int64_t end);
+void randn<Isa::avx2>(const Randn& work, int64_t begin, int64_t end);
 template <>
-void normals<Isa::avx512>(const Normals& work, int64_t begin, int64_t end);
+void randn<Isa::avx512>(const Randn& work, int64_t begin, int64_t end);
 
 }  // namespace naign::cpu

@@ -37,8 +37,8 @@ inline Floats square_root(Floats values) {
 }  // namespace
 
 template <>
-void normals<Isa::portable>(const Normals& work, int64_t begin, int64_t end) {
-  normals_loop(work, begin, end);
+void randn<Isa::portable>(const Randn& work, int64_t begin, int64_t end) {
+  randn_loop(work, begin, end);
 }
 
 }  // namespace naign::cpu

@@ -9,8 +9,8 @@
 namespace naign::cpu {
 namespace {
 
-NormalsLoop loop() {
-  return with_isa(isa(), [](auto set) -> NormalsLoop { return normals<set()>; });
+RandnLoop loop() {
+  return with_isa(isa(), [](auto set) -> RandnLoop { return randn<set()>; });
 }
 
 // Some microseconds of work: less would not pay for a thread.
@@ -18,7 +18,7 @@ constexpr int64_t counters_at_once = 1 << 13;
 
 }  // namespace
 
-void normals(const Normals& work, const Parallel& parallel) {
+void randn(const Randn& work, const Parallel& parallel) {
   const int64_t counters = work.count * work.groups();
   const int64_t pieces = (counters + counters_at_once - 1) / counters_at_once;
   parallel.run(pieces, [&, fill = loop()](int64_t piece) {

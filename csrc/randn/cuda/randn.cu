@@ -31,7 +31,7 @@ constexpr int threads = 256;
 constexpr int64_t blocks_a_multiprocessor = 8;
 
 struct Arguments {
-  Normals work;
+  Randn work;
   int64_t groups;
   int64_t counters;
   int64_t rows_a_step;  // of all threads together, and the groups beyond whole rows
@@ -75,8 +75,8 @@ __device__ void write_four(const Row& row, int64_t group, bool kept, float* to) 
 
 // aligned: every counter has four columns, at a multiple of 16 bytes.
 template <bool aligned>
-__global__ void __launch_bounds__(threads) fill_normals(const Arguments arguments) {
-  const Normals& work = arguments.work;
+__global__ void __launch_bounds__(threads) fill_randn(const Arguments arguments) {
+  const Randn& work = arguments.work;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * threads;
   int64_t counter = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
   int64_t index = counter / arguments.groups;
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(threads) fill_normals(const Arguments argument
 
 }  // namespace
 
-int normals(const Normals& work, CUstream_st* stream) {
+int randn(const Randn& work, CUstream_st* stream) {
   const int64_t groups = work.groups();
   const int64_t counters = work.count * groups;
   if (counters == 0) return cudaSuccess;
@@ -117,7 +117,7 @@ int normals(const Normals& work, CUstream_st* stream) {
   const Arguments arguments{work, groups, counters, stride / groups, stride % groups};
   const bool aligned =
       work.columns % 4 == 0 && reinterpret_cast<uintptr_t>(work.out) % sizeof(float4) == 0;
-  return start(aligned ? fill_normals<true> : fill_normals<false>, static_cast<unsigned>(blocks),
+  return start(aligned ? fill_randn<true> : fill_randn<false>, static_cast<unsigned>(blocks),
                threads, 0, stream, arguments);
 }
 

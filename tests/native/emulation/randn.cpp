@@ -3,8 +3,8 @@
 
 #include <cuda_runtime.h>
 
-extern "C" int emulated_normals(float* out, const int64_t* rows, int64_t first, int64_t count,
-                                int64_t columns, uint64_t seed, float scale, int multiprocessors) {
+extern "C" int emulated_randn(float* out, const int64_t* rows, int64_t first, int64_t count,
+                              int64_t columns, uint64_t seed, float scale, int multiprocessors) {
   emulation::multiprocessors = multiprocessors;
-  return naign::cuda::normals({out, rows, first, count, columns, seed, scale}, nullptr);
+  return naign::cuda::randn({out, rows, first, count, columns, seed, scale}, nullptr);
 }
