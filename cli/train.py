@@ -184,6 +184,7 @@ def _start(
     progress: "Progress",
 ) -> "TrainResult":
     """Train, or resume; a job that torchrun has restarted continues what it began."""
+    from naign_ext.checkpoint import run_folder
     from naign_ext.config.schema import TrainConfig
     from naign_ext.training import trainer
 
@@ -194,14 +195,8 @@ def _start(
             return trainer.train(start, folder, progress=progress)
         return trainer.resume(folder, progress=progress)
     assert resume is not None
-    return trainer.resume(_run_folder(resume) if restarted else resume, changes=start, progress=progress)
-
-
-def _run_folder(path: Path) -> Path:
-    """The run that a path given with --resume belongs to, so that a restart takes its last checkpoint."""
-    from naign_ext.checkpoint import is_checkpoint_path
-
-    return path.parent.parent if is_checkpoint_path(path) else path
+    # A restart takes the last checkpoint, also where the first start was given another one.
+    return trainer.resume(run_folder(resume) if restarted else resume, changes=start, progress=progress)
 
 
 def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:

@@ -20,10 +20,10 @@ from naign_ext.evaluation import PARTS, describe, evaluate
 from naign_ext.evaluation.descriptions import BASELINES
 from naign_ext.evaluation.evaluate import default_features
 from naign_ext.evaluation.features import SpaceName
+from naign_ext.metrics_log import MetricsLog, read_metrics
 from naign_ext.projector import Projector
 from naign_ext.report import plots
-from naign_ext.training.data import load_configured
-from naign_ext.training.log import MetricsLog, read_metrics
+from naign_ext.run import load_configured
 
 _PICTURED = 2000
 HIDDEN = ("modes_total", "classes_total")

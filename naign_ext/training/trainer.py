@@ -18,10 +18,10 @@ from naign_ext.checkpoint import (
     Checkpoint,
     checkpoint_paths,
     find_checkpoint,
-    is_checkpoint_path,
     load_checkpoint,
     remove_later_checkpoints,
     remove_old_checkpoints,
+    run_folder,
     save_checkpoint,
 )
 from naign_ext.config.presets import merge
@@ -37,12 +37,12 @@ from naign_ext.config.schema import (
 from naign_ext.data import Dataset
 from naign_ext.distributed.processes import MainProcessFailedError, Processes, join, name_lost_processes
 from naign_ext.latents import LatentPool
+from naign_ext.metrics_log import MetricsLog, Record, truncate_metrics
 from naign_ext.objectives import Timer
+from naign_ext.run import load_configured
 from naign_ext.seeds import derive_seed
 from naign_ext.training.batches import BatchOrder
-from naign_ext.training.data import load_configured
 from naign_ext.training.ema import update_ema
-from naign_ext.training.log import MetricsLog, Record, truncate_metrics
 from naign_ext.training.pictures import save_sample_picture
 from naign_ext.training.progress import Progress, Started, Step, TrainResult
 from naign_ext.training.schedule import learning_rate
@@ -118,7 +118,7 @@ def resume(
         ConfigError: no run there, a change that may not be made, or data that are not those of the run.
     """
     path = Path(path)
-    run = path.parent.parent if is_checkpoint_path(path) else path
+    run = run_folder(path)
 
     def find() -> tuple[TrainConfig, Path | None]:
         if not (run / "config.yaml").is_file():

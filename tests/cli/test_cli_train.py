@@ -15,7 +15,7 @@ from naign_cli.progress import timer
 from typer.testing import CliRunner
 
 from naign_ext.checkpoint import load_checkpoint
-from naign_ext.training.log import read_metrics
+from naign_ext.metrics_log import read_metrics
 
 runner = CliRunner()
 TINY = ["--set", "objective.pool_size=32", "--set", "log.tensorboard=false", "--set", "log.every=5"]

@@ -22,11 +22,11 @@ from naign_ext.config.schema import ConfigError, resolve_config
 from naign_ext.distributed.batch_norm import SharedBatchNorm, sync_batch_norm
 from naign_ext.distributed.processes import MainProcessFailedError, join
 from naign_ext.distributed.sharding import WHOLE, Shard
+from naign_ext.metrics_log import read_metrics
 from naign_ext.objectives import OBJECTIVES, NaignOptions
 from naign_ext.objectives.matchers import CHEAP_POOL, build_matcher
 from naign_ext.objectives.restoration import Repair
 from naign_ext.training import trainer
-from naign_ext.training.log import read_metrics
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train
 from naign_ext.transforms import corrupt

@@ -14,10 +14,10 @@ from torch import nn
 
 from naign_ext.checkpoint import CheckpointError, checkpoint_paths, load_checkpoint
 from naign_ext.config.schema import ConfigError, load_config, resolve_config, save_config
+from naign_ext.metrics_log import read_metrics
 from naign_ext.training import state as training_state
 from naign_ext.training import trainer
 from naign_ext.training.batches import BatchOrder
-from naign_ext.training.log import read_metrics
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train
 

@@ -9,12 +9,12 @@ from naign_ext import ImleSearch
 from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
 from naign_ext.config.schema import TrainConfig, resolve_config
 from naign_ext.latents import LatentPool
+from naign_ext.metrics_log import read_metrics
 from naign_ext.models import build_model
 from naign_ext.objectives import NaignOptions
 from naign_ext.objectives.generation import sample_in_evaluation
 from naign_ext.objectives.matchers import build_matcher
 from naign_ext.projector import Projector
-from naign_ext.training.log import read_metrics
 from naign_ext.training.trainer import resume, train
 
 pytestmark = [
