@@ -226,9 +226,9 @@ def describe(config: TrainConfig) -> dict[str, Any]:
     """What the cost of a run depends on, by the names of `COLUMNS`."""
     from naign_ext.models import build_model, parameter_count
     from naign_ext.run import load_configured
-    from naign_ext.training.trainer import augmented
+    from naign_ext.training.batches import with_copies
 
-    data = augmented(load_configured(config).train, config)
+    data = with_copies(load_configured(config).train, config)
     with torch.random.fork_rng(devices=[]):
         f = build_model(config.model.architecture, data.shape[1:], **config.model.build_options())
     options = config.objective

@@ -12,7 +12,7 @@ FOLDERS = {"naign_ext": "naign_ext", "naign_cli": "cli", "naign_bench": "bench"}
 BELOW_SEARCH = {"ops", "_native", "seeds"}
 BELOW_TRANSFORMS = {"distributed", *BELOW_SEARCH}
 BELOW_DATA = {"transforms", "options", "registry", *BELOW_TRANSFORMS}
-BELOW_OBJECTIVES = {"search", "latents", "memory", *BELOW_DATA}
+BELOW_OBJECTIVES = {"search", "latents", "memory", "timer", *BELOW_DATA}
 BELOW_CONFIG = {"objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
 BELOW_RUN = {"projector", "config", "metrics_log", *BELOW_PROJECTOR}
@@ -40,6 +40,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.options": {"registry"},
     "naign_ext.registry": set(),
     "naign_ext.seeds": set(),
+    "naign_ext.timer": set(),
     "naign_ext.ops": {"_native"},
     "naign_ext._native": {"_C"},
     "naign_ext": {"ops", "search", "projector"},
