@@ -101,8 +101,9 @@ def explain(wrong: ErrorDetails) -> str:
     # What validators of whole sections raise names the values itself.
     if wrong["type"] == "value_error" and isinstance(wrong["input"], BaseModel | Mapping):
         return text
-    return f"{text}, got {_shortened(repr(wrong['input']))}"
+    return f"{text}, got {shortened(repr(wrong['input']))}"
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """The beginning of a text that may be long, for errors."""
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

@@ -6,13 +6,14 @@ shortened to end in under two minutes on two cores; ``paper`` is the objective o
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from naign_ext.data import find_dataset
 
 Tree = dict[str, Any]
 
-PRESETS = ("quick", "default", "paper")
+Preset = Literal["quick", "default", "paper"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 _PAPER: Tree = {
     "objective": {"projection_weight": 0.0, "denoise_weight": 0.0, "restore_weight": 0.0},

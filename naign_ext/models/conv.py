@@ -47,7 +47,7 @@ def _convolution(
 class ConvOptions(NetworkOptions):
     """Options of :class:`ConvAutoencoder`."""
 
-    architecture: Literal["conv"] = option("conv", "Encoder-decoder for images of any size.", "Model")
+    architecture: Literal["conv"] = option("conv", "encoder-decoder for images of any size.", "Model")
     base_channels: int = option(
         32, "Channels of the finest level; they double at each level, up to 8 times as many.", "Model", ge=1
     )

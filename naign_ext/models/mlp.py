@@ -23,7 +23,7 @@ _NORMALISATIONS = {"none": None, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 class MlpOptions(NetworkOptions):
     """Options of :class:`MLP`. Batch normalisation needs at least 2 points a batch while training."""
 
-    architecture: Literal["mlp"] = option("mlp", "For vectors and small images.", "Model")
+    architecture: Literal["mlp"] = option("mlp", "for vectors and small images.", "Model")
     widths: tuple[int, ...] = option(
         (128, 128, 128), "Hidden widths of an mlp; a small one in the middle is a bottleneck.", "Model"
     )

@@ -43,7 +43,7 @@ def model_options(architecture: str) -> dict[str, Any]:
     return {name: field.default for name, field in fields.items() if name != "architecture"}
 
 
-def build_model(architecture: str, sample_shape: Sequence[int], **options: Any) -> Network:
+def build_model(architecture: str, sample_shape: Sequence[int], **options: Any) -> nn.Module:
     """A network mapping (B, *sample_shape) to the same shape, freshly initialised from torch's generator.
 
     Args:
