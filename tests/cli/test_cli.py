@@ -152,7 +152,7 @@ MISTAKES = [
     (["train", "--set", "steps"], "--set: expected key=value"),
     (["train", "--steps", "0"], "steps: "),
     (["train", "--config", "no-such-file.yaml"], "no-such-file.yaml: cannot be read"),
-    (["train", "--resume", "no-such-run"], "resume: expected a run folder"),
+    (["train", "--resume", "no-such-run"], "run: expected a run folder with config.yaml"),
     (["train", "--resume", "no-such-run", "--seed", "3"], "--seed: cannot be given with --resume"),
     (["train", "--dataset", "ffhq100", "--data-root", "no-such-folder"], "--dataset lfw100"),
     (["sample", "no-such-run"], "no-such-run: no checkpoint there"),
