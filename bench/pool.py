@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from naign_bench import harness
-from naign_bench.harness import Measurement, Results, Row
-from naign_bench.knn_peers import OURS
+from naign_bench.harness import OURS, Measurement, Results, Row
 from naign_bench.memory import Job, MemoryProbe, cuda_peak_and_answer
 
 if TYPE_CHECKING:
