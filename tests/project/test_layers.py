@@ -15,10 +15,11 @@ BELOW_DATA = {"transforms", "options", "registry", *BELOW_TRANSFORMS}
 BELOW_OBJECTIVES = {"search", "latents", "memory", *BELOW_DATA}
 BELOW_CONFIG = {"objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_TRAINING = {"config", "checkpoint", *BELOW_CONFIG}
+FILES = {"json_files", "pictures"}
 LAYERS: dict[str, set[str]] = {
     "naign_cli": {"naign_ext", "naign_bench"},
     "naign_bench": {"naign_ext"},
-    "naign_ext.reproduce": {"report", "evaluation", "projector", "training", *BELOW_TRAINING},
+    "naign_ext.reproduce": {"report", "evaluation", "projector", "training", *FILES, *BELOW_TRAINING},
     "naign_ext.report": {"evaluation", "projector", "training", *BELOW_TRAINING},
     "naign_ext.projector": {"evaluation", "training", *BELOW_TRAINING},
     "naign_ext.training": BELOW_TRAINING,
@@ -32,6 +33,8 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.distributed": BELOW_SEARCH,
     "naign_ext.latents": BELOW_SEARCH,
     "naign_ext.search": BELOW_SEARCH,
+    "naign_ext.json_files": set(),
+    "naign_ext.pictures": set(),
     "naign_ext.memory": set(),
     "naign_ext.options": set(),
     "naign_ext.registry": set(),
