@@ -168,14 +168,15 @@ def _problem(
     n: int, m: int, d: int, widths: Sequence[int], chunk: int | None, seed: int, device: str
 ) -> tuple[nn.Module, DatasetMatcher]:
     from naign_ext.models import build_model
-    from naign_ext.objectives.base import MatchOptions
+    from naign_ext.objectives import MatchOptions, StepContext
     from naign_ext.objectives.matchers import DatasetMatcher
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         f = build_model("mlp", (d,), widths=list(widths), activation="relu").to(device)
         data = torch.randn(n, d).to(device)
-    return f, DatasetMatcher(MatchOptions(match="dataset", pool_size=m, pool_chunk=chunk), data, seed)
+    options = MatchOptions(match="dataset", pool_size=m, pool_chunk=chunk)
+    return f, DatasetMatcher(options, data, StepContext(seed))
 
 
 def flatness(rows: Sequence[Row]) -> dict[str, float]:

@@ -138,7 +138,7 @@ def _runs(config: TrainConfig, processes: Sequence[int], prefix: str) -> list[Ru
 def _measure(run: Run, updates: int, threads: int) -> None:
     """One run in processes of its own; its windows are added."""
     from naign_ext.config.schema import save_config
-    from naign_ext.training.log import read_metrics
+    from naign_ext.metrics_log import read_metrics
 
     log = run.config.log.model_copy(
         update={
@@ -225,10 +225,10 @@ def _accounts(run: Run, median: float) -> dict[str, Any]:
 def describe(config: TrainConfig) -> dict[str, Any]:
     """What the cost of a run depends on, by the names of `COLUMNS`."""
     from naign_ext.models import build_model, parameter_count
-    from naign_ext.training.data import load_configured
-    from naign_ext.training.trainer import augmented
+    from naign_ext.run import load_configured
+    from naign_ext.training.batches import with_copies
 
-    data = augmented(load_configured(config).train, config)
+    data = with_copies(load_configured(config).train, config)
     with torch.random.fork_rng(devices=[]):
         f = build_model(config.model.architecture, data.shape[1:], **config.model.build_options())
     options = config.objective

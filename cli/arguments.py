@@ -66,13 +66,11 @@ def read_images(paths: Sequence[Path], projector: "Projector") -> tuple["Tensor"
 
 
 def run_dataset(run: Path) -> "Dataset":
-    """The data set that the run was trained on."""
-    from naign_ext.config.schema import load_config
-    from naign_ext.report.page import load_run_dataset
+    """The data set that the run was trained on, with the held-out rows that chose nothing."""
+    from naign_ext.run import Run, is_run
 
-    folder = run.parent.parent if run.parent.name == "checkpoints" else run
-    if not (folder / "config.yaml").is_file():
+    if not is_run(run):
         raise Mistake(
             f"{run}: no config.yaml there, so its data set is unknown; give images, or a run folder"
         )
-    return load_run_dataset(load_config(folder / "config.yaml"))
+    return Run.open(run).dataset.for_test()

@@ -1,8 +1,8 @@
 """`naign train`: configure, train, judge, report; alone or as one of the processes that torchrun starts."""
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from naign_ext.config.schema import TrainConfig
     from naign_ext.distributed.processes import Processes
     from naign_ext.report.page import Report
+    from naign_ext.run import Run
     from naign_ext.training.progress import Progress, TrainResult
 
 
@@ -114,6 +115,8 @@ def train(
     """
     from naign_ext.config.schema import resolve_config
     from naign_ext.distributed.processes import join
+    from naign_ext.training.callbacks import default_callbacks
+    from naign_ext.training.trainer import Trainer
 
     flags = {"device": device, "steps": steps, "data_root": None if data_root is None else str(data_root)}
     if resume is not None:
@@ -133,10 +136,11 @@ def train(
             settings=set_ or (),
         )
     _check_repeatable(out, resume)
-    with join() as processes:
-        result = _run(start, out, resume, processes)
+    with join() as processes, _watched(processes) as progress:
+        run = _begin(start, out, resume, processes)
+        result = Trainer(run, default_callbacks(progress)).fit()
     if processes.is_main:
-        _finish(result, json=json, report=report)
+        _finish(run, result, json=json, report=report)
     elif result.status == "interrupted":
         raise typer.Exit(FAILED)
 
@@ -150,13 +154,9 @@ def _check_repeatable(out: Path | None, resume: Path | None) -> None:
         )
 
 
-def _run(
-    start: "TrainConfig | Mapping[str, Any]",
-    out: Path | None,
-    resume: Path | None,
-    processes: "Processes",
-) -> "TrainResult":
-    """A new run of a configuration, or the resumed one with changes; the first process is watched."""
+@contextmanager
+def _watched(processes: "Processes") -> "Iterator[Progress]":
+    """What is told of the run, for the main process on the screen; a lost process is told in words by all others."""
     from naign_cli.progress import watch
 
     from naign_ext.distributed.processes import ProcessLostError
@@ -169,44 +169,38 @@ def _run(
         watch(notes()) if processes.is_main else nullcontext(Progress()) as progress,
     ):
         try:
-            return _start(start, out, resume, processes, progress)
+            yield progress
         except ProcessLostError as error:
             say("[bold red]error:[/] ", end="")
             say(str(error), markup=False)
             raise typer.Exit(FAILED) from None
 
 
-def _start(
+def _begin(
     start: "TrainConfig | Mapping[str, Any]",
     out: Path | None,
     resume: Path | None,
     processes: "Processes",
-    progress: "Progress",
-) -> "TrainResult":
-    """Train, or resume; a job that torchrun has restarted continues what it began."""
+) -> "Run":
+    """The run of a configuration, or the one to resume with changes; a job that torchrun has restarted goes on."""
+    from naign_ext.checkpoint import run_folder
     from naign_ext.config.schema import TrainConfig
-    from naign_ext.training import trainer
+    from naign_ext.run import Run, is_run
 
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if isinstance(start, TrainConfig):
         folder = processes.on_main(lambda: out or _free_folder(start.dataset, start.preset))
-        if not (restarted and processes.on_main((folder / "config.yaml").is_file)):
-            return trainer.train(start, folder, progress=progress)
-        return trainer.resume(folder, progress=progress)
+        if restarted and processes.on_main(lambda: is_run(folder)):
+            return Run.open(folder, processes=processes)
+        return Run.create(start, folder, processes)
     assert resume is not None
-    return trainer.resume(_run_folder(resume) if restarted else resume, changes=start, progress=progress)
+    # A restart takes the last checkpoint, also where the first start was given another one.
+    return Run.open(run_folder(resume) if restarted else resume, start, processes)
 
 
-def _run_folder(path: Path) -> Path:
-    """The run that a path given with --resume belongs to, so that a restart takes its last checkpoint."""
-    from naign_ext.checkpoint import is_checkpoint_path
-
-    return path.parent.parent if is_checkpoint_path(path) else path
-
-
-def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:
+def _finish(run: "Run", result: "TrainResult", *, json: bool, report: bool) -> None:
     """Judge a completed run; an interrupted one is named with the way to continue it."""
-    written = _write_report(result) if report and result.status == "completed" else None
+    written = _write_report(run) if report and result.status == "completed" else None
     if json:
         print_json(
             {
@@ -233,13 +227,11 @@ def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def _write_report(result: "TrainResult") -> "Report":
-    from naign_ext.config.schema import load_config
+def _write_report(run: "Run") -> "Report":
     from naign_ext.report.page import write_report
 
-    device = load_config(result.run / "config.yaml").device
     with notes().status("measuring") as status:
-        return write_report(result.run, device=device, say=status.update)
+        return write_report(run, device=run.config.device, say=status.update)
 
 
 def _free_folder(dataset: str, preset: str) -> Path:

@@ -117,12 +117,15 @@ def checkpoint_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
-def is_checkpoint_path(path: Path) -> bool:
-    """Whether a path is that of a checkpoint's folder, whole or not, rather than a run's."""
+def run_folder(path: Path) -> Path:
+    """The run that a path belongs to: RUN for RUN/checkpoints/step_..., whole or damaged, else the path itself."""
     name = path.name.removeprefix("step_")
-    return (path / "state.json").is_file() or (
+    is_checkpoint = (path / "state.json").is_file() or (
         path.parent.name == "checkpoints" and name != path.name and name.isdigit()
     )
+    if not is_checkpoint:
+        return path
+    return (path if path.parent.name == "checkpoints" else path.absolute()).parent.parent
 
 
 def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dict[str, Any]) -> Path:
@@ -196,7 +199,7 @@ def load_checkpoint(run: str | Path, which: Which = "best") -> Checkpoint:
 
 def find_checkpoint(run: Path, which: Which) -> Path:
     """The folder :func:`load_checkpoint` reads; not yet checked."""
-    if is_checkpoint_path(run):
+    if run_folder(run) != run:
         return run
     paths = checkpoint_paths(run)
     if not paths:
@@ -260,7 +263,7 @@ def _read_tensors(file: Path, info: dict[str, Any]) -> Tensors:
 
 
 def _previous_good(path: Path) -> Path | None:
-    earlier = [p for p in checkpoint_paths(path.parent.parent) if p.name < path.name]
+    earlier = [p for p in checkpoint_paths(run_folder(path)) if p.name < path.name]
     for candidate in reversed(earlier):
         try:
             _read(candidate)

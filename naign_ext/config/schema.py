@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError, field_valid
 from pydantic.fields import FieldInfo
 
 from naign_ext.config.presets import PRESETS, Tree, merge, preset_values
-from naign_ext.objectives import OBJECTIVES, NaignOptions, ObjectiveOptions, Options
-from naign_ext.options import option
+from naign_ext.objectives import OBJECTIVES, NaignOptions, ObjectiveOptions
+from naign_ext.options import Options, option
 
 
 class ConfigError(ValueError):

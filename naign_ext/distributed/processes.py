@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from naign_ext.distributed.sharding import Shard
@@ -84,16 +83,6 @@ class Processes:
         result = act() if self.local_rank == 0 else None
         dist.barrier()
         return act() if result is None else result
-
-    def begin_mean(self, values: Tensor) -> Callable[[], Tensor]:
-        """Begin a collective; what it returns waits for it and gives the mean over all processes, made in place."""
-        work = dist.all_reduce(values, async_op=True)
-
-        def mean() -> Tensor:
-            work.wait()
-            return values.div_(self.world_size)
-
-        return mean
 
 
 SINGLE_PROCESS = Processes()

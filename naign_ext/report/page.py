@@ -14,16 +14,16 @@ import yaml
 
 from naign_ext import __version__
 from naign_ext.checkpoint import Which
-from naign_ext.config.schema import TrainConfig, load_config
+from naign_ext.config.schema import TrainConfig
 from naign_ext.data import Dataset
 from naign_ext.evaluation import PARTS, describe, evaluate
 from naign_ext.evaluation.descriptions import BASELINES
 from naign_ext.evaluation.evaluate import default_features
 from naign_ext.evaluation.features import SpaceName
+from naign_ext.metrics_log import read_metrics
 from naign_ext.projector import Projector
 from naign_ext.report import plots
-from naign_ext.training.data import load_configured
-from naign_ext.training.log import MetricsLog, read_metrics
+from naign_ext.run import Run
 
 _PICTURED = 2000
 HIDDEN = ("modes_total", "classes_total")
@@ -79,13 +79,8 @@ class RestorationRow:
     ssim_after: str
 
 
-def load_run_dataset(config: TrainConfig) -> Dataset:
-    """The data set that a run was trained on, with the held-out rows that chose nothing (Dataset.for_test)."""
-    return load_configured(config).for_test()
-
-
 def write_report(
-    run: str | Path,
+    run: Run | str | Path,
     *,
     seed: int = 0,
     samples: int | None = None,
@@ -103,7 +98,7 @@ def write_report(
     The record has kind "evaluation", the checkpoint's step, seed, weights, and all figures under "figures".
 
     Args:
-        run: run folder.
+        run: or its folder, or that of one of its checkpoints.
         seed, samples, parts, features, feature_weights: as for :func:`naign_ext.evaluation.evaluate`.
         device, weights, checkpoint: as for :meth:`Projector.load`.
         pictures: also draw the pictures and write the page.
@@ -112,10 +107,10 @@ def write_report(
     Raises:
         ConfigError, CheckpointError, DataUnavailableError (ValueErrors): the run or its data cannot be read.
     """
-    folder, tell = Path(run), say or (lambda line: None)
-    projector = Projector.load(folder, device, weights, checkpoint)  # type: ignore[arg-type]
-    config = load_config(folder / "config.yaml")
-    dataset = load_run_dataset(config)
+    run = run if isinstance(run, Run) else Run.open(run)
+    folder, config, tell = run.path, run.config, say or (lambda line: None)
+    projector = run.projector(device, weights, checkpoint)  # type: ignore[arg-type]
+    dataset = run.dataset.for_test()
     tell("measuring")
     space = features or default_features(dataset)
     figures = evaluate(
@@ -131,14 +126,14 @@ def write_report(
     step = int(projector.about["step"])
     facts = {"step": step, "weights": weights, "seed": seed, "features": space}
     record = {"kind": "evaluation", **facts, "figures": figures}
-    with MetricsLog(folder, step, tensorboard=False) as log:
+    with run.log(step) as log:
         log.write(record)
     page = folder / "report" / "report.html"
     if not pictures:
         return Report(figures, space, page)
     tell("drawing")
     drawn = draw_pictures(folder, projector, dataset, figures, seed=seed)
-    page.write_text(render_page(config, projector, figures, drawn, read_metrics(folder)), encoding="ascii")
+    page.write_text(render_page(config, projector, figures, drawn, run.metrics()), encoding="ascii")
     return Report(figures, space, page, [path for _, path in drawn])
 
 

@@ -11,8 +11,8 @@ import torch
 
 from naign_ext.config.schema import TrainConfig
 from naign_ext.json_files import read_json, write_json
+from naign_ext.metrics_log import read_metrics
 from naign_ext.reproduce.runs import InterruptedRunError, run_name
-from naign_ext.training.log import read_metrics
 from naign_ext.training.trainer import NonFiniteLossError, train
 
 Stages = dict[str, float]

@@ -13,7 +13,7 @@ from naign_ext.reproduce.methods import IGN, IGN_SECONDS, METHODS, NAIGN
 from naign_ext.reproduce.study import Study, summarise
 from naign_ext.reproduce.verdict import RULE, better_rival, spread
 from naign_ext.reproduce.vocabulary import YARDSTICKS, about, baseline_words
-from naign_ext.training.trainer import STAGES
+from naign_ext.training.callbacks import STAGES
 
 SEARCHES = "ign-search.json"
 PER_SEED = ("figures", "trivial", "yardsticks")

@@ -25,7 +25,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """One finished update; ``step`` counts the updates done. Terms are unweighted, times in seconds."""
+    """One finished update; ``step`` counts the updates done. Terms are unweighted, times in seconds.
+
+    metrics: further ones of this update's batch, computed where metrics.jsonl gets a record of it, else None.
+    """
 
     step: int
     steps: int
@@ -36,6 +39,7 @@ class Step:
     images_per_s: float
     seconds: float
     seconds_left: float
+    metrics: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import pytest
 import torch
 import yaml
 from naign_cli.main import app
-from naign_cli.progress import timer
+from naign_cli.progress import clock
 from typer.testing import CliRunner
 
 from naign_ext.checkpoint import load_checkpoint
-from naign_ext.training.log import read_metrics
+from naign_ext.metrics_log import read_metrics
 
 runner = CliRunner()
 TINY = ["--set", "objective.pool_size=32", "--set", "log.tensorboard=false", "--set", "log.every=5"]
@@ -172,4 +172,4 @@ def test_the_bar_shows_terms_speed_and_time_left(tmp_path):
 
 
 def test_clock():
-    assert [timer(s) for s in (0.2, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
+    assert [clock(s) for s in (0.2, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]

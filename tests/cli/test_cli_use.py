@@ -14,7 +14,7 @@ from naign_ext import Projector
 from naign_ext.config.schema import resolve_config
 from naign_ext.data import load_dataset, read_image, save_images
 from naign_ext.evaluation import auroc, psnr, ssim
-from naign_ext.training.log import read_metrics
+from naign_ext.metrics_log import read_metrics
 from naign_ext.training.trainer import train
 from naign_ext.transforms import corrupt, degrade
 

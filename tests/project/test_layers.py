@@ -12,17 +12,20 @@ FOLDERS = {"naign_ext": "naign_ext", "naign_cli": "cli", "naign_bench": "bench"}
 BELOW_SEARCH = {"ops", "_native", "seeds"}
 BELOW_TRANSFORMS = {"distributed", *BELOW_SEARCH}
 BELOW_DATA = {"transforms", "options", "registry", *BELOW_TRANSFORMS}
-BELOW_OBJECTIVES = {"search", "latents", "memory", *BELOW_DATA}
+BELOW_OBJECTIVES = {"search", "latents", "memory", "timer", *BELOW_DATA}
 BELOW_CONFIG = {"objectives", "models", "data", *BELOW_OBJECTIVES}
-BELOW_TRAINING = {"config", "checkpoint", *BELOW_CONFIG}
+BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
+BELOW_RUN = {"projector", "config", "metrics_log", *BELOW_PROJECTOR}
+BELOW_TRAINING = {"run", *BELOW_RUN}
 FILES = {"json_files", "pictures"}
 LAYERS: dict[str, set[str]] = {
     "naign_cli": {"naign_ext", "naign_bench"},
     "naign_bench": {"naign_ext"},
-    "naign_ext.reproduce": {"report", "evaluation", "projector", "training", *FILES, *BELOW_TRAINING},
-    "naign_ext.report": {"evaluation", "projector", "training", *BELOW_TRAINING},
-    "naign_ext.projector": {"evaluation", "training", *BELOW_TRAINING},
+    "naign_ext.reproduce": {"report", "training", *FILES, *BELOW_TRAINING},
+    "naign_ext.report": {"training", *BELOW_TRAINING},
     "naign_ext.training": BELOW_TRAINING,
+    "naign_ext.run": BELOW_RUN,
+    "naign_ext.projector": BELOW_PROJECTOR,
     "naign_ext.evaluation": BELOW_CONFIG,
     "naign_ext.checkpoint": BELOW_CONFIG,
     "naign_ext.config": BELOW_CONFIG,
@@ -35,10 +38,12 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.search": BELOW_SEARCH,
     "naign_ext.json_files": set(),
     "naign_ext.pictures": set(),
+    "naign_ext.metrics_log": set(),
     "naign_ext.memory": set(),
     "naign_ext.options": set(),
     "naign_ext.registry": set(),
     "naign_ext.seeds": set(),
+    "naign_ext.timer": set(),
     "naign_ext.ops": {"_native"},
     "naign_ext._native": {"_C"},
     "naign_ext": {"ops", "search", "projector"},
@@ -102,7 +107,8 @@ def test_imports_go_down(module: str, path: Path) -> None:
 def test_the_check_can_fail() -> None:
     assert violations("naign_ext.ops.imle_knn", "from naign_ext.search import ImleSearch")
     assert violations("naign_ext.models.mlp", "import naign_ext.ops")
-    assert violations("naign_ext.training.trainer", "from naign_ext.projector import Projector")
+    assert violations("naign_ext.run", "from naign_ext.training.trainer import train")
+    assert violations("naign_ext.projector", "from naign_ext.run import Run")
     assert violations("naign_bench.peers", "import naign_cli.main")
     assert not violations("naign_ext.objectives.naign", "from naign_ext import fused_loss")
 

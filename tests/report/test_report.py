@@ -11,6 +11,7 @@ from PIL import Image
 from naign_ext import Projector
 from naign_ext.config.schema import resolve_config
 from naign_ext.data import Dataset, load_dataset
+from naign_ext.metrics_log import read_metrics
 from naign_ext.report import plots
 from naign_ext.report.page import (
     accuracy_sentence,
@@ -21,7 +22,6 @@ from naign_ext.report.page import (
     restoration_rows,
     write_report,
 )
-from naign_ext.training.log import read_metrics
 from naign_ext.training.trainer import resume, train
 
 

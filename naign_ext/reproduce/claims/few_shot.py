@@ -10,7 +10,7 @@ from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import BEST, IGN, PLAIN
 from naign_ext.reproduce.runs import JUDGE_SEED, Run, judged_data
 from naign_ext.reproduce.study import Evidence, Study
-from naign_ext.training.data import load_configured
+from naign_ext.run import load_configured
 
 DATASET = "digits"
 SIZES = (30, 300, 100, 50, 1000)

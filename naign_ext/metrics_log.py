@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard events of a run."""
+"""A run's metrics.jsonl and TensorBoard events."""
 
 import json
 import os

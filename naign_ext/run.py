@@ -1,0 +1,255 @@
+"""A run: its folder and what belongs to it; the one place that says which run a path is of."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from naign_ext.checkpoint import (
+    Checkpoint,
+    Tensors,
+    Which,
+    checkpoint_paths,
+    find_checkpoint,
+    load_checkpoint,
+    remove_later_checkpoints,
+    remove_old_checkpoints,
+    run_folder,
+    save_checkpoint,
+)
+from naign_ext.config.presets import merge
+from naign_ext.config.schema import (
+    RESUMABLE,
+    ConfigError,
+    TrainConfig,
+    differing_fields,
+    load_config,
+    save_config,
+    validate_config,
+)
+from naign_ext.data import Dataset, load_dataset
+from naign_ext.distributed.processes import SINGLE_PROCESS, Processes, name_lost_processes
+from naign_ext.metrics_log import MetricsLog, Record, read_metrics, truncate_metrics
+from naign_ext.projector import Projector
+
+CONFIG_FILE = "config.yaml"
+
+
+class Run:
+    """A run's folder, and all that is read from it or written to it.
+
+        config.yaml      what was asked for, with the parameters and hashes of the data
+        metrics.jsonl    what was measured while it trained, and by reports
+        checkpoints/     its last two states and the best one
+        samples/         pictures taken while it trained
+        report/          tables and pictures of what its network does
+
+    :meth:`create` begins one, :meth:`open` takes up one that is there::
+
+        run = Run.open("runs/faces")            # or "runs/faces/checkpoints/step_00000500"
+        run.path                                # the folder
+        run.config                              # TrainConfig
+        run.dataset                             # Dataset, all held-out rows; read once, when it is first asked for
+        run.dataset.for_test()                  # with the held-out rows that chose nothing, for what is reported
+        run.projector()                         # Projector of the best checkpoint, or of the one that was named
+        run.checkpoint("last")                  # Checkpoint in memory
+        run.metrics()                           # records of metrics.jsonl
+        with run.log() as log: log.write(...)   # appends to them
+
+    path: the run's folder. named: the checkpoint's folder that the run was opened by, which then stands for "best",
+    "last" and any step; None where it was opened by its own folder.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: TrainConfig,
+        named: Path | None = None,
+        processes: Processes = SINGLE_PROCESS,
+        dataset: Dataset | None = None,
+    ) -> None:
+        self.path = path
+        self.config = config
+        self.named = named
+        self.processes = processes
+        self._dataset = dataset
+        self._is_changed = False
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.named or self.path)!r})"
+
+    @classmethod
+    def create(cls, config: TrainConfig, path: str | Path, processes: Processes = SINGLE_PROCESS) -> "Run":
+        """A new run: loads the data set, makes the folder and writes config.yaml with the data's parameters.
+
+        processes: those that share the run; all call this, the main one writes.
+
+        Raises:
+            ConfigError: the folder already holds a run. DataUnavailableError, ValueError: see load_configured.
+        """
+        folder = Path(path)
+
+        def check() -> None:
+            if (folder / CONFIG_FILE).exists() or checkpoint_paths(folder):
+                raise ConfigError(f"out: {folder} already holds a run; choose another folder or resume it")
+
+        with name_lost_processes(processes, folder):
+            processes.on_main(check)
+            dataset = processes.in_turn(lambda: load_configured(config))
+            config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
+            run = cls(folder, config, None, processes, dataset)
+            processes.on_main(run.save_config)
+            return run
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        changes: Mapping[str, Any] | None = None,
+        processes: Processes = SINGLE_PROCESS,
+    ) -> "Run":
+        """The run that a path belongs to: its folder, or that of one of its checkpoints.
+
+        changes: new values for the fields of RESUMABLE, nested; config.yaml has them once training goes on.
+
+        Raises:
+            ConfigError: no run there, config.yaml cannot be read, or a change that may not be made.
+        """
+        given = Path(path)
+
+        def read() -> tuple[Path, TrainConfig]:
+            folder = run_folder(given)
+            if not is_run(given):
+                raise ConfigError(
+                    f"run: expected a run folder with {CONFIG_FILE}, or one of its checkpoints, got {given}"
+                )
+            return folder, _changed(load_config(folder / CONFIG_FILE), changes or {})
+
+        with name_lost_processes(processes, run_folder(given)):
+            folder, config = processes.on_main(read)
+        run = cls(folder, config, None if folder == given else given, processes)
+        run._is_changed = bool(changes)
+        return run
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set that config names, read once. Where processes share the run, all must ask for it together."""
+        if self._dataset is None:
+            self._dataset = self.processes.in_turn(lambda: load_configured(self.config))
+        return self._dataset
+
+    def check_dataset(self) -> None:
+        """ConfigError where the data set is not the one that the run was begun on."""
+        if _plain(self.dataset.parameters) != self.config.data_parameters:
+            raise ConfigError(
+                f"data: {self.config.dataset} is not what {self.path} was trained on; see data_parameters in it"
+            )
+
+    def checkpoint(self, which: Which = "best") -> Checkpoint:
+        """A checkpoint in memory: "best" by validation, "last", or a step; see :func:`load_checkpoint`."""
+        return load_checkpoint(self.named or self.path, which)
+
+    def checkpoint_path(self, which: Which = "best") -> Path:
+        """The folder of :meth:`checkpoint`, unread."""
+        return find_checkpoint(self.named or self.path, which)
+
+    def checkpoint_paths(self) -> list[Path]:
+        """The folders of all checkpoints by step, whole or damaged."""
+        return checkpoint_paths(self.path)
+
+    def latest_state(self) -> Checkpoint | None:
+        """The checkpoint from which training goes on, the last or the named one; None where there is none yet.
+
+        Raises:
+            CheckpointError: damaged or foreign; names the previous good one.
+            ConfigError: config.yaml is not what the checkpoint was trained with.
+        """
+        if self.named is None and not self.checkpoint_paths():
+            return None
+        checkpoint = self.checkpoint("last")
+        checkpoint.check_resumable()
+        for key in sorted(differing_fields(self.config, validate_config(checkpoint.config))):
+            if key.split(".", maxsplit=1)[0] not in RESUMABLE:
+                raise ConfigError(
+                    f"{key}: {CONFIG_FILE} is not what {checkpoint.path} was trained with; restore it"
+                )
+        return checkpoint
+
+    def save_checkpoint(self, step: int, tensors: dict[str, Tensors], info: dict[str, Any]) -> Path:
+        """Write a checkpoint as :func:`naign_ext.checkpoint.save_checkpoint` does, and remove those not to be kept."""
+        path = save_checkpoint(self.path, step, tensors, info)
+        remove_old_checkpoints(self.path)
+        return path
+
+    def projector(
+        self,
+        device: torch.device | str | None = None,
+        weights: Literal["ema", "model"] = "ema",
+        which: Which = "best",
+    ) -> Projector:
+        """The run's f; arguments as for :meth:`Projector.load`."""
+        return Projector.load(self.named or self.path, device, weights, which)
+
+    def metrics(self) -> list[Record]:
+        """The records of metrics.jsonl, in order."""
+        return read_metrics(self.path)
+
+    def log(self, step: int = 0, *, tensorboard: bool = False) -> MetricsLog:
+        """What appends records to metrics.jsonl, and to TensorBoard's events where asked; step: updates done so far."""
+        return MetricsLog(self.path, step, tensorboard=tensorboard)
+
+    def save_config(self) -> None:
+        """Write config.yaml."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_config(self.config, self.path / CONFIG_FILE)
+
+    def go_on_from(self, step: int) -> None:
+        """Give up the records and checkpoints after a step, and write config.yaml where it was changed.
+
+        From here on the run's best and last checkpoints are meant again, also where it was opened by one of them.
+        """
+        if self._is_changed:
+            self.save_config()
+        self.named = None
+        remove_later_checkpoints(self.path, step)
+        truncate_metrics(self.path, step)
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether a path is a run's folder, or belongs to one as its checkpoints do."""
+    return (run_folder(Path(path)) / CONFIG_FILE).is_file()
+
+
+def load_configured(config: TrainConfig) -> Dataset:
+    """The data set of a configuration, drawn, split and cut down as it says; all held-out rows.
+
+    Take :meth:`Dataset.for_validation` of it for any choice and :meth:`Dataset.for_test` for what is reported.
+
+    Raises:
+        DataUnavailableError: the data are not there. ValueError: the configuration does not fit them.
+    """
+    dataset = load_dataset(
+        config.dataset,
+        data_root=config.data_root,
+        seed=config.data_seed,
+        image_size=config.image_size,
+        heldout_fraction=config.heldout_fraction,
+    )
+    if config.train_rows is None:
+        return dataset
+    return dataset.with_train_rows(config.train_rows, config.data_seed)
+
+
+def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    for key in changes:
+        if key not in RESUMABLE:
+            raise ConfigError(f"{key}: cannot change when a run is resumed; only {', '.join(RESUMABLE)} can")
+    return validate_config(merge(config.model_dump(mode="json"), changes)) if changes else config
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they are after a way through JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain

@@ -1,0 +1,148 @@
+"""A run's folder: begun once, opened by any path of it, its data read once."""
+
+import json
+
+import pytest
+import torch
+
+from naign_ext import run as runs
+from naign_ext.checkpoint import CheckpointError, checkpoint_paths, load_checkpoint
+from naign_ext.config.schema import ConfigError, load_config, resolve_config
+from naign_ext.metrics_log import read_metrics
+from naign_ext.run import Run, is_run, load_configured
+from naign_ext.training.trainer import train
+
+SMALL = (
+    "steps=4",
+    "batch_size=16",
+    "model.widths=[8]",
+    "objective.pool_size=32",
+    "log.every=2",
+    "log.samples_every=0",
+    "log.checkpoint_every=2",
+    "log.tensorboard=false",
+)
+
+
+def configuration(*settings):
+    return resolve_config("8gaussians", settings=[*SMALL, *settings])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return train(configuration(), tmp_path_factory.mktemp("runs") / "run").run
+
+
+@pytest.fixture
+def count_loads(monkeypatch):
+    loads = []
+
+    def load(config):
+        loads.append(config.dataset)
+        return load_configured(config)
+
+    monkeypatch.setattr(runs, "load_configured", load)
+    return loads
+
+
+def test_a_run_is_begun_with_its_configuration_and_the_parameters_of_its_data(tmp_path, count_loads):
+    run = Run.create(configuration(), tmp_path / "a" / "run")
+    assert load_config(run.path / "config.yaml") == run.config
+    assert run.config.data_parameters == json.loads(json.dumps(run.dataset.parameters)) != {}
+    assert run.config.model_copy(update={"data_parameters": {}}) == configuration()
+    assert run.latest_state() is None and run.checkpoint_paths() == run.metrics() == []
+    run.check_dataset()
+    assert count_loads == ["8gaussians"]
+    with pytest.raises(ConfigError, match="already holds a run"):
+        Run.create(configuration(), run.path)
+    assert count_loads == ["8gaussians"]
+
+
+def test_a_folder_with_checkpoints_is_not_begun_anew(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "step_00000002").mkdir()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        Run.create(configuration(), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_the_data_are_read_once_and_only_when_asked_for(trained, count_loads):
+    run = Run.open(trained)
+    assert count_loads == []
+    first = run.dataset
+    run.check_dataset()
+    assert run.dataset is first and count_loads == ["8gaussians"]
+    assert torch.equal(first.train, load_configured(run.config).train)
+
+
+def test_a_run_is_opened_by_any_path_of_it(trained, monkeypatch):
+    early, last = checkpoint_paths(trained)
+    by_folder, by_checkpoint = Run.open(str(trained)), Run.open(early)
+    assert by_folder.path == by_checkpoint.path == trained and by_folder.config == by_checkpoint.config
+    assert (by_folder.named, by_checkpoint.named) == (None, early)
+    assert (repr(by_folder), repr(by_checkpoint)) == (f"Run('{trained}')", f"Run('{early}')")
+    assert by_folder.checkpoint_path("last") == last and by_folder.checkpoint(2).step == 2
+    assert by_checkpoint.checkpoint_path("last") == early and by_checkpoint.checkpoint(4).step == 2
+    assert (by_folder.latest_state().step, by_checkpoint.latest_state().step) == (4, 2)
+    monkeypatch.chdir(early.parent)
+    here = Run.open(early.name)
+    assert here.path.samefile(trained) and here.checkpoint("best").step == 2
+
+
+def test_a_checkpoints_folder_may_be_damaged_and_still_names_its_run(trained):
+    assert is_run(trained) and is_run(trained / "checkpoints" / "step_00000009")
+    assert not is_run(trained.parent) and not is_run(trained / "checkpoints")
+    with pytest.raises(CheckpointError, match="damaged"):
+        Run.open(trained / "checkpoints" / "step_00000009").checkpoint()
+
+
+def test_where_there_is_no_run_that_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"expected a run folder with config\.yaml"):
+        Run.open(tmp_path)
+
+
+def test_only_what_may_change_is_changed(trained):
+    run = Run.open(trained, {"steps": 9, "log": {"every": 1}})
+    assert (run.config.steps, run.config.log.every, run.config.log.samples_every) == (9, 1, 0)
+    assert load_config(trained / "config.yaml").steps == 4
+    with pytest.raises(ConfigError, match=r"^seed: cannot change"):
+        Run.open(trained, {"seed": 3})
+    with pytest.raises(ConfigError, match=r"^steps: "):
+        Run.open(trained, {"steps": 0})
+
+
+def test_going_on_from_a_step_gives_up_what_came_after(tmp_path):
+    path = train(configuration(), tmp_path / "run").run
+    assert [r["step"] for r in read_metrics(path) if r["kind"] == "train"] == [2, 4]
+    run = Run.open(path, {"steps": 6})
+    run.go_on_from(2)
+    assert [p.name for p in run.checkpoint_paths()] == ["step_00000002"]
+    assert {r["step"] for r in run.metrics()} == {2}
+    assert load_config(path / "config.yaml").steps == 6
+
+
+def test_other_data_or_another_configuration_are_refused(trained):
+    run = Run.open(trained)
+    run.config = run.config.model_copy(update={"data_parameters": {"other": 1}})
+    with pytest.raises(ConfigError, match="is not what"):
+        run.check_dataset()
+    run.config = run.config.model_copy(update={"batch_size": 8})
+    with pytest.raises(ConfigError, match=r"^batch_size: config\.yaml is not what"):
+        run.latest_state()
+
+
+def test_the_projector_is_that_of_the_checkpoint(trained):
+    early, _ = checkpoint_paths(trained)
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    for run, which in ((Run.open(trained), 2), (Run.open(early), "best")):
+        projector = run.projector("cpu", "model", which)
+        assert projector.about["step"] == 2
+        assert torch.equal(projector.project(x), load_checkpoint(early).build("model")(x).detach())
+
+
+def test_records_are_appended(tmp_path):
+    run = Run.create(configuration(), tmp_path / "run")
+    for step in (1, 2):
+        with run.log(step) as log:
+            log.write({"kind": "evaluation", "step": step})
+    assert run.metrics() == [{"kind": "evaluation", "step": step} for step in (1, 2)]
