@@ -26,7 +26,8 @@ std::tuple<Tensor, Tensor, Tensor> imle_knn_emulated(const Tensor& data, const T
                           static_cast<int64_t*>(indices.mutable_data_ptr()), x.rows, k};
   result.clear();
   const bool tightens = k == 1 && !(range.reject_below > 0);
-  cuda::Plan plan = cuda::plan_for(x.rows, range.rows.rows, x.columns, k, tightens, capacity);
+  cuda::FilterLimits plan =
+      cuda::filter_limits({1, x.rows, range.rows.rows, x.columns, k, !tightens}, capacity);
   if (chunk_rows > 0) plan.chunk_rows = chunk_rows;
   if (parts > 0) plan.parts = parts;
   const emulation::Passes found = emulation::search(x, range, result, plan, tile_columns);
@@ -67,7 +68,7 @@ Tensor imle_knn_emulated_tiles(const Tensor& like, int64_t row_tiles, int64_t co
 // lengths of its first chunks.
 std::tuple<Tensor, Tensor> imle_knn_emulated_plan(const Tensor& like, int64_t rows,
                                                   int64_t pool_rows, int64_t columns, int64_t k) {
-  const cuda::Plan plan = cuda::plan_for(rows, pool_rows, columns, k, k == 1);
+  const cuda::FilterLimits plan = cuda::filter_limits({1, rows, pool_rows, columns, k, false});
   const int64_t numbers[]{plan.group_rows, plan.capacity, plan.chunk_rows, plan.parts,
                           plan.seed_rows,  plan.growth,   plan.first_rows};
   Tensor limits = torch::stable::new_empty(like, {int64_t{7}}, ScalarType::Long);

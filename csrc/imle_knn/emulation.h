@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
+#include "imle_knn/cuda/plan.h"
 #include "imle_knn/imle_knn.h"
-#include "imle_knn/plan.h"
 
 namespace naign::emulation {
 
@@ -18,7 +18,7 @@ struct Passes {
 };
 
 Passes search(const Matrix& data, const PoolRange& pool, const Neighbours& result,
-              const cuda::Plan& plan, int64_t tile_columns);
+              const cuda::FilterLimits& plan, int64_t tile_columns);
 
 // Products of a (rows, bytes) and b (columns, bytes) as the filter kernels take them from packed
 // slabs, sums (rows, columns); whole panels.

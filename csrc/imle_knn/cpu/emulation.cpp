@@ -9,7 +9,7 @@
 #include "imle_knn/cpu/kernels.h"
 #include "imle_knn/cpu/nearest.h"
 #include "imle_knn/cpu/rows.h"
-#include "imle_knn/packing.h"
+#include "imle_knn/cuda/packing.h"
 
 namespace naign::emulation {
 namespace {
@@ -101,8 +101,8 @@ struct Packed {
   Packed(int64_t count, int64_t columns, int row_digits)
       : slabs(cuda::slabs_of(columns)),
         digits(row_digits),
-        values(cuda::round_to(count, cuda::chunk_multiple) * slabs * row_digits * cuda::slab_bytes),
-        rows(cuda::round_to(count, cuda::chunk_multiple), {0, 0, 0, 0, RowKind::excluded}),
+        values(cuda::round_to(count, cuda::widest_tile) * slabs * row_digits * cuda::slab_bytes),
+        rows(cuda::round_to(count, cuda::widest_tile), {0, 0, 0, 0, RowKind::excluded}),
         panels(rows.size() / panel_rows, {0, 0}) {}
 
   void pack(int64_t at, const float* row, bool finite, int64_t columns, const Framing& framing) {
@@ -186,7 +186,7 @@ struct Packed {
 class Search {
  public:
   Search(const Matrix& data, const PoolRange& pool, const Neighbours& result,
-         const cuda::Plan& plan, int64_t tile_columns)
+         const cuda::FilterLimits& plan, int64_t tile_columns)
       : data_(data),
         pool_(pool.rows),
         first_index_(pool.first_index),
@@ -245,8 +245,7 @@ class Search {
       queries.pack(static_cast<int64_t>(slot), data_.row(rows[slot]), data_.finite(rows[slot]),
                    data_.columns, framing_);
     }
-    const int64_t part_rows =
-        cuda::round_to(cuda::ceil_div(count, plan_.parts), cuda::chunk_multiple);
+    const int64_t part_rows = cuda::round_to(cuda::ceil_div(count, plan_.parts), cuda::widest_tile);
     for (int64_t part = 0; part < count; part += part_rows) {
       const int64_t part_count = std::min(part_rows, count - part);
       const Packed pool = pack(pool_, first + part, part_count, 2, result_.k == 1);
@@ -382,7 +381,7 @@ class Search {
   int64_t first_index_;
   double reject_below_;
   Neighbours result_;
-  cuda::Plan plan_;
+  cuda::FilterLimits plan_;
   int64_t tile_columns_;
   bool tightens_;
   Framing framing_;
@@ -396,7 +395,7 @@ class Search {
 }  // namespace
 
 Passes search(const Matrix& data, const PoolRange& pool, const Neighbours& result,
-              const cuda::Plan& plan, int64_t tile_columns) {
+              const cuda::FilterLimits& plan, int64_t tile_columns) {
   return Search(data, pool, result, plan, tile_columns).run();
 }
 

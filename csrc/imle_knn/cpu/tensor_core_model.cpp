@@ -4,8 +4,8 @@
 #include <cstring>
 #include <vector>
 
+#include "imle_knn/cuda/packing.h"
 #include "imle_knn/emulation.h"
-#include "imle_knn/packing.h"
 
 namespace naign::emulation {
 namespace {

@@ -17,6 +17,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <typeinfo>
 #include <vector>
 
 #define __device__
@@ -95,6 +96,9 @@ inline unsigned block_threads = 0;
 inline std::function<void()> body;
 inline unsigned running = 0;
 alignas(1024) inline int8_t shared_memory[shared_bytes];
+
+// Called before a launch with each of the kernel's parameters: for tests that count.
+inline std::function<void(const std::type_info&, const void*)> before_launch;
 
 [[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "emulation: %s\n", what);
@@ -319,6 +323,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   }
   if (config->blockDim.x > 1024 || config->gridDim.y > 65535) emulation::fail("a grid");
   if (config->gridDim.x == 0 || config->gridDim.y == 0) emulation::fail("an empty grid");
+  if (emulation::before_launch) (emulation::before_launch(typeid(Given), &given), ...);
   gridDim = config->gridDim;
   for (unsigned y = 0; y < gridDim.y; ++y) {
     for (unsigned x = 0; x < gridDim.x; ++x) {
