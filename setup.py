@@ -36,10 +36,9 @@ def cuda_state() -> tuple[bool, str]:
 
 
 def sources(*, cuda: bool) -> list[str]:
-    """Every kernel and every binding; those for CUDA are *.cu and *_cuda.cpp."""
-    host = list((ROOT / "csrc").rglob("*.cpp"))
-    device = list((ROOT / "csrc").rglob("*.cu"))
-    chosen = [p for p in host if cuda or not p.stem.endswith("_cuda")] + (device if cuda else [])
+    """Every kernel and every binding; those for CUDA lie in folders of that name, or are *_cuda.cpp."""
+    files = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cpp", ".cu")]
+    chosen = [p for p in files if cuda or not (p.parent.name == "cuda" or p.stem.endswith("_cuda"))]
     return sorted(str(p.relative_to(ROOT)) for p in chosen)
 
 
