@@ -5,6 +5,7 @@ extension and runs on its torch reference; NAIGN_REQUIRE_EXTENSION=1 makes that 
 """
 
 import os
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -52,13 +53,10 @@ def extension() -> tuple[list, dict]:
     host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-maybe-uninitialized"]
     host_flags += ["-Wno-unused-function"]
     device_flags = ["-std=c++20", "-O3", "--fmad=false", "--threads=4", "-Xcompiler=-fvisibility=hidden"]
-    # sm_75 has no filter. PTX of compute_80 serves what lies between the others: sm_100 and the like.
+    architectures = runpy.run_path(str(ROOT / "csrc" / "cuda_architectures.py"))["ARCHITECTURES"]
     device_flags += [
-        "-gencode=arch=compute_75,code=sm_75",
-        "-gencode=arch=compute_80,code=[sm_80,compute_80]",
-        "-gencode=arch=compute_90a,code=sm_90a",
+        f"-gencode=arch={arch},code=[{','.join(codes)}]" for arch, codes in architectures.items()
     ]
-    device_flags += ["-gencode=arch=compute_120,code=compute_120"]
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     built = make(
         "naign_ext._C",
