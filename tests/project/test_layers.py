@@ -113,7 +113,7 @@ def test_the_check_can_fail() -> None:
     assert not violations("naign_ext.objectives.naign", "from naign_ext import fused_loss")
 
 
-BINDINGS = ("binding.cpp", "binding.h", "binding_cuda.cpp", "binding_emulation.cpp", "module.cpp")
+BINDINGS = ("binding.cpp", "binding.h", "binding_cuda.cpp", "module.cpp")
 GLUE = ("tensors.h", "cuda_stream.h")
 KERNELS = sorted(
     p for p in (ROOT / "csrc").rglob("*.*") if p.name not in (*BINDINGS, *GLUE) and p.suffix != ".md"
