@@ -12,6 +12,7 @@ from torch import Tensor
 
 import naign_ext.search
 from naign_ext import ImleSearch, Neighbours, _native, imle_knn
+from naign_ext.ops.imle_knn_state import NativeState
 
 
 @pytest.fixture(params=["", "packed"], autouse=True)
@@ -84,12 +85,25 @@ def structured(rows: int, columns: int, seed: int, noise: float) -> Tensor:
     return normal(rows, 8, seed) @ normal(8, columns, 99) + noise * normal(rows, columns, seed + 50)
 
 
+@pytest.fixture
+def projected(method: None) -> None:
+    """With a projection from the first chunk on, where the instruction set has one."""
+    assert _native.extension is not None
+    _native.extension.force_method("projected")
+
+
+def projects(search: ImleSearch) -> bool:
+    assert isinstance(search._state, NativeState)
+    found: bool = torch.ops.naign._test_imle_knn_projects(search._state._handle, search.data)
+    return found
+
+
+@pytest.mark.usefixtures("projected")
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 0.1, 3.0, 100.0])
 @pytest.mark.parametrize(("k", "reject_below"), [(1, None), (4, None), (1, 200.0), (3, 1e4)])
 def test_a_projection_discards_pairs_but_no_neighbours(
-    monkeypatch: pytest.MonkeyPatch, noise: float, k: int, reject_below: float | None
+    noise: float, k: int, reject_below: float | None
 ) -> None:
-    monkeypatch.setattr("naign_ext.search.PAIRS_BEFORE_PROJECTION", 0)
     data = structured(600, 300, 30, noise)
     search = ImleSearch(data, k, reject_below=reject_below)
     for seed in range(2):
@@ -100,20 +114,21 @@ def test_a_projection_discards_pairs_but_no_neighbours(
         for part in pool.split(1700):
             search.update(part)
         assert_same(search.neighbours(), imle_knn(data, pool, k, reject_below=reject_below))
-    assert search._axes is not None
+    if noise < 1 and k == 1 and reject_below is None:
+        assert projects(search) == (_native.status()["isa"] != "portable")
 
 
+@pytest.mark.usefixtures("projected")
 @pytest.mark.parametrize("scale", [1e-30, 1e25])
-def test_a_projection_of_half_precision_and_odd_scales(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
-    monkeypatch.setattr("naign_ext.search.PAIRS_BEFORE_PROJECTION", 0)
+def test_a_projection_of_half_precision_and_odd_scales(scale: float) -> None:
     data, pool = structured(520, 257, 31, 0.05), structured(2500, 257, 32, 0.05)
     data[5, 5], data[9] = math.inf, 1e6
     for x, y in ((data * scale, pool * scale), (data.half(), pool.bfloat16()), (data, pool.T.contiguous().T)):
         assert_same(ImleSearch(x).update(y).neighbours(), imle_knn(x, y))
 
 
-def test_data_without_principal_axes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("naign_ext.search.PAIRS_BEFORE_PROJECTION", 0)
+@pytest.mark.usefixtures("projected")
+def test_data_without_principal_axes() -> None:
     pool = normal(2000, 256, 33)
     for data in (torch.zeros(512, 256), torch.full((512, 256), math.nan), normal(1, 256, 34).expand(512, -1)):
         assert_same(ImleSearch(data).update(pool).neighbours(), imle_knn(data, pool))

@@ -11,6 +11,9 @@ from naign_ext.ops import reference
 
 # A CUDA block keeps the neighbours of a data row in shared memory.
 LARGEST_K_ON_CUDA = 128
+# None without the extension: nothing is usual then.
+_native_operator: Any = torch.ops.naign.imle_knn.default if _native.extension is not None else None
+KERNEL_DTYPES = _native.NATIVE_DTYPES if _native.extension is not None else ()
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -43,31 +46,31 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
         TypeError: an input is not a floating tensor, or k is not an int.
         ValueError: shapes, devices or k do not fit; the message names the argument.
     """
-    if not _looks_right(data, pool, k, reject_below):
+    if _are_usual(data, pool, k, reject_below):
+        native = True
+    else:
         check_arguments(data, pool, k, reject_below)
-    if not has_kernel(data, pool, k):
-        return Neighbours(*torch.ops.naign.imle_knn_reference(data, pool, k, reject_below))
+        native = has_kernel(data, pool, k)
+    operator = _native_operator if native else torch.ops.naign.imle_knn_reference.default
     differentiable = torch.is_grad_enabled() and (data.requires_grad or pool.requires_grad)
+    if differentiable or torch.compiler.is_compiling():
+        return Neighbours(*operator(data, pool, k, reject_below))
     # Autograd written in Python takes longer than a small search, also where there is nothing to differentiate.
-    operator = torch.ops.naign.imle_knn if differentiable else torch.ops.naign.imle_knn_no_grad
-    return Neighbours(*operator(data, pool, k, reject_below))
+    with torch._C._AutoDispatchBelowAutograd():
+        return Neighbours(*operator(data, pool, k, reject_below))
 
 
-def _looks_right(data: Any, pool: Any, k: Any, reject_below: Any) -> bool:
-    """True for the usual arguments, quickly; False says nothing."""
-    if not (
-        isinstance(data, Tensor) and isinstance(pool, Tensor) and type(k) is int and reject_below is None
-    ):
+def _are_usual(data: Any, pool: Any, k: Any, reject_below: Any) -> bool:
+    """True for the usual arguments of the extension's search on the CPU, quickly; False says nothing."""
+    if reject_below is not None or type(k) is not int:
+        return False
+    if type(data) is not Tensor or type(pool) is not Tensor or not (data.is_cpu and pool.is_cpu):
+        return False
+    if data.dtype not in KERNEL_DTYPES or pool.dtype not in KERNEL_DTYPES:
         return False
     x, y = data.shape, pool.shape
-    two = len(x) == len(y) == 2 and x[1] == y[1] > 0
-    return (
-        two
-        and 1 <= k <= y[0]
-        and data.dtype in FLOATING
-        and pool.dtype in FLOATING
-        and data.device == pool.device
-    )
+    fits = len(x) == len(y) == 2 or (len(x) == len(y) == 3 and x[0] == y[0])
+    return fits and x[-1] == y[-1] > 0 and 1 <= k <= y[-2]
 
 
 def has_kernel(data: Tensor, pool: Tensor, k: int) -> bool:
@@ -217,4 +220,3 @@ def _register(name: str) -> None:
 _register("naign::imle_knn_reference")
 if _native.extension is not None:
     _register("naign::imle_knn")
-    torch.library.register_fake("naign::imle_knn_no_grad", _fake)
