@@ -27,7 +27,8 @@ class ImleSearch:
     recompute their samples with gradient. Copies and pickles go on where the original was, and prepare again.
 
     Args:
-        data: (N, D), float32, float16, bfloat16 or float64; not copied, and must not change.
+        data: (N, D), float32, float16, bfloat16 or float64; not copied, and must not change. A change in place of the
+            tensor, or of what it is a view of, is noticed (but for tensors made in inference mode): RuntimeError.
         k: neighbours per row.
         reject_below: pairs whose squared distance is below this are inadmissible (RS-IMLE, arXiv 2409.17439).
 
@@ -46,17 +47,29 @@ class ImleSearch:
         self.data = data.detach()
         self.k = k
         self.reject_below = None if reject_below is None else float(reject_below)
+        self._prepare()
+
+    def _prepare(self) -> None:
         self._state = prepare(self.data, self.k, self.reject_below)
+        self._version = _version_of(self.data)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take along: the data and the running neighbours, not what was prepared."""
+        self._check_data()
         kept = {name: getattr(self, name) for name in ("data", "k", "reject_below", "count")}
         return {**kept, "running": self._state.running()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.data, self.k, self.reject_below = kept["data"], kept["k"], kept["reject_below"]
-        self._state = prepare(self.data, self.k, self.reject_below)
+        self._prepare()
         self._state.set_running(*kept["running"], kept["count"])
+
+    def _check_data(self) -> None:
+        if self._version != _version_of(self.data):
+            raise RuntimeError(
+                "data: changed in place since this search was built, and what was prepared for it no longer fits; "
+                "build a new ImleSearch(data), or build it with data.clone()"
+            )
 
     @property
     def count(self) -> int:
@@ -71,6 +84,7 @@ class ImleSearch:
     def update(self, pool: Tensor, *, offset: int | None = None) -> "ImleSearch":
         """Take in a chunk of the pool, (m, D), m >= 0; its rows are numbered from offset (default: count)."""
         check_pool_matches(self.data, pool)
+        self._check_data()
         self._state.update(pool.detach(), self.count if offset is None else offset)
         return self
 
@@ -117,6 +131,7 @@ class ImleSearch:
         """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""
         if self.count < self.k:
             raise ValueError(f"k: expected at most the {self.count} pool rows seen since reset, got {self.k}")
+        self._check_data()
         return Neighbours(*self._state.result())
 
     def merge(self, group: Any = None) -> "ImleSearch":
@@ -181,6 +196,11 @@ class ImleSearch:
         self._state.set_running(
             least[:rows, None].clone(), named.masked_fill(named == none, -1), int(least[rows:].sum())
         )
+
+
+def _version_of(data: Tensor) -> int | None:
+    """How often data were changed in place; None where torch does not count."""
+    return None if data.is_inference() else data._version
 
 
 def _shift(held: Tensor, arriving: Tensor, group: Any) -> list[Any]:

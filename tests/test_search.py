@@ -1,6 +1,7 @@
 """Streaming search: any cut of the pool, many pools, many ranks."""
 
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,6 +154,41 @@ def test_offsets_name_the_rows() -> None:
 def test_nothing_is_recorded_for_autograd() -> None:
     data, pool = normal(5, 4, 15).requires_grad_(), normal(9, 4, 16).requires_grad_()
     assert not ImleSearch(data).update(pool).neighbours().distances.requires_grad
+
+
+CHANGES = {
+    "add": lambda data: data.add_(1),
+    "one number": lambda data: data[2].fill_(0),
+    "copy": lambda data: data.copy_(normal(30, 16, 70)),
+    "same numbers": lambda data: data.mul_(1),
+}
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_data_changed_in_place_are_noticed(change: str, dtype: torch.dtype) -> None:
+    data, pool = normal(30, 16, 71).to(dtype), normal(90, 16, 72)
+    search = ImleSearch(data).update(pool)
+    CHANGES[change](data)
+    for call in (search.neighbours, lambda: search.update(pool), lambda: pickle.dumps(search)):
+        with pytest.raises(RuntimeError, match=r"data: changed in place .* build a new ImleSearch\(data\)"):
+            call()
+    assert_same(ImleSearch(data).update(pool).neighbours(), imle_knn(data, pool))
+
+
+def test_data_that_are_a_view_of_what_changed() -> None:
+    whole, pool = normal(4, 30, 73), normal(90, 30, 74)
+    search = ImleSearch(whole[1:]).update(pool)
+    whole.zero_()
+    with pytest.raises(RuntimeError, match="data: changed in place"):
+        search.neighbours()
+
+
+def test_data_without_a_version() -> None:
+    with torch.inference_mode():
+        data = normal(30, 16, 75) * 1
+    pool = normal(90, 16, 76)
+    assert_same(ImleSearch(data).update(pool).neighbours(), imle_knn(data, pool))
 
 
 def test_a_forced_instruction_set_repacks() -> None:
