@@ -9,6 +9,7 @@ from naign_ext.ops import reference
 from naign_ext.ops.imle_knn import (
     Neighbours,
     check_k,
+    check_offset,
     check_pool_matches,
     check_reject_below,
     check_tensor,
@@ -42,11 +43,9 @@ class ImleSearch:
 
     def __init__(self, data: Tensor, k: int = 1, *, reject_below: float | None = None) -> None:
         check_tensor("data", data, (2,))
-        check_k(k)
-        check_reject_below(reject_below)
         self.data = data.detach()
-        self.k = k
-        self.reject_below = None if reject_below is None else float(reject_below)
+        self.k = check_k(k)
+        self.reject_below = check_reject_below(reject_below)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -62,7 +61,8 @@ class ImleSearch:
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.data, self.k, self.reject_below = kept["data"], kept["k"], kept["reject_below"]
         self._prepare()
-        self._state.set_running(*kept["running"], kept["count"])
+        distances, indices = kept["running"]
+        self._state.set_running(distances, indices, kept["count"])
 
     def _check_data(self) -> None:
         if self._version != _version_of(self.data):
@@ -82,10 +82,14 @@ class ImleSearch:
 
     @torch.no_grad()
     def update(self, pool: Tensor, *, offset: int | None = None) -> "ImleSearch":
-        """Take in a chunk of the pool, (m, D), m >= 0; its rows are numbered from offset (default: count)."""
+        """Take in a chunk of the pool, (m, D), m >= 0; its rows are numbered from offset (default: count).
+
+        offset: an int from 0 to 2^63 - m.
+        """
         check_pool_matches(self.data, pool)
         self._check_data()
-        self._state.update(pool.detach(), self.count if offset is None else offset)
+        first = self.count if offset is None else check_offset(offset, len(pool))
+        self._state.update(pool.detach(), first)
         return self
 
     def update_around(self, pool: Tensor, *, offset: int, group: Any = None) -> "ImleSearch":
@@ -110,7 +114,7 @@ class ImleSearch:
 
         check_pool_matches(self.data, pool)
         ranks, rank = dist.get_world_size(group), dist.get_rank(group)
-        own = torch.tensor([len(pool), offset], device=pool.device)
+        own = torch.tensor([len(pool), check_offset(offset, len(pool))], device=pool.device)
         announced = [torch.empty_like(own) for _ in range(ranks)]
         dist.all_gather(announced, own, group)
         held = pool.detach().contiguous()

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -149,6 +150,30 @@ def test_offsets_name_the_rows() -> None:
     assert_same(search.neighbours(), imle_knn(data, pool, 2))
     far = ImleSearch(data).update(pool, offset=2**40).neighbours()
     assert (far.indices - 2**40 == imle_knn(data, pool).indices).all()
+
+
+@pytest.mark.parametrize("offset", [-1, -5, 2**63 - 1, 2**63, 2**64, np.int64(-1)])
+def test_offsets_out_of_range_are_refused(offset: int) -> None:
+    search = ImleSearch(torch.zeros(1, 1))
+    with pytest.raises(ValueError, match=rf"offset: expected an int from 0 to 2\^63 - rows .* got {offset}"):
+        search.update(torch.zeros(2, 1), offset=offset)
+    assert search.count == 0
+
+
+@pytest.mark.parametrize("offset", [1.5, "1", True, torch.tensor(1.5), [1]])
+def test_offsets_that_are_no_int_are_refused(offset: object) -> None:
+    with pytest.raises(TypeError, match=r"offset: expected an int from 0 to 2\^63 - rows, got"):
+        ImleSearch(torch.zeros(1, 1)).update(torch.zeros(2, 1), offset=offset)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("offset", [0, 2**63 - 2, np.int64(7), torch.tensor(7)])
+def test_offsets_up_to_the_last_index(offset: int) -> None:
+    found = ImleSearch(torch.zeros(1, 1)).update(torch.tensor([[1.0], [0.5]]), offset=offset).neighbours()
+    assert found.indices.item() == int(offset) + 1
+    reference_path = ImleSearch(torch.zeros(1, 1).double()).update(
+        torch.tensor([[1.0], [0.5]]), offset=offset
+    )
+    assert reference_path.neighbours().indices.item() == int(offset) + 1
 
 
 def test_nothing_is_recorded_for_autograd() -> None:
