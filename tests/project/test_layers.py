@@ -114,7 +114,7 @@ def test_the_check_can_fail() -> None:
 
 
 BINDINGS = ("binding.cpp", "binding.h", "binding_cuda.cpp", "module.cpp")
-GLUE = ("tensors.h", "cuda_stream.h")
+GLUE = ("tensors.h", "cuda_stream.h", "handle.h", "handle.cpp")
 KERNELS = sorted(
     p for p in (ROOT / "csrc").rglob("*.*") if p.name not in (*BINDINGS, *GLUE) and p.suffix != ".md"
 )
