@@ -28,7 +28,7 @@ from naign_bench.harness import Absent, Measurement, Results, Row
 from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
-    from naign_ext.config.schema import TrainConfig
+    from naign_ext.config import TrainConfig
     from naign_ext.distributed.processes import Processes
 
 PRESETS = ("trimodal1d", "8gaussians", "digits", "mnist5k", "lfw100")
@@ -91,7 +91,7 @@ def run_train(
     updates: of one window; a run has 6 and the first is left out. repeats: runs of each kind. threads: of each
     process.
     """
-    from naign_ext.config.schema import resolve_config
+    from naign_ext.config import resolve_config
 
     harness.check_choices(
         device=device,
@@ -137,7 +137,7 @@ def _runs(config: TrainConfig, processes: Sequence[int], prefix: str) -> list[Ru
 
 def _measure(run: Run, updates: int, threads: int) -> None:
     """One run in processes of its own; its windows are added."""
-    from naign_ext.config.schema import save_config
+    from naign_ext.config import save_config
     from naign_ext.metrics_log import read_metrics
 
     log = run.config.log.model_copy(
@@ -252,7 +252,7 @@ def describe(config: TrainConfig) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> None:
     """What each process of a measurement does: time the link, or run a configuration file into a folder."""
-    from naign_ext.config.schema import load_config
+    from naign_ext.config import load_config
     from naign_ext.training.trainer import train
 
     if arguments[0] == _LINK:

@@ -19,13 +19,13 @@ from naign_ext.checkpoint import (
     run_folder,
     save_checkpoint,
 )
-from naign_ext.config.presets import merge
-from naign_ext.config.schema import (
+from naign_ext.config import (
     RESUMABLE,
     ConfigError,
     TrainConfig,
     differing_fields,
     load_config,
+    merge,
     save_config,
     validate_config,
 )

@@ -12,6 +12,8 @@ from naign_ext.seeds import stream
 
 Kind = Literal["vector", "image"]
 
+HELDOUT_FRACTION = 0.2
+"""Part of an image set that is held out unless another is asked for."""
 
 VALIDATION_SHARE = 0.25
 """Part of the held-out rows that may choose checkpoints and settings; figures are reported on the rest."""

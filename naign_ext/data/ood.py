@@ -12,6 +12,7 @@ from torch import Tensor
 
 from naign_ext.seeds import stream
 
+SUMMARY = "held-out images with their quarters rearranged"
 DESCRIPTION = "held-out images with their four quarters rearranged, none in its own place"
 _DERANGEMENTS = [p for p in itertools.permutations(range(4)) if all(p[i] != i for i in range(4))]
 

@@ -1,11 +1,5 @@
 """Training objectives by name. A new one: a file with its options and its class, and its import below."""
 
-from functools import reduce
-from operator import or_
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
-
 from naign_ext.objectives.base import OBJECTIVES, Loss, NamedOptions, Objective, StepContext
 from naign_ext.objectives.match_options import MatchOptions
 
@@ -18,13 +12,6 @@ from naign_ext.objectives.adaptive_imle import AdaptiveImle, AdaptiveImleOptions
 from naign_ext.objectives.rs_imle import RsImle, RsImleOptions
 from naign_ext.objectives.matching import Matching, MatchingOptions
 # isort: on
-
-if TYPE_CHECKING:
-    ObjectiveOptions = NamedOptions
-else:
-    ObjectiveOptions = Annotated[
-        reduce(or_, (kind.Options for kind in OBJECTIVES.values())), Field(discriminator="name")
-    ]
 
 __all__ = [
     "OBJECTIVES",
@@ -42,7 +29,6 @@ __all__ = [
     "NaignOptions",
     "NamedOptions",
     "Objective",
-    "ObjectiveOptions",
     "RsImle",
     "RsImleOptions",
     "StepContext",

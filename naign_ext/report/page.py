@@ -14,7 +14,7 @@ import yaml
 
 from naign_ext import __version__
 from naign_ext.checkpoint import Which
-from naign_ext.config.schema import TrainConfig
+from naign_ext.config import TrainConfig
 from naign_ext.data import Dataset
 from naign_ext.evaluation import PARTS, describe, evaluate
 from naign_ext.evaluation.descriptions import BASELINES

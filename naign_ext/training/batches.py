@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from naign_ext.config.schema import ConfigError, TrainConfig
+from naign_ext.config import ConfigError, TrainConfig
 from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.seeds import generator
 from naign_ext.transforms import expand_with_flips, expand_with_shifts, random_augment

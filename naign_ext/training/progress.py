@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from naign_ext.config.schema import TrainConfig
+from naign_ext.config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from naign_ext.config.schema import TrainConfig
+from naign_ext.config import TrainConfig
 from naign_ext.distributed.exchange import Exchanged, begin_exchange
 from naign_ext.distributed.processes import MainProcessFailedError, join, name_lost_processes
 from naign_ext.metrics_log import MetricsLog

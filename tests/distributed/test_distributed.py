@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from naign_ext import ImleSearch
 from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
-from naign_ext.config.schema import ConfigError, resolve_config
+from naign_ext.config import ConfigError, resolve_config
 from naign_ext.distributed.batch_norm import SharedBatchNorm, sync_batch_norm
 from naign_ext.distributed.processes import MainProcessFailedError, join
 from naign_ext.distributed.sharding import WHOLE, Shard

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from naign_ext.config.schema import resolve_config
+from naign_ext.config import resolve_config
 from naign_ext.data import load_dataset
 from naign_ext.latents import LatentPool
 from naign_ext.objectives import (

@@ -37,7 +37,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.search": BELOW_SEARCH,
     "naign_ext.metrics_log": set(),
     "naign_ext.memory": set(),
-    "naign_ext.options": set(),
+    "naign_ext.options": {"registry"},
     "naign_ext.registry": set(),
     "naign_ext.seeds": set(),
     "naign_ext.timer": set(),

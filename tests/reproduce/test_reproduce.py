@@ -15,7 +15,7 @@ import torch
 from naign_cli.main import app
 from typer.testing import CliRunner
 
-from naign_ext.config.schema import differing_fields, resolve_config
+from naign_ext.config import differing_fields, resolve_config
 from naign_ext.data import load_dataset
 from naign_ext.evaluation import compare
 from naign_ext.reproduce import costs as costs_module

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from naign_ext.config.schema import ConfigError, resolve_config
+from naign_ext.config import ConfigError, resolve_config
 from naign_ext.distributed.sharding import Shard
 from naign_ext.seeds import derive_seed
 from naign_ext.training.batches import BatchOrder, TrainingData, with_copies

@@ -14,7 +14,7 @@ from torch import nn
 
 from naign_ext import run as runs
 from naign_ext.checkpoint import CheckpointError, checkpoint_paths, load_checkpoint
-from naign_ext.config.schema import ConfigError, load_config, resolve_config, save_config
+from naign_ext.config import ConfigError, load_config, resolve_config, save_config
 from naign_ext.metrics_log import read_metrics
 from naign_ext.run import Run
 from naign_ext.training import state as training_state
@@ -192,7 +192,7 @@ def test_signals_save_and_return(whole, tmp_path, number):
 
 CHILD = """
 import sys, time
-from naign_ext.config.schema import resolve_config
+from naign_ext.config import resolve_config
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import train
 class Tell(Progress):

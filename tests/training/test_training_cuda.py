@@ -7,7 +7,7 @@ import torch
 
 from naign_ext import ImleSearch
 from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
-from naign_ext.config.schema import TrainConfig, resolve_config
+from naign_ext.config import TrainConfig, resolve_config
 from naign_ext.latents import LatentPool
 from naign_ext.metrics_log import read_metrics
 from naign_ext.models import build_model
