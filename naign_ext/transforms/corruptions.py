@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 KINDS = ("noise", "mask", "blur", "downsample")
 NOISE_SIGMA = 0.5
@@ -86,7 +86,7 @@ def corrupt(
         raise ValueError(f"resample: expected bilinear or nearest, got {resample!r}")
     if kind == "noise":
         first, total = offset or (0, len(images))
-        noise = torch.randn((total, *images.shape[1:]), generator=stream(seed, "noise"))
+        noise = torch.randn((total, *images.shape[1:]), generator=data_generator(seed, "noise"))
         noise = noise[first : first + len(images)]
         return images + strength * noise.to(images), None
     if kind == "mask":
@@ -163,7 +163,7 @@ def _gaussian(sigma: float, radius: int, dtype: torch.dtype, device: torch.devic
 
 def mask_like(images: Tensor, fraction: float, seed: int, offset: tuple[int, int] | None = None) -> Tensor:
     """The mask of `corrupt`: True on about ``fraction`` of each image or vector."""
-    generator = stream(seed, "mask")
+    generator = data_generator(seed, "mask")
     first, total = offset or (0, len(images))
     mine = slice(first, first + len(images))
     if images.ndim == 2:
