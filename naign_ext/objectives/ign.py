@@ -11,8 +11,8 @@ from naign_ext.latents import LatentPool
 from naign_ext.objectives.base import (
     OBJECTIVES,
     Loss,
-    NamedOptions,
     Objective,
+    ObjectiveOptions,
     StepContext,
     apply_together,
     non_identity,
@@ -25,7 +25,7 @@ from naign_ext.transforms.batch import Batch
 SMALLEST_CLAMP = 1e-6
 
 
-class IgnOptions(RestorationOptions, NamedOptions):
+class IgnOptions(RestorationOptions, ObjectiveOptions):
     """Options of IGN; the defaults are the published ones.
 
     denoise_weight and restore_weight count relative to reconstruction_weight, so that those of a preset, made

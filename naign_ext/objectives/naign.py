@@ -10,7 +10,7 @@ from naign_ext.distributed.sharding import Shard
 from naign_ext.objectives.base import (
     OBJECTIVES,
     Loss,
-    NamedOptions,
+    ObjectiveOptions,
     StepContext,
     apply_together,
     non_identity,
@@ -25,7 +25,7 @@ from naign_ext.transforms.batch import Batch
 Terms = dict[str, Tensor]
 
 
-class NaignOptions(RestorationOptions, MatchOptions, NamedOptions):
+class NaignOptions(RestorationOptions, MatchOptions, ObjectiveOptions):
     """Options of the NAIGN objective. With the optional terms at weight 0 it is the paper's."""
 
     name: Literal["naign"] = option("naign", "Objective.", "Objective")
