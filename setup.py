@@ -1,4 +1,9 @@
-"""Builds naign_ext._C. Environment: NAIGN_CUDA=auto|0|1, NAIGN_REQUIRE_EXTENSION=1, MAX_JOBS.
+"""Builds naign_ext._C.
+
+Environment: NAIGN_CUDA=auto|0|1, NAIGN_REQUIRE_EXTENSION=1, NAIGN_DEBUG_SYMBOLS=1, MAX_JOBS.
+
+NAIGN_DEBUG_SYMBOLS=1 keeps what debuggers and profilers read, the source lines of host and device code; the
+library is eleven times as large with it. Without it the compilers are told -g0, whatever Python's own flags say.
 
 Without torch in the build environment, or without a working compiler, the package is installed without the
 extension and runs on its torch reference; NAIGN_REQUIRE_EXTENSION=1 makes that an error.
@@ -13,6 +18,7 @@ from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
 REQUIRED = os.environ.get("NAIGN_REQUIRE_EXTENSION") == "1"
+DEBUG_SYMBOLS = os.environ.get("NAIGN_DEBUG_SYMBOLS") == "1"
 
 
 def cuda_state() -> tuple[bool, str]:
@@ -51,7 +57,7 @@ def extension() -> tuple[list, dict]:
     cuda, reason = cuda_state()
     host_flags = ["-std=c++20", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
     host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-maybe-uninitialized"]
-    host_flags += ["-Wno-unused-function"]
+    host_flags += ["-Wno-unused-function", "-g" if DEBUG_SYMBOLS else "-g0"]
     device_flags = ["-std=c++20", "-O3", "--fmad=false", "--threads=4", "-Xcompiler=-fvisibility=hidden"]
     # sm_75 has no filter. PTX of compute_80 serves what lies between the others: sm_100 and the like.
     device_flags += [
@@ -60,6 +66,7 @@ def extension() -> tuple[list, dict]:
         "-gencode=arch=compute_90a,code=sm_90a",
     ]
     device_flags += ["-gencode=arch=compute_120,code=compute_120"]
+    device_flags += ["-Xcompiler=-g", "-lineinfo"] if DEBUG_SYMBOLS else ["-Xcompiler=-g0"]
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     built = make(
         "naign_ext._C",

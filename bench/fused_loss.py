@@ -122,7 +122,7 @@ def run_loss(
                 ready = [peer for peer in built if isinstance(peer, Peer)]
                 measured = harness.measure(ready, Effort(repeats=repeats), device=device, seed=seed)
                 columns = _workload_columns(workload, dtype)
-                rows = harness.rows(results.header, columns, built, measured, peaks)
+                rows = harness.rows(columns, built, measured, peaks)
                 results.rows += _with_rates(rows, workload.traffic_bytes(DTYPES[dtype]))
                 if json_path is not None:
                     harness.save(results, json_path)

@@ -154,7 +154,7 @@ def _run_workload(workload: Workload, setting: _Setting, header: Mapping[str, An
         data, pool = make(workload, setting.seed)
     except ImportError as error:
         missing = f"its data cannot be made: {error}"
-        return harness.rows(header, columns, [Absent(name, missing) for name in setting.peers], {}, {})
+        return harness.rows(columns, [Absent(name, missing) for name in setting.peers], {}, {})
     data, pool = (values.to(setting.device, DTYPES[setting.dtype]) for values in (data, pool))
     known = truth(data, pool, workload.k, queries=setting.queries, seed=setting.seed)
     problem = Problem(data, pool, workload.k, setting.threads, known)
@@ -163,7 +163,7 @@ def _run_workload(workload: Workload, setting: _Setting, header: Mapping[str, An
     ready = [peer for peer in built if isinstance(peer, Peer)]
     peaks = _peak_memory(ready, problem, setting)
     measured = harness.measure(ready, setting.effort, device=setting.device, seed=setting.seed)
-    return _with_rates(harness.rows(header, columns, built, measured, peaks), workload, header["peaks"])
+    return _with_rates(harness.rows(columns, built, measured, peaks), workload, header["peaks"])
 
 
 def _workload_columns(workload: Workload, dtype: str) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from naign_bench.harness import Results, Row
 
+from naign_ext.pictures import save_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -37,6 +39,7 @@ _COLOURS = {
 _MARKERS = {"naign": "o", "naign prepared": "D", "faiss": "s", "torch fp32": "^", "gemm fp32": "v"}
 # With more workloads than this, dots of all workloads take the place of bars.
 _MOST_BARS = 14
+_DPI = 200
 _STYLE: Any = {
     "font.size": 8.5,
     "axes.titlesize": 10,
@@ -65,14 +68,11 @@ def draw(results: Results, path: Path | str) -> Path:
     rows = [row for row in results.rows if row["status"] == "ok"]
     if not rows:
         raise ValueError("results: expected at least one measured row, got none")
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_STYLE):
         figure = Figure(layout="constrained")
         FigureCanvasAgg(figure)
         _DRAWN[results.header["kind"]](figure, results.header, rows)
-        figure.savefig(target, dpi=200)
-    return target
+        return save_figure(figure, Path(path), _DPI)
 
 
 def _draw_search(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -> None:

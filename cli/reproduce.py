@@ -62,6 +62,7 @@ def reproduce(
         typer.Option(min=1, help="Runs trained at a time, a thread each; default: one a processor."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; CUDA takes one run at a time.")] = "cpu",
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write each figure as PDF too, beside its PNG.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Train NAIGN, IGN and trivial baselines, compare them, draw the figure, and say whether the claim holds.
@@ -99,7 +100,7 @@ def reproduce(
 
         study = Study(root, effort, workers, device, say)
         for one in chosen:
-            outcome = reproduce_claim(one, study, folder)
+            outcome = reproduce_claim(one, study, folder, pdf=pdf)
             found.append(outcome.result)
             if not json:
                 print_claim(outcome.result)

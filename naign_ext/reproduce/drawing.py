@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from naign_ext.pictures import save_figure
 from naign_ext.report.plots import STYLE, mosaic
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, PLAIN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 COLOURS = {PLAIN: "#6fa8dc", BEST: "#0b3c6f", IGN: "#d96c1e", IGN_SECONDS: "#e8b04a"}
 MARKERS = {PLAIN: "o", BEST: "D", IGN: "s", IGN_SECONDS: "v"}
@@ -31,6 +33,7 @@ LINES: dict[str, Any] = {
 }
 INK, FAINT, TRUE = "#2d3640", "#9aa5b1", "#495867"
 WIDTH = 7.2
+EDGE, SIDE = 3.0, 161
 DPI = 200
 _LOOK = {
     **STYLE,
@@ -53,7 +56,15 @@ def label(method: str) -> str:
 def page(
     path: Path, rows: int, columns: int, *, height: float, width: float = WIDTH, **grid: Any
 ) -> Iterator[tuple["Figure", list[list["Axes"]]]]:
-    """A figure with rows x columns axes, written to path with .png and .pdf when the block ends."""
+    """A figure with rows x columns axes, written to path when the block ends."""
+    with sheet(path, height=height, width=width) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False, **grid)
+        yield figure, [list(row) for row in axes]
+
+
+@contextmanager
+def sheet(path: Path, *, height: float, width: float = WIDTH) -> Iterator["Figure"]:
+    """An empty figure, written to path in the format of its ending when the block ends."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -61,18 +72,11 @@ def page(
     with matplotlib.rc_context(_LOOK):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False, **grid)
-        yield figure, [list(row) for row in axes]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for ending in (".png", ".pdf"):
-            figure.savefig(
-                path.with_suffix(ending),
-                dpi=DPI,
-                metadata={"CreationDate": None} if ending == ".pdf" else None,
-            )
+        yield figure
+        save_figure(figure, path, DPI)
 
 
-def footnote(figure: "Figure", text: str) -> None:
+def footnote(figure: "FigureBase", text: str) -> None:
     """Lines below the figure: seeds, and what the shading is."""
     figure.supxlabel(textwrap.fill(text, 118), fontsize=7, color=TRUE)
 
@@ -131,6 +135,18 @@ def dots(
 
 def _first(of_rows: Sequence[Sequence[float]]) -> int:
     return next((i for i, seeds in enumerate(of_rows) if seeds), -1)
+
+
+def plane() -> tuple[Tensor, Tensor]:
+    """The square [-EDGE, EDGE]^2: the SIDE coordinates of an axis, and all points of the grid (SIDE^2, 2), by rows."""
+    line = torch.linspace(-EDGE, EDGE, SIDE)
+    return line, torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
+
+
+def mean_note(words: str, values: Sequence[float | None]) -> str:
+    """words and the mean over the seeds that have a value, in two decimals; a dash where none has."""
+    present = [v for v in values if v is not None]
+    return f"{words} {statistics.fmean(present):.2f}" if present else "-"
 
 
 def images(axis: "Axes", pictures: Tensor, columns: int, *, gap: int = 1) -> None:

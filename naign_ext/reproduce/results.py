@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naign_ext.json_files import read_json, rounded, write_json
 from naign_ext.reproduce.claims import CLAIMS, Claim
 from naign_ext.reproduce.costs import seconds_of
 from naign_ext.reproduce.effort import FINAL_SEED
-from naign_ext.reproduce.files import read_json, write_json
 from naign_ext.reproduce.methods import IGN, IGN_SECONDS, METHODS, NAIGN
 from naign_ext.reproduce.study import Study, summarise
 from naign_ext.reproduce.verdict import RULE, better_rival, spread
@@ -16,6 +16,8 @@ from naign_ext.reproduce.vocabulary import YARDSTICKS, about, baseline_words
 from naign_ext.training.trainer import STAGES
 
 SEARCHES = "ign-search.json"
+PER_SEED = ("figures", "trivial", "yardsticks")
+"""What of a result is a number a seed."""
 
 
 @dataclass(frozen=True)
@@ -26,29 +28,25 @@ class Outcome:
     files: list[Path]
 
 
-def reproduce_claim(claim: Claim, study: Study, results: Path) -> Outcome:
-    """Train what is missing, judge, draw, and write RESULTS/CLAIM.json, .png and .pdf and the page.
+def reproduce_claim(claim: Claim, study: Study, results: Path, *, pdf: bool = False) -> Outcome:
+    """Train what is missing, judge, draw, and write RESULTS/CLAIM.json, CLAIM.png and the page; pdf: CLAIM.pdf too.
 
     Searches of IGN's settings that RESULTS holds are used again where they are of the same runs.
     """
     study.searches = known_searches(results) | study.searches
     evidence = claim.collect(study, claim)
     result = summarise(claim, study, evidence, figures=claim.figures, shown=claim.shown)
+    result |= {name: rounded(result[name]) for name in PER_SEED}
     study.say(f"drawing {claim.name}")
-    picture = results / claim.name
-    claim.draw(study, evidence, result, picture)
-    result["pictures"] = sorted(p.name for p in results.glob(f"{claim.name}*.png") if _belongs(p, claim))
+    pictures = [results / f"{claim.name}{ending}" for ending in (".png", ".pdf")[: 1 + pdf]]
+    for picture in pictures:
+        claim.draw(study, evidence, result, picture)
     result["caption"] = claim.caption
     result["left_out"] = [name for name in CLAIMS[claim.name].datasets if name not in claim.datasets]
     write_json(results / f"{claim.name}.json", result)
     write_json(results / SEARCHES, dict(sorted(study.searches.items())))
     page = write_page(results)
-    pictures = [results / name for name in result["pictures"]]
     return Outcome(result, [results / f"{claim.name}.json", *pictures, page])
-
-
-def _belongs(picture: Path, claim: Claim) -> bool:
-    return max((n for n in CLAIMS if picture.stem.startswith(n)), key=len) == claim.name
 
 
 def known_searches(results: Path) -> dict[str, Any]:
@@ -113,9 +111,7 @@ def _anchor(title: str) -> str:
 
 def _section(result: Mapping[str, Any], folder: str) -> str:
     lines = [f"## {result['title']}", "", f"{result['sentence']} ({result['source']})", ""]
-    for name in result["pictures"]:
-        lines += [f"![{result['title']}]({folder}/{name})", ""]
-    lines += [result["caption"], ""]
+    lines += [f"![{result['title']}]({folder}/{result['claim']}.png)", "", result["caption"], ""]
     heads = [
         "data",
         "figure",

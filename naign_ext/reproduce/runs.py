@@ -18,9 +18,9 @@ from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
 from naign_ext.config.schema import TrainConfig
 from naign_ext.data import Dataset
 from naign_ext.evaluation import PARTS, evaluate
+from naign_ext.json_files import read_json, write_json
 from naign_ext.projector import Projector
 from naign_ext.reproduce.baselines import restoration_baselines
-from naign_ext.reproduce.files import read_json, write_json
 from naign_ext.run import load_configured
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train

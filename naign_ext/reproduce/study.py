@@ -50,8 +50,8 @@ class Evidence:
     """All runs of a claim: by data set (or variant of one, such as a number of images), by method.
 
     own: figures that the claim computed itself from several runs, by data set and method. trivial: what trivial
-    baselines score beyond those in the runs, by data set, figure and baseline, one value a seed. extra: JSON-able data
-    that its figure needs and that is not a run's.
+    baselines score beyond those in the runs, by data set, figure and baseline, one value a seed. extra: data that
+    its figure needs and that is not a run's.
     """
 
     runs: dict[str, Runs] = field(default_factory=dict)
@@ -242,7 +242,6 @@ def summarise(
             against: {name: _overall(comparisons, name, against) for name in NAIGN}
             for against in ("ign", "trivial")
         },
-        "extra": evidence.extra,
     }
 
 
@@ -292,8 +291,6 @@ def _compare(
                         "method": method,
                         "against": kind,
                         "rival": names[kind],
-                        "ours": verdict.spread(_present(ours)),
-                        "theirs": verdict.spread(theirs),
                         "verdict": verdict.compare_seeds(usable, theirs, better),
                     }
                 )
@@ -311,13 +308,9 @@ def _overall(comparisons: Sequence[Mapping[str, Any]], method: str, against: str
 
 
 def _facts(runs: Sequence[Run]) -> dict[str, Any]:
-    first = runs[0]
     return {
-        "folders": [run.folder.name for run in runs],
-        "updates": first.config.steps,
+        "updates": runs[0].config.steps,
         "diverged": sum(run.status == "diverged" for run in runs),
-        "objective": first.config.objective.model_dump(mode="json"),
-        "lr": first.config.optimiser.lr,
     }
 
 

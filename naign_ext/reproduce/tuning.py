@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from naign_ext.evaluation import describe
+from naign_ext.json_files import rounded
 from naign_ext.reproduce.methods import Settings
 from naign_ext.reproduce.runs import Run
 
@@ -31,7 +32,8 @@ def leaders(search: Mapping[str, Any]) -> list[Settings]:
 
 
 def choose(candidates: Sequence[Settings], runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
-    """The search as plain data: every candidate with its figures and rank, and the number of the chosen one.
+    """The search as plain data: every candidate with the means of its figures, its rank, and the number of the
+    chosen one.
 
     A candidate's rank is the mean, over the figures of its data set's kind, of its place among all candidates by
     the mean over seeds; a candidate one of whose runs diverged comes last in all. The smallest mean rank wins,
@@ -55,10 +57,9 @@ def choose(candidates: Sequence[Settings], runs: Sequence[Sequence[Run]]) -> dic
                 "settings": dict(settings),
                 "mean_rank": round(rank, 4),
                 "diverged": sum(run.status == "diverged" for run in of_candidate),
-                "seeds": [run.config.seed for run in of_candidate],
-                "figures": {key: [run.figures.get(key) for run in of_candidate] for key in keys},
+                "figures": rounded({key: row.get(key) for key in keys}),
             }
-            for settings, rank, of_candidate in zip(candidates, ranks, runs, strict=True)
+            for settings, rank, row, of_candidate in zip(candidates, ranks, rows, runs, strict=True)
         ],
     }
 

@@ -17,10 +17,11 @@ BELOW_CONFIG = {"objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
 BELOW_RUN = {"projector", "config", "metrics_log", *BELOW_PROJECTOR}
 BELOW_TRAINING = {"run", *BELOW_RUN}
+FILES = {"json_files", "pictures"}
 LAYERS: dict[str, set[str]] = {
     "naign_cli": {"naign_ext", "naign_bench"},
     "naign_bench": {"naign_ext"},
-    "naign_ext.reproduce": {"report", "training", *BELOW_TRAINING},
+    "naign_ext.reproduce": {"report", "training", *FILES, *BELOW_TRAINING},
     "naign_ext.report": {"training", *BELOW_TRAINING},
     "naign_ext.training": BELOW_TRAINING,
     "naign_ext.run": BELOW_RUN,
@@ -36,6 +37,8 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.latents": BELOW_SEARCH,
     "naign_ext.search": BELOW_SEARCH,
     "naign_ext.metrics_log": set(),
+    "naign_ext.json_files": set(),
+    "naign_ext.pictures": set(),
     "naign_ext.memory": set(),
     "naign_ext.options": set(),
     "naign_ext.registry": set(),

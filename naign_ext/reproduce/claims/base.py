@@ -21,7 +21,8 @@ class Claim(Statement):
     """A statement and how it is tested, on datasets.
 
     figures: keys that are compared between methods, on each data set that has them; shown: keys only reported.
-    caption: what the figure shows. draw: writes PATH.png and PATH.pdf.
+    caption: what the figure shows. draw: writes the figure to a path, in the format of its
+    ending.
     """
 
     datasets: tuple[str, ...]

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LINE = torch.linspace(-6.5, 6.5, 1301)
-_SIDE = 161
-_EDGE = 3.0
+_EXTENT = (-drawing.EDGE, drawing.EDGE, -drawing.EDGE, drawing.EDGE)
 
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
@@ -36,7 +35,8 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
                 drawing.bare(axis)
                 if "temperature" in run.figures:
                     _density(axis, run, method)
-                axis.set_xlabel(_note(result["figures"][dataset][method]), fontsize=7)
+                distances = result["figures"][dataset][method].get("total_variation", [])
+                axis.set_xlabel(drawing.mean_note("total variation", distances), fontsize=7)
         for axis, title in zip(axes[0], ["truth", *(METHODS[m].label for m in columns)], strict=True):
             axis.set_title(title)
         drawing.footnote(
@@ -57,7 +57,7 @@ def _true(axis: "Axes", run: Run) -> None:
         )  # fmt: skip
         axis.set_xlim(-6.5, 6.5)
     else:
-        counts = torch.histogramdd(draws, [_SIDE, _SIDE], range=[-_EDGE, _EDGE, -_EDGE, _EDGE]).hist
+        counts = torch.histogramdd(draws, [drawing.SIDE, drawing.SIDE], range=[*_EXTENT]).hist
         _picture(axis, counts.T)
     drawing.bare(axis)
 
@@ -72,21 +72,13 @@ def _density(axis: "Axes", run: Run, method: str) -> None:
         axis.set_xlim(-6.5, 6.5)
         axis.set_ylim(bottom=0)
         return
-    line = torch.linspace(-_EDGE, _EDGE, _SIDE)
-    grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
-    energy = projector.score(grid).energy.double()
-    _picture(axis, (-energy / temperature).softmax(dim=0).view(_SIDE, _SIDE))
+    energy = projector.score(drawing.plane()[1]).energy.double()
+    _picture(axis, (-energy / temperature).softmax(dim=0).view(drawing.SIDE, drawing.SIDE))
 
 
 def _picture(axis: "Axes", values: torch.Tensor) -> None:
     """Root of the density, so that what is faint is seen; each on its own scale."""
-    extent = (-_EDGE, _EDGE, -_EDGE, _EDGE)
-    axis.imshow(values.sqrt().numpy(), origin="lower", extent=extent, cmap="Greys", interpolation="bilinear")
-
-
-def _note(figures: dict[str, list[float | None]]) -> str:
-    values = [v for v in figures.get("total_variation", []) if v is not None]
-    return f"total variation {sum(values) / len(values):.2f}" if values else "-"
+    axis.imshow(values.sqrt().numpy(), origin="lower", extent=_EXTENT, cmap="Greys", interpolation="bilinear")
 
 
 CLAIM = Claim(

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SHOWN = 2000
-_EDGE = 3.0
 
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
@@ -44,11 +43,11 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
 
 
 def _scatter(axis: "Axes", points: Tensor, colour: str, note: str) -> None:
-    inside = (points.abs() <= _EDGE).all(dim=1)
+    inside = (points.abs() <= drawing.EDGE).all(dim=1)
     shown = points[inside]
     axis.scatter(shown[:, 0], shown[:, 1], s=1.1, color=colour, alpha=0.55, linewidths=0, rasterized=True)
-    axis.set_xlim(-_EDGE, _EDGE)
-    axis.set_ylim(-_EDGE, _EDGE)
+    axis.set_xlim(-drawing.EDGE, drawing.EDGE)
+    axis.set_ylim(-drawing.EDGE, drawing.EDGE)
     axis.set_aspect("equal")
     drawing.bare(axis)
     for spine in axis.spines.values():
