@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from naign_cli.guard import FAILED, Mistake, guarded
-from naign_cli.output import notes, print_figures, print_files, print_json, results, say
+from naign_cli.output import notes, print_files, print_json, print_metrics, results, say
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from naign_ext.config.schema import TrainConfig
     from naign_ext.distributed.processes import Processes
-    from naign_ext.report.page import Report
+    from naign_ext.report import Report
     from naign_ext.training.progress import Progress, TrainResult
 
 
@@ -213,14 +213,14 @@ def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:
                 "signal": result.signal,
                 "checkpoint": result.checkpoint,
                 "best": result.best,
-                "figures": written.figures if written else None,
+                "metrics": written.results.to_json() if written else None,
                 "files": written.files if written else [],
             }
         )
     elif written is not None:
         results().print()
-        print_figures(written.figures, written.features)
-        print_files(written.files, "pictures and figures")
+        print_metrics(written.results, written.features)
+        print_files(written.files, "pictures and tables")
         print_files([result.run / "metrics.jsonl", result.best], "all numbers, and the weights")
     if result.status == "interrupted":
         say(f"stopped by {result.signal} after {result.step} of {result.steps} updates; everything is saved")
@@ -229,12 +229,12 @@ def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:
 
 
 def _write_report(result: "TrainResult") -> "Report":
-    from naign_ext.config.schema import load_config
-    from naign_ext.report.page import write_report
+    from naign_ext.report import write_report
+    from naign_ext.run import Run
 
-    device = load_config(result.run / "config.yaml").device
+    run = Run.open(result.run)
     with notes().status("measuring") as status:
-        return write_report(result.run, device=device, say=status.update)
+        return write_report(run, device=run.config.device, say=status.update)
 
 
 def _free_folder(dataset: str, preset: str) -> Path:
