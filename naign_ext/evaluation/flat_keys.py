@@ -10,7 +10,7 @@ from typing import Any
 from naign_ext.evaluation.baselines import CLEAN, CORRUPTED
 from naign_ext.evaluation.results import DATA, MAP, ONCE, TWICE, Condition, Key, Results, Row
 
-_RENAMED = {"fld_features": "fld"}
+_RENAMED = {"fld_features": "fld", "samples": "rows_judged"}
 _OF_THE_MAP = re.compile(
     r"fixed_point_\w+|idempotence|non_identity|ood_\w+|residual_\w+|temperature|log_likelihood|total_variation"
 )

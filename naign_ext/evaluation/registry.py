@@ -119,7 +119,7 @@ def chosen_metrics(names: Collection[str] | None) -> frozenset[str]:
         raise ValueError(f"metrics: expected some of {', '.join(selectable())}, got {', '.join(unknown)}")
     chosen = {m.name for m in METRICS.values() if {m.name, m.family, m.group} & set(names)}
     if any(METRICS[name].of is SampleSet for name in chosen):
-        chosen.add("samples")
+        chosen.add("rows_judged")
     return frozenset(chosen)
 
 

@@ -165,7 +165,7 @@ def test_families_and_single_metrics_can_be_asked_for():
     f, chosen = Snap(tiny_images().train), ["fid", "auroc"]
     found = evaluate(f, tiny_images(), samples=60, metrics=chosen, baselines=False)
     assert {row.key for row in found.rows} == {
-        *(Key(name, subject) for name in ("samples", "fid") for subject in ("f(z)", "f(f(z))")),
+        *(Key(name, subject) for name in ("rows_judged", "fid") for subject in ("f(z)", "f(f(z))")),
         *(Key(f"ood_auroc{kind}", "f") for kind in ("", "_normalised", "_multiscale")),
     }
     beside = evaluate(f, tiny_images(), samples=60, metrics=chosen)
@@ -173,7 +173,14 @@ def test_families_and_single_metrics_can_be_asked_for():
     assert Key("fid", "blur") in beside
     assert not beside.of("fld_pixels")
     single = evaluate(f, tiny_images(), samples=60, metrics=["recall"], baselines=False)
-    assert single.metrics == ["samples", "recall"]
+    assert single.metrics == ["rows_judged", "recall"]
+
+
+def test_a_choice_says_the_same_as_what_it_chose():
+    for name in selectable():
+        chosen = chosen_metrics([name])
+        assert chosen and chosen_metrics(chosen) == chosen, name
+    assert chosen_metrics(None) == chosen_metrics(selectable()) == set(METRICS)
 
 
 def test_baselines_are_ordered_as_they_must_be():
@@ -184,7 +191,7 @@ def test_baselines_are_ordered_as_they_must_be():
     assert found.value("variance_ratio", "mean") == pytest.approx(0, abs=1e-9)
     assert found.value("variance_ratio", "blur") < found.value("variance_ratio", "copies")
     assert found.value("fld_pixels", "copies") > 1e6
-    assert found.value("samples", "half") == 30
+    assert found.value("rows_judged", "half") == 30
     assert found.value("authenticity", "copies") == 0
     # f maps to the nearest training row, and so does the baseline.
     for name in ("ood_auroc", "ood_auroc_normalised", "ood_auroc_multiscale"):
@@ -302,7 +309,7 @@ def test_a_metric_is_one_decorated_function():
         assert found.value("brightness", "f(z)") == 1.0
         assert set(found.baselines("brightness")) == {"heldout", "half", "copies", "blur", "pca", "mean"}
         moons = load_dataset("moons")
-        assert evaluate(nn.Identity(), moons, samples=20, metrics=["brightness"]).metrics == ["samples"]
+        assert evaluate(nn.Identity(), moons, samples=20, metrics=["brightness"]).metrics == ["rows_judged"]
         with pytest.raises(ValueError, match="'brightness' is registered already"):
             metric("brightness", "-", "samples", of=SampleSet, title="", text="")(_brightness)
         with pytest.raises(ValueError, match=r"needs: expected some of images, .*got sound"):

@@ -75,6 +75,8 @@ def test_rows_go_through_json():
         ("temperature", Key("temperature", "f")),
         ("energy_distance", Key("energy_distance", "f(z)")),
         ("energy_distance_twice", Key("energy_distance", "f(f(z))")),
+        ("samples", Key("rows_judged", "f(z)")),
+        ("anchor_samples_half", Key("rows_judged", "half")),
         ("fld_features", Key("fld", "f(z)")),
         ("fld_features_twice", Key("fld", "f(f(z))")),
         ("fld_pixels", Key("fld_pixels", "f(z)")),

@@ -188,7 +188,7 @@ def test_rows_put_baselines_and_repetitions_beside_their_metric():
     results = Results(
         (
             Row("fixed_point_train", "f", 0.0123456),
-            Row("samples", "f(z)", 1000.0),
+            Row("rows_judged", "f(z)", 1000.0),
             Row("modes_total", "data", 8.0),
             Row("modes", "f(z)", 7.0),
             Row("modes", "f(f(z))", 8.0),

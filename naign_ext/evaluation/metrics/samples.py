@@ -10,14 +10,14 @@ from naign_ext.evaluation.subjects import DataSubject, SampleSet
 
 
 @metric(
-    "samples",
+    "rows_judged",
     "-",
     "samples",
     of=SampleSet,
     title="rows judged",
     text="number of samples behind these metrics",
 )
-def _samples(samples: SampleSet) -> float:
+def _rows_judged(samples: SampleSet) -> float:
     return float(len(samples.rows))
 
 
