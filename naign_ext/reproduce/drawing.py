@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from naign_ext.pictures import save_figure
-from naign_ext.report.plots import STYLE, mosaic
+from naign_ext.report.plots.style import STYLE, mosaic
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, PLAIN
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ def dots(
     axis: "Axes",
     rows: Sequence[str],
     values: Mapping[str, Sequence[Sequence[float]]],
-    trivial: Sequence[Mapping[str, Sequence[float]]] = (),
+    baselines: Sequence[Mapping[str, Sequence[float]]] = (),
 ) -> None:
     """A row for each name: the mean of each method as its marker on a line from its least to its largest value.
 
-    values: by method, for each row the seeds' figures (empty: nothing drawn). trivial: for each row the baselines,
+    values: by method, for each row the seeds' values (empty: nothing drawn). baselines: for each row theirs,
     drawn as crosses.
     """
     offsets = np.linspace(-0.28, 0.28, len(values)) if len(values) > 1 else [0.0]
@@ -119,8 +119,8 @@ def dots(
                 mean, i + offset, MARKERS[method], color=COLOURS[method], markersize=4.5, label=shown, zorder=3,
                 markeredgecolor="white", markeredgewidth=0.5, linestyle="none",
             )  # fmt: skip
-    for i, baselines in enumerate(trivial):
-        means = [statistics.fmean(v) for v in baselines.values() if v]
+    for i, of_row in enumerate(baselines):
+        means = [statistics.fmean(v) for v in of_row.values() if v]
         axis.plot(
             means, [i] * len(means), "x", color=TRUE, markersize=4.5, markeredgewidth=1.1, zorder=1,
             label="trivial baselines" if i == 0 and means else None,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from naign_ext.evaluation import Key
+from naign_ext.evaluation.results import MAP
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import IGN, METHODS, NAIGN
@@ -14,6 +16,7 @@ from naign_ext.reproduce.study import Evidence, Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+CORRELATION = Key("residual_spearman", MAP)
 _HIGHEST = 1.2
 
 
@@ -36,7 +39,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
                 if run.status == "completed":
                     _field(axis, axis_values, run.projector().score(grid).residual)
                 drawing.bare(axis)
-                correlations = result["figures"][dataset][method].get("residual_spearman", [])
+                correlations = result["metrics"][dataset][method].get(CORRELATION, [])
                 axis.set_xlabel(drawing.mean_note("correlation", correlations), fontsize=7)
         for axis, title in zip(axes[0], ["true distance", *(METHODS[m].label for m in columns)], strict=True):
             axis.set_title(title)
@@ -76,7 +79,12 @@ CLAIM = Claim(
     title="The residual is a distance field",
     sentence="|f(x) - x| of NAIGN follows the distance to the data, and better than that of IGN.",
     datasets=("moons", "rings", "grid25"),
-    figures=("residual_spearman", "residual_pearson", "residual_spearman_far", "residual_pearson_far"),
+    compared=(
+        CORRELATION,
+        Key("residual_pearson", MAP),
+        Key("residual_spearman_far", MAP),
+        Key("residual_pearson_far", MAP),
+    ),
     caption="Distance to the noise-free support, and the residual |f(x) - x| of each method.",
     draw=draw,
 )

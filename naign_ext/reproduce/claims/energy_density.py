@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from naign_ext.evaluation import Key
+from naign_ext.evaluation.results import MAP
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import IGN, METHODS, NAIGN
@@ -14,6 +16,7 @@ from naign_ext.reproduce.study import Evidence, Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TEMPERATURE, TOTAL_VARIATION = Key("temperature", MAP), Key("total_variation", MAP)
 _LINE = torch.linspace(-6.5, 6.5, 1301)
 _EXTENT = (-drawing.EDGE, drawing.EDGE, -drawing.EDGE, drawing.EDGE)
 
@@ -33,9 +36,9 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             for method, axis in zip(columns, row[1:], strict=True):
                 run = runs[method][0]
                 drawing.bare(axis)
-                if "temperature" in run.figures:
+                if TEMPERATURE in run.results:
                     _density(axis, run, method)
-                distances = result["figures"][dataset][method].get("total_variation", [])
+                distances = result["metrics"][dataset][method].get(TOTAL_VARIATION, [])
                 axis.set_xlabel(drawing.mean_note("total variation", distances), fontsize=7)
         for axis, title in zip(axes[0], ["truth", *(METHODS[m].label for m in columns)], strict=True):
             axis.set_title(title)
@@ -63,7 +66,7 @@ def _true(axis: "Axes", run: Run) -> None:
 
 
 def _density(axis: "Axes", run: Run, method: str) -> None:
-    projector, temperature = run.projector(), run.figures["temperature"]
+    projector, temperature = run.projector(), run.results[TEMPERATURE]
     if projector.sample_shape == (1,):
         energy = projector.score(_LINE[:, None]).energy.double()
         shares = (-energy / temperature).softmax(dim=0)
@@ -87,8 +90,8 @@ CLAIM = Claim(
     title="The residual is an energy",
     sentence="exp(-|f(x) - x|^2 / T) / Z of NAIGN is close to the density of the data.",
     datasets=("trimodal1d", "8gaussians", "moons"),
-    figures=("total_variation", "log_likelihood"),
-    shown=("temperature",),
+    compared=(TOTAL_VARIATION, Key("log_likelihood", MAP)),
+    shown=(TEMPERATURE,),
     caption="Densities exp(-|f(x) - x|^2 / T) / Z, T fitted to held-out points, never to the truth (planes: root of "
     "the density).",
     draw=draw,

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from naign_ext.evaluation.restoration import RESTORATIONS
+from naign_ext.evaluation import Condition, Key
+from naign_ext.evaluation.baselines import CORRUPTED
+from naign_ext.evaluation.results import MAP
+from naign_ext.evaluation.subjects import RECOGNISED, RESTORATIONS
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.baselines import MOST_TUNED, best_tv
 from naign_ext.reproduce.claims.base import Claim, Result
@@ -17,7 +20,8 @@ from naign_ext.transforms import corrupt
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-_NAMES = [name for name, _, _ in RESTORATIONS]
+GAINS = tuple(Key("gain", MAP, condition) for condition in RESTORATIONS)
+ACCURACY = Key("accuracy", MAP, RECOGNISED)
 _PICTURED = (IGN, PLAIN, BEST)
 _ROWS = ("original", "corrupted", "total variation", *(METHODS[m].label for m in _PICTURED))
 _EACH = 3
@@ -36,17 +40,18 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
 
 
 def _gains(figure: "SubFigure", study: Study, evidence: Evidence, result: Result) -> None:
-    series, trivial = result["figures"], result["trivial"]
+    series, baselines = result["metrics"], result["baselines"]
     axes = figure.subplots(1, len(evidence.runs), sharey=True, squeeze=False)[0]
     for axis, dataset in zip(axes, evidence.runs, strict=True):
-        keys = [f"restore_{name}_gain" for name in _NAMES]
         values = {
-            method: [[v for v in series[dataset][method].get(key, []) if v is not None] for key in keys]
+            method: [[v for v in series[dataset][method].get(key, []) if v is not None] for key in GAINS]
             for method in METHODS
             if method in series[dataset]
         }
-        others = [{k: v for k, v in trivial[dataset].get(key, {}).items() if k != "nothing"} for key in keys]
-        drawing.dots(axis, [_words(name) for name in _NAMES], values, others)
+        others = [
+            {k: v for k, v in baselines[dataset].get(key, {}).items() if k != "nothing"} for key in GAINS
+        ]
+        drawing.dots(axis, [_words(condition) for condition in RESTORATIONS], values, others)
         axis.axvline(0, color=drawing.INK, linewidth=0.7, zorder=0)
         axis.set_title(dataset)
         axis.set_xlabel("gain in PSNR, dB")
@@ -66,7 +71,8 @@ def _pictures(figure: "SubFigure", study: Study, evidence: Evidence, dataset: st
     # Held-out rows may lie in the order of their classes.
     clean = data.heldout[:: len(data.heldout) // _EACH][:_EACH]
     axes = figure.subplots(len(_ROWS), len(RESTORATIONS), squeeze=False)
-    for column, (name, kind, strength) in enumerate(RESTORATIONS):
+    for column, condition in enumerate(RESTORATIONS):
+        kind, strength = condition.corruption, condition.strength
         corrupted = corrupt(clean, kind, seed=JUDGE_SEED, strength=strength)[0]
         train = data.train[:MOST_TUNED]
         denoise = best_tv(train, corrupt(train, kind, seed=JUDGE_SEED + 1, strength=strength)[0])
@@ -77,14 +83,14 @@ def _pictures(figure: "SubFigure", study: Study, evidence: Evidence, dataset: st
             pictures.append(run.projector().project(corrupted) if done else torch.ones_like(clean))
         for row, picture in enumerate(pictures):
             drawing.images(axes[row][column], picture, _EACH)
-        axes[0][column].set_title(_words(name))
+        axes[0][column].set_title(_words(condition))
     for row, text in enumerate(_ROWS):
         drawing.side_label(axes[row][0], text)
     drawing.footnote(figure, f"{study.note}, the first shown; held-out images of {dataset}")
 
 
-def _words(name: str) -> str:
-    return name.replace("noise_", "noise ").replace("downsample", "downsampled").replace("mask", "masked")
+def _words(condition: Condition) -> str:
+    return {"mask": "masked", "downsample": "downsampled"}.get(condition.corruption, condition.words)
 
 
 CLAIM = Claim(
@@ -93,11 +99,11 @@ CLAIM = Claim(
     title="Corrupted images are restored",
     sentence="f of NAIGN brings corrupted images nearer to the originals than f of IGN.",
     datasets=("lfw100", "digits", "mnist5k"),
-    figures=tuple(f"restore_{name}_gain" for name in _NAMES),
+    compared=GAINS,
     shown=(
-        *(f"restore_{name}_known_gain" for name in ("mask", "blur", "downsample")),
-        "restore_noise_1.0_accuracy_after",
-        "restore_noise_1.0_accuracy_before",
+        *(Key("gain", MAP, Condition(kind, known=True)) for kind in ("mask", "blur", "downsample")),
+        ACCURACY,
+        ACCURACY.of(CORRUPTED),
     ),
     caption="Gain in PSNR of f(corrupted) over the corrupted images.",
     draw=draw,
