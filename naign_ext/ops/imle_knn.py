@@ -9,8 +9,6 @@ from torch import Tensor
 from naign_ext import _native
 from naign_ext.ops import reference
 
-# A CUDA block keeps the neighbours of a data row in shared memory.
-LARGEST_K_ON_CUDA = 128
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -72,7 +70,7 @@ def _looks_right(data: Any, pool: Any, k: Any, reject_below: Any) -> bool:
 
 def has_kernel(data: Tensor, pool: Tensor, k: int) -> bool:
     """True where the extension searches for k neighbours of these tensors."""
-    return _native.has_kernel(data, pool) and (data.device.type != "cuda" or k <= LARGEST_K_ON_CUDA)
+    return _native.has_kernel(data, pool) and (data.device.type != "cuda" or k <= _native.LARGEST_K_ON_CUDA)
 
 
 def check_tensor(name: str, value: Any, dims: tuple[int, ...]) -> None:
