@@ -11,8 +11,6 @@ from torch import Tensor
 from naign_ext import _native
 from naign_ext.ops import reference
 
-# A CUDA block keeps the neighbours of a data row in shared memory.
-LARGEST_K_ON_CUDA = 128
 # None without the extension: nothing is usual then.
 _native_operator: Any = torch.ops.naign.imle_knn.default if _native.extension is not None else None
 KERNEL_DTYPES = _native.NATIVE_DTYPES if _native.extension is not None else ()
@@ -79,7 +77,7 @@ def _are_usual(data: Any, pool: Any, k: Any, reject_below: Any) -> bool:
 
 def has_kernel(data: Tensor, pool: Tensor, k: int) -> bool:
     """True where the extension searches for k neighbours of these tensors."""
-    return _native.has_kernel(data, pool) and (data.device.type != "cuda" or k <= LARGEST_K_ON_CUDA)
+    return _native.has_kernel(data, pool) and (data.device.type != "cuda" or k <= _native.LARGEST_K_ON_CUDA)
 
 
 def check_tensor(name: str, value: Any, dims: tuple[int, ...]) -> None:

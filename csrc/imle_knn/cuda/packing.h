@@ -215,7 +215,7 @@ NAIGN_HOST_DEVICE inline float score_limit(const Bounds& bounds, const Query& qu
   if (query.kind != RowKind::usual) return -float_infinity;
   const float limit =
       round_up(bounds.score_beyond(query, bound * frame.squared, rows.error, rows.reach));
-  return limit < 0x1.fffffep127f ? limit : 0x1.fffffep127f;
+  return limit < largest_float ? limit : largest_float;
 }
 
 // Scores below this belong to pairs that are certainly rejected.

@@ -86,7 +86,9 @@ ColumnsPlan plan_columns(const SearchSize& size, const Device& device) {
   const int64_t wanted = ceil_div(8 * device.multiprocessors, blocks);
   const int64_t fitting = std::max<int64_t>(1, partial_memory / (16 * size.rows * size.k));
   ColumnsPlan plan;
-  plan.shares = std::min({wanted, fitting, ceil_div(size.pool_rows, 1024), int64_t{1024}});
+  constexpr int64_t least_rows = 1024;
+  constexpr int64_t most_shares = 1024;
+  plan.shares = std::min({wanted, fitting, ceil_div(size.pool_rows, least_rows), most_shares});
   const int64_t entries = plan.shares > 1 ? plan.shares * size.rows * size.k : 0;
   Layout layout;
   layout.place(plan.distances, entries);

@@ -11,7 +11,7 @@
 
 namespace naign::cuda {
 
-// More neighbours than this are not supported.
+// More neighbours are not supported: a block keeps those of a data row in shared memory.
 constexpr int64_t largest_k = 128;
 // Longer rows are not compared by threads that hold a data row each.
 constexpr int64_t largest_columns_by_thread = 32;
