@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from naign_ext import _native
 from naign_ext.ops import reference
+from naign_ext.ops.imle_knn_gradients import backward, distance_dtype, search_transformed, setup_context
 
 # None without the extension: nothing is usual then.
 _native_operator: Any = torch.ops.naign.imle_knn.default if _native.extension is not None else None
@@ -40,7 +42,8 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
         on the instruction set. A pool row with NaN or Inf never matches; a data row with NaN or Inf gets index -1
         and distance NaN; where fewer than k rows are admissible, index -1 and distance +inf.
 
-    Differentiable in distances with respect to data and pool. Memory beyond the inputs: O(N k + block).
+    Differentiable in distances with respect to data and pool, also by torch.func (grad, vjp, jvp, vmap) and by
+    forward-mode AD. Memory beyond the inputs: O(N k + block).
 
     Raises:
         TypeError: an input is not a dense floating tensor, or k is not an int.
@@ -52,8 +55,11 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
         k, reject_below = check_arguments(data, pool, k, reject_below)
         native = has_kernel(data, pool, k)
     search = _native_operator if native else torch.ops.naign.imle_knn_reference.default
-    differentiable = torch.is_grad_enabled() and (data.requires_grad or pool.requires_grad)
-    if differentiable or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        return Neighbours(*search(data, pool, k, reject_below))
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return Neighbours(*search_transformed(search, data, pool, k, reject_below))
+    if torch.is_grad_enabled() and (data.requires_grad or pool.requires_grad):
         return Neighbours(*search(data, pool, k, reject_below))
     # Autograd written in Python takes longer than a small search, also where there is nothing to differentiate.
     with torch._C._AutoDispatchBelowAutograd():
@@ -201,72 +207,13 @@ def _reference_operator(
 
 def _fake(data: Tensor, pool: Tensor, k: int, reject_below: float | None) -> tuple[Tensor, Tensor]:
     shape = (*data.shape[:-1], k)
-    wide = torch.float64 in (data.dtype, pool.dtype)
-    distances = data.new_empty(shape, dtype=torch.float64 if wide else torch.float32)
+    distances = data.new_empty(shape, dtype=distance_dtype(data, pool))
     return distances, data.new_empty(shape, dtype=torch.int64)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    data, pool, _, _ = inputs
-    ctx.save_for_backward(data, pool, output[1])
-    ctx.mark_non_differentiable(output[1])
-
-
-def _backward(ctx: Any, grad_distances: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-    data, pool, indices = ctx.saved_tensors
-    needs_data, needs_pool = ctx.needs_input_grad[:2]
-    if data.dim() == 3:
-        flat_data, flat_pool = data.flatten(0, 1), pool.flatten(0, 1)
-        first_row = torch.arange(data.shape[0], device=data.device)[:, None, None] * pool.shape[1]
-        rows = torch.where(indices >= 0, indices + first_row, indices).flatten(0, 1)
-    else:
-        flat_data, flat_pool, rows = data, pool, indices
-    gradients = _winner_gradients(
-        flat_data, flat_pool, rows, grad_distances.reshape(rows.shape), needs_data, needs_pool
-    )
-    grad_data, grad_pool = gradients
-    return (
-        grad_data.view(data.shape).to(data.dtype) if grad_data is not None else None,
-        grad_pool.view(pool.shape).to(pool.dtype) if grad_pool is not None else None,
-        None,
-        None,
-    )
-
-
-def _winner_gradients(
-    data: Tensor, pool: Tensor, indices: Tensor, upstream: Tensor, needs_data: bool, needs_pool: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """d |x_i - y_j|^2 = 2 (x_i - y_j) (dx_i - dy_j), summed over the winners j of each i.
-
-    Rows without an admissible neighbour get zero, rows with NaN or Inf get NaN.
-    """
-    grad_data = torch.zeros(data.shape, dtype=upstream.dtype, device=data.device) if needs_data else None
-    grad_pool = torch.zeros(pool.shape, dtype=upstream.dtype, device=data.device) if needs_pool else None
-    unusable = ~data.isfinite().all(dim=1, keepdim=True)
-    for j in range(indices.shape[1]):
-        found = indices[:, j : j + 1] >= 0
-        winner = indices[:, j].clamp(min=0)
-        difference = data.to(upstream.dtype) - pool[winner].to(upstream.dtype)
-        contribution = torch.where(found, 2 * upstream[:, j : j + 1] * difference, 0.0)
-        if grad_data is not None:
-            grad_data = grad_data + contribution
-        if grad_pool is not None:
-            grad_pool = _add_rows(grad_pool, winner, -contribution)
-    if grad_data is not None:
-        grad_data = grad_data.masked_fill(unusable, torch.nan)
-    return grad_data, grad_pool
-
-
-def _add_rows(total: Tensor, rows: Tensor, values: Tensor) -> Tensor:
-    """total[rows] += values, in a fixed order: index_add is sequential on the CPU, index_put sorts on CUDA."""
-    if total.device.type == "cpu":
-        return total.index_add(0, rows, values)
-    return total.index_put((rows,), values, accumulate=True)
 
 
 def _register(name: str) -> None:
     torch.library.register_fake(name, _fake)
-    torch.library.register_autograd(name, _backward, setup_context=_setup_context)
+    torch.library.register_autograd(name, backward, setup_context=setup_context)
 
 
 _register("naign::imle_knn_reference")
