@@ -8,7 +8,7 @@ from pydantic import Field, FiniteFloat, SerializeAsAny, field_validator
 
 from naign_ext.config.presets import Preset
 from naign_ext.models import MODELS, MlpOptions, NetworkOptions
-from naign_ext.objectives import OBJECTIVES, NaignOptions, NamedOptions
+from naign_ext.objectives import OBJECTIVES, NaignOptions, ObjectiveOptions
 from naign_ext.options import Options, chosen_from, option
 from naign_ext.registry import Registry
 
@@ -120,7 +120,7 @@ class TrainConfig(Options):
     model: Annotated[SerializeAsAny[NetworkOptions], chosen_from(*CHOSEN["model"], ignore_others=True)] = (
         option(MlpOptions(), "The network f.", "Model")
     )
-    objective: Annotated[SerializeAsAny[NamedOptions], chosen_from(*CHOSEN["objective"])] = option(
+    objective: Annotated[SerializeAsAny[ObjectiveOptions], chosen_from(*CHOSEN["objective"])] = option(
         NaignOptions(), "The objective.", "Objective"
     )
     optimiser: OptimiserOptions = option(OptimiserOptions(), "Optimiser and schedule.", "Optimiser")

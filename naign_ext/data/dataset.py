@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 Kind = Literal["vector", "image"]
 
@@ -86,7 +86,7 @@ class Dataset:
         """
         if not 1 <= count <= len(self.train):
             raise ValueError(f"train_rows: expected 1 to {len(self.train)} for {self.name}, got {count}")
-        order = torch.randperm(len(self.train), generator=stream(seed, "train_rows"))
+        order = torch.randperm(len(self.train), generator=data_generator(seed, "train_rows"))
         if self.train_labels is not None:
             labels = self.train_labels[order]
             turn = torch.zeros(len(order), dtype=torch.int64)
@@ -111,7 +111,7 @@ class Dataset:
 
 def _split_heldout(dataset: Dataset) -> tuple[Tensor, Tensor]:
     """Rows (validation, test) of the held-out data."""
-    generator = stream(0, "validation")
+    generator = data_generator(0, "validation")
     test, validation = split_indices(
         len(dataset.heldout), VALIDATION_SHARE, generator, dataset.heldout_labels
     )

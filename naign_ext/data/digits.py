@@ -8,7 +8,7 @@ from naign_ext.data.dataset import HELDOUT_FRACTION, Dataset, split_indices
 from naign_ext.data.image_arrays import image_dataset, need_package, to_network_scale
 from naign_ext.data.presets import Presets
 from naign_ext.data.registry import dataset
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 LICENCE = "CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)"
 PRESETS: Presets = {
@@ -56,7 +56,7 @@ def load_digits(
     return image_dataset(
         "digits",
         to_network_scale(data.images, 16),
-        split_indices(len(labels), fraction, stream(seed, "digits", "split"), labels),
+        split_indices(len(labels), fraction, data_generator(seed, "digits", "split"), labels),
         labels=labels,
         heldout_fraction=fraction,
         image_size=image_size,

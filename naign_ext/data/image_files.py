@@ -9,7 +9,7 @@ from naign_ext.data.archives import Source
 from naign_ext.data.dataset import HELDOUT_FRACTION, Dataset, split_indices
 from naign_ext.data.images import LoadedImages
 from naign_ext.data.presets import PHOTOS, Presets
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 log = logging.getLogger("naign_ext.data")
 
@@ -54,7 +54,7 @@ def images_dataset(
 ) -> Dataset:
     """The data set of images read from files; parameters: where they come from, recorded with their hashes."""
     fraction = HELDOUT_FRACTION if heldout_fraction is None else heldout_fraction
-    train, heldout = split_indices(len(loaded.names), fraction, stream(seed, "images", "split"))
+    train, heldout = split_indices(len(loaded.names), fraction, data_generator(seed, "images", "split"))
     images = loaded.images
     return Dataset(
         name=name,

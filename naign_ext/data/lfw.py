@@ -10,7 +10,7 @@ from naign_ext.data.dataset import HELDOUT_FRACTION, Dataset, DataUnavailableErr
 from naign_ext.data.image_arrays import image_dataset, need_package, to_network_scale
 from naign_ext.data.presets import Presets
 from naign_ext.data.registry import dataset
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 LICENCE = "Labeled Faces in the Wild: for research; crops as distributed with scikit-image (BSD-3-Clause)"
 # The match covers the 160 images themselves, so that each is generated; shifts and corruptions in the
@@ -60,7 +60,7 @@ def load_lfw100(
     return image_dataset(
         "lfw100",
         images,
-        split_indices(_FACES, fraction, stream(seed, "lfw100", "split")),
+        split_indices(_FACES, fraction, data_generator(seed, "lfw100", "split")),
         outside=(torch.arange(_FACES, len(images)), "the subset's 100 images that are not faces"),
         heldout_fraction=fraction,
         image_size=image_size,

@@ -20,7 +20,7 @@ from naign_ext.data.image_arrays import image_dataset, need_package, to_network_
 from naign_ext.data.presets import SMALL_GREY_IMAGES
 from naign_ext.data.registry import dataset, default_data_root
 from naign_ext.data.vision import import_torchvision
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 LICENCE = "CC BY-SA 3.0 (Y. LeCun, C. Cortes, C. Burges)"
 
@@ -48,7 +48,7 @@ def load_mnist5k(
     return image_dataset(
         "mnist5k",
         to_network_scale(images.reshape(-1, 28, 28), 255),
-        split_indices(len(labels), fraction, stream(seed, "mnist5k", "split"), labels),
+        split_indices(len(labels), fraction, data_generator(seed, "mnist5k", "split"), labels),
         labels=labels,
         heldout_fraction=fraction,
         image_size=image_size,
@@ -116,7 +116,7 @@ def load_mnist(
         split = torch.arange(len(first.data)), torch.arange(len(first.data), len(images))
     else:
         check_fraction(heldout_fraction)
-        split = split_indices(len(images), heldout_fraction, stream(seed, "mnist", "split"), labels)
+        split = split_indices(len(images), heldout_fraction, data_generator(seed, "mnist", "split"), labels)
     return image_dataset(
         "mnist",
         images,

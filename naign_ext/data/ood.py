@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 SUMMARY = "held-out images with their quarters rearranged"
 DESCRIPTION = "held-out images with their four quarters rearranged, none in its own place"
@@ -37,7 +37,7 @@ def rearranged(images: Tensor, seed: int, at_least: int = 100) -> Tensor | None:
     """
     if len(images) == 0:
         return None
-    generator = stream(seed, "ood")
+    generator = data_generator(seed, "ood")
     ways = min(len(_DERANGEMENTS), math.ceil(at_least / len(images)))
     result = []
     for image in images:

@@ -36,7 +36,7 @@ from torch import Tensor
 from naign_ext.data.dataset import Dataset, check_fraction
 from naign_ext.data.presets import LOW_DIMENSION, Presets
 from naign_ext.data.registry import dataset
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 TRAIN_ROWS = 2000
 _CURVE_POINTS = 4096
@@ -195,13 +195,13 @@ def sample_toy(name: str, n: int, seed: int, purpose: str = "truth") -> Tensor:
     """n rows (n, D), float32, of the toy's true distribution; another purpose is another random stream."""
     if n < 0:
         raise ValueError(f"n: expected the number of rows, 0 or more, got {n}")
-    return _draw(TOYS[name], n, stream(seed, name, purpose))
+    return _draw(TOYS[name], n, data_generator(seed, name, purpose))
 
 
 def _off_support(name: str, n: int, seed: int) -> Tensor:
     """Rows uniform in the data's box enlarged by half its size, at least the toy's margin off the support."""
-    toy, generator = TOYS[name], stream(seed, name, "ood")
-    box = toy.support(_CURVE_POINTS, stream(0, name, "box"))
+    toy, generator = TOYS[name], data_generator(seed, name, "ood")
+    box = toy.support(_CURVE_POINTS, data_generator(0, name, "box"))
     low, high = box.amin(0), box.amax(0)
     centre, half = (low + high) / 2, 0.75 * (high - low)
     kept = torch.empty(0, box.shape[1])

@@ -1,6 +1,6 @@
 """Training objectives by name. A new one: a file with its options and its class, and its import below."""
 
-from naign_ext.objectives.base import OBJECTIVES, Loss, NamedOptions, Objective, StepContext
+from naign_ext.objectives.base import OBJECTIVES, Loss, Objective, ObjectiveOptions, StepContext
 from naign_ext.objectives.match_options import MatchOptions
 
 # In the order in which help texts name them.
@@ -27,8 +27,8 @@ __all__ = [
     "MatchingOptions",
     "Naign",
     "NaignOptions",
-    "NamedOptions",
     "Objective",
+    "ObjectiveOptions",
     "RsImle",
     "RsImleOptions",
     "StepContext",

@@ -44,7 +44,7 @@ class Loss:
     metrics: Callable[[], dict[str, Tensor]] = dict
 
 
-class NamedOptions(Options):
+class ObjectiveOptions(Options):
     """Base of every objective's options; ``name`` is the one that the objective is registered by."""
 
     name: str
@@ -59,7 +59,7 @@ class Objective(ABC):
     options: of the subclass's ``Options``. data: float32 (N, *shape), all of them, where f's inputs live.
     """
 
-    Options: ClassVar[type[NamedOptions]]
+    Options: ClassVar[type[ObjectiveOptions]]
 
     def __init__(self, options: Any, data: Tensor, context: StepContext) -> None:
         self.options = options

@@ -11,21 +11,21 @@ from naign_ext.latents import LatentPool
 from naign_ext.objectives.base import (
     OBJECTIVES,
     Loss,
-    NamedOptions,
     Objective,
+    ObjectiveOptions,
     StepContext,
     apply_together,
     non_identity,
 )
 from naign_ext.objectives.generation import innermost
-from naign_ext.objectives.restoration import Repair, RepairOptions
+from naign_ext.objectives.restoration import Restoration, RestorationOptions
 from naign_ext.options import option
 from naign_ext.transforms.batch import Batch
 
 SMALLEST_CLAMP = 1e-6
 
 
-class IgnOptions(RepairOptions, NamedOptions):
+class IgnOptions(RestorationOptions, ObjectiveOptions):
     """Options of IGN; the defaults are the published ones.
 
     denoise_weight and restore_weight count relative to reconstruction_weight, so that those of a preset, made
@@ -73,7 +73,7 @@ class Ign(Objective):
     the long form here is its experiments'. Latents are plain Gaussian, not shaped by the data's spectrum as in
     its image experiments, so that samples are drawn as for every other objective.
 
-    f(x), f(z) and the inputs of the repair terms pass f in one call (see :func:`apply_together`). The second
+    f(x), f(z) and the inputs of the restoration terms pass f in one call (see :func:`apply_together`). The second
     applications use the current running statistics' copies and leave f's own alone. x is the augmented data.
     """
 
@@ -81,7 +81,7 @@ class Ign(Objective):
 
     def __init__(self, options: IgnOptions, data: Tensor, context: StepContext) -> None:
         super().__init__(options, data, context)
-        self.repair = Repair(options, self.seed)
+        self.restoration = Restoration(options, self.seed)
         self.pool = LatentPool(data.shape[1:], options.latent_scale, self.seed, device=data.device)
 
     def loss(self, f: nn.Module, batch: Batch, step: int) -> Loss:
@@ -89,12 +89,12 @@ class Ign(Objective):
         o: IgnOptions = self.options
         x, (first, _) = batch.augmented, batch.offset
         with self.timer("data"):
-            repaired = self.repair.inputs(batch, step)
+            corrupted = self.restoration.inputs(batch, step)
         self.pool.draw = step
         with self.timer("generation"):
             latents = self.pool.chunk(first, first + len(x))
         with self.timer("forward"):
-            outputs = apply_together(f, {"data": x, "latents": latents} | repaired)
+            outputs = apply_together(f, {"data": x, "latents": latents} | corrupted)
             samples = outputs["latents"]
             fixed = samples.detach()
             again = {
@@ -108,12 +108,12 @@ class Ign(Objective):
             "idempotence": self._distance(again[True], samples).mean(),
             "tightness": -self._clamped(moved, reconstruction).mean(),
         }
-        terms |= {name: self._distance(outputs[name], x).mean() for name in self.repair.weights}
+        terms |= {name: self._distance(outputs[name], x).mean() for name in self.restoration.weights}
         weights = {
             "reconstruction": o.reconstruction_weight,
             "idempotence": o.idempotence_weight,
             "tightness": o.tightness_weight,
-            **{name: o.reconstruction_weight * w for name, w in self.repair.weights.items()},
+            **{name: o.reconstruction_weight * w for name, w in self.restoration.weights.items()},
         }
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         detached = {name: term.detach() for name, term in terms.items()}

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from naign_ext.objectives.base import OBJECTIVES, Loss, NamedOptions, non_identity
+from naign_ext.objectives.base import OBJECTIVES, Loss, ObjectiveOptions, non_identity
 from naign_ext.objectives.match_options import MatchOptions
 from naign_ext.objectives.matched import MatchedObjective, only_admissible
 from naign_ext.ops import fused_loss
@@ -12,7 +12,7 @@ from naign_ext.options import option
 from naign_ext.transforms.batch import Batch
 
 
-class ImleOptions(MatchOptions, NamedOptions):
+class ImleOptions(MatchOptions, ObjectiveOptions):
     """Options of plain IMLE: those of the match alone."""
 
     name: Literal["imle"] = option("imle", "Objective.", "Objective")

@@ -10,14 +10,14 @@ from naign_ext.distributed.sharding import Shard
 from naign_ext.objectives.base import (
     OBJECTIVES,
     Loss,
-    NamedOptions,
+    ObjectiveOptions,
     StepContext,
     apply_together,
     non_identity,
 )
 from naign_ext.objectives.match_options import MatchOptions
 from naign_ext.objectives.matched import MatchedObjective, only_admissible
-from naign_ext.objectives.restoration import Repair, RepairOptions
+from naign_ext.objectives.restoration import Restoration, RestorationOptions
 from naign_ext.ops import fused_loss, imle_knn
 from naign_ext.options import option
 from naign_ext.transforms.batch import Batch
@@ -25,7 +25,7 @@ from naign_ext.transforms.batch import Batch
 Terms = dict[str, Tensor]
 
 
-class NaignOptions(RepairOptions, MatchOptions, NamedOptions):
+class NaignOptions(RestorationOptions, MatchOptions, ObjectiveOptions):
     """Options of the NAIGN objective. With the optional terms at weight 0 it is the paper's."""
 
     name: Literal["naign"] = option("naign", "Objective.", "Objective")
@@ -88,7 +88,7 @@ class Naign(MatchedObjective):
         super().__init__(options, data, context)
         if options.projection_weight and self.shard.is_distributed:
             _check_projection(options, self.shard)
-        self.repair = Repair(options, self.seed)
+        self.restoration = Restoration(options, self.seed)
 
     def loss(self, f: nn.Module, batch: Batch, step: int) -> Loss:
         """See :meth:`Objective.loss`."""
@@ -105,7 +105,7 @@ class Naign(MatchedObjective):
                 again = f(matched).float()
         main = fused_loss(
             x,
-            # The kernel compares with x; reconstruction - (varied - x) has the same difference from it.
+            # The kernel compares with x; reconstruction - (augmented - x) has the same difference from it.
             outputs["data"] if batch.augmented is x else outputs["data"] - (batch.augmented - x),
             matched,
             again,
@@ -116,7 +116,7 @@ class Naign(MatchedObjective):
         terms = {"reconstruction": main.reconstruction, "imle": main.imle}
         if o.idempotence_weight:
             terms["idempotence"] = main.idempotence
-        for weighted, more in (self._repaired(batch, outputs), self._projected(batch, outputs)):
+        for weighted, more in (self._restored(batch, outputs), self._projected(batch, outputs)):
             total = total + weighted
             terms |= more
         return Loss(total, terms, lambda: {"non_identity": non_identity(outputs["latents"], latents)})
@@ -126,11 +126,11 @@ class Naign(MatchedObjective):
         inputs = {"data": batch.augmented, "latents": latents}
         if o.projection_weight:
             inputs["projection"] = self.matcher.pool.chunk(*self.shard.span(o.projected))
-        return inputs | self.repair.inputs(batch, step)
+        return inputs | self.restoration.inputs(batch, step)
 
-    def _repaired(self, batch: Batch, outputs: dict[str, Tensor]) -> tuple[Tensor | float, Terms]:
+    def _restored(self, batch: Batch, outputs: dict[str, Tensor]) -> tuple[Tensor | float, Terms]:
         """Weighted sum and terms of denoise and restore, by the first two terms of the kernel."""
-        weights = self.repair.weights
+        weights = self.restoration.weights
         if not weights:
             return 0.0, {}
         first, second = (*weights.values(), 0.0)[:2]

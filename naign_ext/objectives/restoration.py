@@ -16,7 +16,7 @@ from naign_ext.transforms.batch import Batch
 CorruptionKind = Literal["noise", "mask", "blur", "downsample"]
 
 
-class RepairOptions(Options):
+class RestorationOptions(Options):
     """Options of the denoise and restore terms."""
 
     denoise_weight: FiniteFloat = option(0.0, "Weight of mean |f(x + noise) - x|.", "Objective", ge=0)
@@ -37,10 +37,10 @@ class RepairOptions(Options):
     )
 
 
-class Repair:
+class Restoration:
     """Draws the corrupted data of both terms, a new draw at every step.
 
-    options: RepairOptions.
+    options: RestorationOptions.
     """
 
     def __init__(self, options: Any, seed: int) -> None:
@@ -86,9 +86,10 @@ def _unless_first(block: int) -> tuple[int, ...]:
 
 
 def add_noise(x: Tensor, sigma_max: float, seed: int, offset: BatchOffset | None = None) -> Tensor:
-    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; what a row gets depends on its place.
+    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; what a row gets depends on its place in
+    the batch.
 
-    place: of x in a batch; default: x is the batch.
+    offset: of x in a batch; default: x is the batch.
     """
     first, total = offset or (0, len(x))
     random = generator(seed, "sigma")

@@ -139,7 +139,8 @@ class Validate(Callback):
     def on_start(self, trainer: "Trainer") -> None:
         """See :meth:`Callback.on_start`."""
         dataset, device = trainer.run.dataset, trainer.state.device
-        self._train, self._heldout = dataset.train.to(device), dataset.for_validation().heldout.to(device)
+        self._train = dataset.train.to(device)
+        self._validation = dataset.for_validation().heldout.to(device)
 
     def on_update(self, trainer: "Trainer", step: Step) -> None:
         """See :meth:`Callback.on_update`."""
@@ -147,7 +148,7 @@ class Validate(Callback):
         if not _is_due(step, run.config.log.checkpoint_every):
             return
         seed = derive_seed(run.config.seed, "validation")
-        metrics = validate(state.ema, self._train, self._heldout, trainer.latent_scale, seed)
+        metrics = validate(state.ema, self._train, self._validation, trainer.latent_scale, seed)
         state.score = metrics["score"] if math.isfinite(metrics["score"]) else None
         trainer.record("validation", **metrics)
         trainer.validated(metrics)

@@ -65,7 +65,7 @@ class Progress:
     def stepped(self, step: Step) -> None:
         """After every update."""
 
-    def validated(self, step: int, figures: dict[str, float]) -> None:
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
         """After every validation: fixed_point, imle, projection and their sum, score; lower is better."""
 
     def wrote(self, kind: Literal["samples", "checkpoint"], path: Path) -> None:

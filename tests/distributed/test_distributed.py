@@ -25,7 +25,7 @@ from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.metrics_log import read_metrics
 from naign_ext.objectives import OBJECTIVES, NaignOptions, StepContext
 from naign_ext.objectives.matchers import CHEAP_POOL, build_matcher
-from naign_ext.objectives.restoration import Repair
+from naign_ext.objectives.restoration import Restoration
 from naign_ext.training import trainer
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train
@@ -382,13 +382,13 @@ def test_what_is_refused_is_said_once(together):
     assert checkpoint_paths(folder / "broken") == []
 
 
-def test_a_batch_is_repaired_by_blocks_whatever_part_of_it_is_asked_for():
+def test_a_batch_is_corrupted_by_blocks_whatever_part_of_it_is_asked_for():
     options = NaignOptions(denoise_weight=1.0, restore_weight=1.0, restore_kinds=("mask", "noise"))
-    repair = Repair(options, 7)
+    restoration = Restoration(options, 7)
     x, rows = normal(900, 5, 8), torch.arange(900)
-    whole = repair.inputs(Batch.of(x, rows), 3)
+    whole = restoration.inputs(Batch.of(x, rows), 3)
     for count in (2, 3, 9):
-        parts = [repair.inputs(Batch.of(x, rows, Shard(i, count)), 3) for i in range(count)]
+        parts = [restoration.inputs(Batch.of(x, rows, Shard(i, count)), 3) for i in range(count)]
         for term, expected in whole.items():
             assert torch.equal(torch.cat([part[term] for part in parts]), expected)
     first, later = whole["denoise"][:256] - x[:256], whole["denoise"][256:512] - x[256:512]

@@ -274,7 +274,7 @@ def test_corruptions_take_turns_and_repeat_with_the_step(monkeypatch):
     assert seen[:2] == seen[2:4] and seen[4][2] != seen[0][2]
 
 
-def test_augmented_data_are_kept_and_repaired_while_the_match_stays_with_the_data():
+def test_augmented_data_are_kept_and_restored_while_the_match_stays_with_the_data():
     f, data, rows = network(), points(), torch.arange(8)
     options = NaignOptions(pool_size=64, denoise_weight=1.0, denoise_sigma=1e-6)
     objective = Naign(options, data, StepContext(SEED))

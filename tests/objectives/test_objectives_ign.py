@@ -154,7 +154,7 @@ def test_running_statistics_are_those_of_the_first_application():
         torch.testing.assert_close(a, b)
 
 
-def test_repair_terms_count_relative_to_reconstruction():
+def test_restoration_terms_count_relative_to_reconstruction():
     torch.manual_seed(0)
     data = torch.randn(12, 1, 8, 8)
     f = nn.Conv2d(1, 1, 3, padding=1)

@@ -382,8 +382,8 @@ def test_progress_hears_of_everything(tmp_path):
             heard.append(("stepped", step.step, sorted(step.terms)))
             assert step.seconds_left >= 0 and step.images_per_s > 0
 
-        def validated(self, step, figures):
-            heard.append(("validated", step, sorted(figures)))
+        def validated(self, step, metrics):
+            heard.append(("validated", step, sorted(metrics)))
 
         def wrote(self, kind, path):
             assert path.exists()
@@ -394,11 +394,11 @@ def test_progress_hears_of_everything(tmp_path):
 
     train(configuration("steps=2", "device=cpu"), tmp_path / "run", progress=Watch())
     terms = ["denoise", "imle", "projection", "reconstruction"]
-    figures = ["fixed_point", "imle", "projection", "score"]
+    metrics = ["fixed_point", "imle", "projection", "score"]
     assert [h for h in heard if h[0] not in ("started", "samples")] == [
         ("stepped", 1, terms),
         ("stepped", 2, terms),
-        ("validated", 2, figures),
+        ("validated", 2, metrics),
         ("checkpoint", "step_00000002"),
         ("finished", "completed"),
     ]
