@@ -75,6 +75,8 @@ class ConvAutoencoder(Network):
     """
 
     Options: ClassVar[type[ConvOptions]] = ConvOptions
+    # The convolutions of tensor cores take it as it is.
+    channels_last: ClassVar[bool] = True
 
     def __init__(self, sample_shape: Sequence[int], options: ConvOptions) -> None:
         super().__init__(sample_shape, options)

@@ -27,6 +27,8 @@ class Network(nn.Module):
     """
 
     Options: ClassVar[type[NetworkOptions]]
+    channels_last: ClassVar[bool] = False
+    """Whether images in the layout channels_last make it faster on CUDA."""
 
     def __init__(self, sample_shape: Sequence[int], options: Any) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from naign_ext.checkpoint import Checkpoint, CheckpointError, Tensors
 from naign_ext.config import TrainConfig
 from naign_ext.distributed.batch_norm import sync_batch_norm
 from naign_ext.distributed.processes import SINGLE_PROCESS, Processes
-from naign_ext.models import build_model
+from naign_ext.models import MODELS, build_model
 from naign_ext.objectives import OBJECTIVES, Objective, StepContext
 from naign_ext.seeds import derive_seed
 from naign_ext.training.ema import ema_copy
@@ -109,11 +109,11 @@ def build_state(config: TrainConfig, data: Tensor, context: StepContext) -> Trai
 
 
 def _memory_format(config: TrainConfig, device: torch.device) -> torch.memory_format:
-    """Channels last where asked for, and for convolutions on CUDA, whose tensor cores want it."""
+    """Channels last where asked for, and on CUDA for networks whose kernels want it."""
     chosen = config.memory_format
     if chosen == "auto":
-        convolutions = device.type == "cuda" and config.model.architecture == "conv"
-        chosen = "channels_last" if convolutions else "contiguous"
+        wanted = device.type == "cuda" and MODELS[config.model.architecture].channels_last
+        chosen = "channels_last" if wanted else "contiguous"
     return torch.channels_last if chosen == "channels_last" else torch.preserve_format
 
 
