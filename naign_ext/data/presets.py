@@ -27,8 +27,8 @@ LOW_DIMENSION: Presets = {
     "quick": {"steps": 3000},
     "paper": {"objective": {"pool_size": 256, "latent_scale": 1.0}},
 }
-# For rows whose columns have been scaled to a standard deviation of about 1. The projection took a third to a half off the
-# samples' mean distance to the data in trials on wines (13 numbers) and on a mixture of 10 Gaussians (8 numbers).
+# For rows whose columns have been scaled to a standard deviation of about 1. The projection took a third to a half off
+# the samples' mean distance to the data in trials on wines (13 numbers) and on a mixture of 10 Gaussians (8 numbers).
 VECTORS: Presets = {
     "default": {
         "steps": 4000,
