@@ -72,7 +72,7 @@ def read_images(paths: Sequence[Path], projector: "Projector") -> tuple["Tensor"
 
 
 def run_dataset(run: Path) -> "Dataset":
-    """The data set that the run was trained on, with the held-out rows that chose nothing."""
+    """The data set that the run was trained on, with its test rows as those held out."""
     from naign_ext.run import Run, is_run
 
     if not is_run(run):

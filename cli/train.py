@@ -1,4 +1,4 @@
-"""`naign train`: configure, train, judge, report; alone or as one of the processes that torchrun starts."""
+"""`naign train`: configure, train, evaluate, report; alone or as one of the processes that torchrun starts."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -49,7 +49,7 @@ def train(
     json: Json = False,
     report: Pictures = True,
 ) -> None:
-    """Train f on a data set, then judge it and draw what it does.
+    """Train f on a data set, then evaluate it and draw what it does.
 
     Later wins: defaults, the preset for the data set, --config, flags, --set.
 
@@ -152,7 +152,7 @@ def _name_stand_in(config: "TrainConfig") -> None:
 
 
 def _finish(run: "Run", result: "TrainResult", *, json: bool, report: bool) -> None:
-    """Judge a completed run; an interrupted one is named with the way to continue it."""
+    """Evaluate a completed run; an interrupted one is named with the way to continue it."""
     written = _write_report(run) if report and result.status == "completed" else None
     if json:
         print_json(

@@ -14,7 +14,7 @@ from naign_ext.registry import Registry
 
 
 class OptimiserOptions(Options):
-    """AdamW, its learning-rate schedule, gradient clipping and the running average of the weights."""
+    """AdamW, its learning-rate schedule, gradient clipping and the exponential moving average (ema) of the weights."""
 
     lr: FiniteFloat = option(1e-3, "Highest learning rate.", "Optimiser", gt=0)
     schedule: Literal["cosine", "constant"] = option(
@@ -39,7 +39,7 @@ class OptimiserOptions(Options):
 
 
 class AugmentOptions(Options):
-    """Copies of the training images, made once and kept in memory; held-out images stay as they are."""
+    """Copies of the training images, made once and kept in memory; those for validation and test stay as they are."""
 
     flip: bool = option(False, "Add every training image mirrored left to right.", "Data")
     shift: int = option(
@@ -94,7 +94,11 @@ class TrainConfig(Options):
     data_root: str | None = option(None, "Folder or archive that holds the data, where needed.", "Data")
     image_size: int | None = option(None, "Resize and crop images to this side.", "Data", ge=4, le=1024)
     heldout_fraction: FiniteFloat | None = option(
-        None, "Part of the data held out; default: the data set's own.", "Data", ge=0, lt=1
+        None,
+        "Part of the data held out for validation and test; default: the data set's own.",
+        "Data",
+        ge=0,
+        lt=1,
     )
     train_rows: int | None = option(None, "Train on so many of the training rows only.", "Data", ge=1)
     data_seed: int = option(0, "Seed of the data set's draw or split.", "Data", ge=0)

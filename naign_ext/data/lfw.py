@@ -14,7 +14,7 @@ from naign_ext.seeds import data_generator
 
 LICENCE = "Labeled Faces in the Wild: for research; crops as distributed with scikit-image (BSD-3-Clause)"
 # The match covers the 160 images themselves, so that each is generated; shifts and corruptions in the
-# reconstruction terms alone make f keep and repair faces it has not seen.
+# reconstruction terms alone make f keep and restore faces it has not seen.
 PRESETS: Presets = {
     "default": {
         "steps": 2200,

@@ -146,7 +146,8 @@ def load_dataset(
         seed: of the split, of toys' draws and of the rearranged out-of-distribution images.
         image_size: side in pixels to which images are resized; None keeps the native size, 64 for ffhq100 and
             folders. Vectors have none.
-        heldout_fraction: share held out, 0 <= fraction < 1; None is each set's own default.
+        heldout_fraction: of the rows, kept for validation and test, 0 <= fraction < 1; None is each set's own
+            default.
         channels: 1 or 3, for ffhq100 and folders; None is 3 unless every image is grey.
 
     Raises:
