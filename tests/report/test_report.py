@@ -22,6 +22,7 @@ from naign_ext.report.page import (
     restoration_rows,
     write_report,
 )
+from naign_ext.run import Run
 from naign_ext.training.trainer import resume, train
 
 
@@ -209,8 +210,11 @@ def test_text_is_escaped():
 
 
 def test_reports_of_nothing_are_users_errors(tmp_path):
-    with pytest.raises(ValueError, match="no checkpoint there"):
+    with pytest.raises(ValueError, match=r"expected a run folder with config\.yaml"):
         write_report(tmp_path)
+    run = Run.create(resolve_config("trimodal1d"), tmp_path / "run")
+    with pytest.raises(ValueError, match="no checkpoint there"):
+        write_report(run)
 
 
 def test_pictures_are_the_same_every_time(tmp_path):
