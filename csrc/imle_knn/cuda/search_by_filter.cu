@@ -99,7 +99,7 @@ class GroupSearch {
     cudaMemsetAsync(counters_, 0, layout_.zeroed_bytes(), stream_);
     const Matrix chunk = rows_of(pool_.rows, range);
     const int64_t index = pool_.first_index + range.first;
-    pack_pool(chunk, 1, at(layout_.panels), &counters_->wild, nullptr);
+    pack_pool(chunk, 1, at(layout_.panels), &counters_->out_of_range, nullptr);
     FilterProblem filter = filter_of(chunk.rows, 1, at(layout_.panels));
     if (seeds) seed(filter);
     run_filter(filter);
@@ -137,8 +137,8 @@ class GroupSearch {
     for (int64_t first = 0; first < chunk.rows; first += part_rows) {
       const Matrix part = rows_of(chunk, {first, std::min(part_rows, chunk.rows - first)});
       RowBound* panels = at(layout_.panels_again) + first / panel_rows;
-      int32_t* wild = counters_->wild_again + first / part_rows;
-      pack_pool(part, 2, panels, wild, rows.count);
+      int32_t* out_of_range = counters_->out_of_range_again + first / part_rows;
+      pack_pool(part, 2, panels, out_of_range, rows.count);
       FilterProblem filter = filter_of(part.rows, 2, panels);
       filter.query_values = at(layout_.query_values);
       filter.queries = at(layout_.queries);
@@ -148,7 +148,7 @@ class GroupSearch {
       RerankProblem survivors = rerank_of(part, index + first);
       survivors.selection = rows;
       survivors.queries = at(layout_.queries);
-      survivors.wild_count = wild;
+      survivors.out_of_range_count = out_of_range;
       survivors.overflow = at(layout_.exact);
       survivors.overflow_count = &counters_->exact;
       rerank(survivors, stream_);
@@ -189,15 +189,15 @@ class GroupSearch {
     return problem;
   }
 
-  void pack_pool(const Matrix& rows, int digits, RowBound* panels, int32_t* wild_count,
+  void pack_pool(const Matrix& rows, int digits, RowBound* panels, int32_t* out_of_range_count,
                  const int32_t* gate) {
     PackProblem problem = pack_of(rows, digits, at(layout_.values));
     problem.padded_rows = round_to(rows.rows, widest_tile);
     problem.columns = at(layout_.columns);
     problem.bounds = at(layout_.row_bounds);
     problem.panels = panels;
-    problem.wild = at(layout_.wild);
-    problem.wild_count = wild_count;
+    problem.out_of_range = at(layout_.out_of_range);
+    problem.out_of_range_count = out_of_range_count;
     problem.gate = gate;
     // The row before is as near, and comes first.
     problem.skips_repeats = result_.k == 1;
@@ -238,8 +238,8 @@ class GroupSearch {
     problem.selection = {nullptr, nullptr, static_cast<int32_t>(data_.rows)};
     problem.queries = queries_;
     problem.row_bounds = at(layout_.row_bounds);
-    problem.wild = at(layout_.wild);
-    problem.wild_count = &counters_->wild;
+    problem.out_of_range = at(layout_.out_of_range);
+    problem.out_of_range_count = &counters_->out_of_range;
     problem.frame = frame_;
     problem.bounds = bounds_;
     problem.bound = at(layout_.bound);
