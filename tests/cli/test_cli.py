@@ -148,7 +148,7 @@ MISTAKES = [
     (["restore", "no-such-run"], "images: give image files or a folder, or --corrupt"),
     (["restore", "no-such-run", "--keep-known", "--corrupt", "noise"], "--keep-known: needs --corrupt mask"),
     (["restore", "no-such-run", "--corrupted-by", "noise"], "--corrupted-by: expected blur or downsample"),
-    (["evaluate", "no-such-run"], "no checkpoint there"),
+    (["evaluate", "no-such-run"], "run: expected a run folder with config.yaml"),
     (["data", "get", "digits"], "needs no download"),
     (["data", "get", "nope"], "name: expected ffhq100 or mnist"),
     (["bench", "knn", "nope"], "workloads: expected names among"),
