@@ -10,6 +10,7 @@ extension and runs on its torch reference; NAIGN_REQUIRE_EXTENSION=1 makes that 
 """
 
 import os
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -42,10 +43,9 @@ def cuda_state() -> tuple[bool, str]:
 
 
 def sources(*, cuda: bool) -> list[str]:
-    """Every kernel and every binding; those for CUDA are *.cu and *_cuda.cpp."""
-    host = list((ROOT / "csrc").rglob("*.cpp"))
-    device = list((ROOT / "csrc").rglob("*.cu"))
-    chosen = [p for p in host if cuda or not p.stem.endswith("_cuda")] + (device if cuda else [])
+    """Every kernel and every binding; those for CUDA lie in folders of that name, or are *_cuda.cpp."""
+    files = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cpp", ".cu")]
+    chosen = [p for p in files if cuda or not (p.parent.name == "cuda" or p.stem.endswith("_cuda"))]
     return sorted(str(p.relative_to(ROOT)) for p in chosen)
 
 
@@ -59,13 +59,10 @@ def extension() -> tuple[list, dict]:
     host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-maybe-uninitialized"]
     host_flags += ["-Wno-unused-function", "-g" if DEBUG_SYMBOLS else "-g0"]
     device_flags = ["-std=c++20", "-O3", "--fmad=false", "--threads=4", "-Xcompiler=-fvisibility=hidden"]
-    # sm_75 has no filter. PTX of compute_80 serves what lies between the others: sm_100 and the like.
+    architectures = runpy.run_path(str(ROOT / "csrc" / "cuda_architectures.py"))["ARCHITECTURES"]
     device_flags += [
-        "-gencode=arch=compute_75,code=sm_75",
-        "-gencode=arch=compute_80,code=[sm_80,compute_80]",
-        "-gencode=arch=compute_90a,code=sm_90a",
+        f"-gencode=arch={arch},code=[{','.join(codes)}]" for arch, codes in architectures.items()
     ]
-    device_flags += ["-gencode=arch=compute_120,code=compute_120"]
     device_flags += ["-Xcompiler=-g", "-lineinfo"] if DEBUG_SYMBOLS else ["-Xcompiler=-g0"]
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     built = make(

@@ -25,13 +25,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from naign_ext.json_files import write_json
 
 SCHEMA = 1
+OURS = "naign"
+"""The peer that all others are compared with."""
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Row = dict[str, Any]
 Check = Callable[[Any], Mapping[str, Any]]
@@ -234,6 +237,31 @@ def _check(peer: Peer, result: Measurement, answer: Any) -> None:
     for name, value in peer.check(answer).items():
         known = result.checked.get(name)
         result.checked[name] = value if known is None or value is None else max(known, value)
+
+
+class Named(Protocol):
+    """A workload: hashable, with a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+W = TypeVar("W", bound=Named)
+
+
+def names_in(sets: Mapping[str, Sequence[W]]) -> list[str]:
+    """The names of sets of workloads, then those of the workloads, each once."""
+    return [*sets, *dict.fromkeys(workload.name for group in sets.values() for workload in group)]
+
+
+def chosen_of(sets: Mapping[str, Sequence[W]], names: Sequence[str]) -> list[W]:
+    """Workloads of these names, sets expanded, each once, in order; ValueError names those that are unknown."""
+    known: dict[str, Sequence[W]] = {w.name: (w,) for group in sets.values() for w in group}
+    groups = {**known, **sets}
+    unknown = [name for name in names if name not in groups]
+    if unknown:
+        raise ValueError(f"workloads: expected names among {names_in(sets)}, got {unknown}")
+    return list(dict.fromkeys(workload for name in names for workload in groups[name]))
 
 
 def check_choices(*, device: str, dtype: str, **counts: int) -> None:
@@ -447,6 +475,14 @@ def row(columns: Mapping[str, Any], outcome: Measurement | Absent) -> Row:
         return {**base, "status": "failed", "reason": outcome.error}
     timing = {**spread(outcome.seconds), "repeats": len(outcome.seconds), "calls_per_repeat": outcome.calls}
     return {**base, **timing, **outcome.checked, "status": "ok"}
+
+
+def by(column: str, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows by their value of a column, in the order of first appearance."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[column], []).append(row)
+    return groups
 
 
 def ratio(row: Row, reference: Row | None) -> float | None:

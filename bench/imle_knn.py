@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from naign_bench import harness
-from naign_bench.harness import DTYPES, Absent, Effort, Peer, Results, Row, device_kind
-from naign_bench.knn_peers import OURS, PREPARED, Problem, build_peer, peer_names
+from naign_bench.harness import DTYPES, OURS, Absent, Effort, Peer, Results, Row, device_kind
+from naign_bench.knn_peers import PREPARED, Problem, build_peer, peer_names
 from naign_bench.knn_workloads import Workload, grid, make, resolve
 from naign_bench.memory import Job, MemoryProbe, cuda_peak_bytes
 from naign_bench.oracle import truth

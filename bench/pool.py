@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from naign_bench import harness
-from naign_bench.harness import Measurement, Results, Row
-from naign_bench.knn_peers import OURS
+from naign_bench.harness import OURS, Measurement, Results, Row
 from naign_bench.memory import Job, MemoryProbe, cuda_peak_and_answer
 
 if TYPE_CHECKING:
@@ -169,14 +168,15 @@ def _problem(
     n: int, m: int, d: int, widths: Sequence[int], chunk: int | None, seed: int, device: str
 ) -> tuple[nn.Module, DatasetMatcher]:
     from naign_ext.models import build_model
-    from naign_ext.objectives.base import MatchOptions
+    from naign_ext.objectives import MatchOptions, StepContext
     from naign_ext.objectives.matchers import DatasetMatcher
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         f = build_model("mlp", (d,), widths=list(widths), activation="relu").to(device)
         data = torch.randn(n, d).to(device)
-    return f, DatasetMatcher(MatchOptions(match="dataset", pool_size=m, pool_chunk=chunk), data, seed)
+    options = MatchOptions(match="dataset", pool_size=m, pool_chunk=chunk)
+    return f, DatasetMatcher(options, data, StepContext(seed))
 
 
 def flatness(rows: Sequence[Row]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from naign_bench.harness import Absent, Measurement, Results, Row
 from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
-    from naign_ext.config.schema import TrainConfig
+    from naign_ext.config import TrainConfig
     from naign_ext.distributed.processes import Processes
 
 PRESETS = ("trimodal1d", "8gaussians", "digits", "mnist5k", "lfw100")
@@ -91,7 +91,7 @@ def run_train(
     updates: of one window; a run has 6 and the first is left out. repeats: runs of each kind. threads: of each
     process.
     """
-    from naign_ext.config.schema import resolve_config
+    from naign_ext.config import resolve_config
 
     harness.check_choices(
         device=device,
@@ -137,7 +137,7 @@ def _runs(config: TrainConfig, processes: Sequence[int], prefix: str) -> list[Ru
 
 def _measure(run: Run, updates: int, threads: int) -> None:
     """One run in processes of its own; its windows are added."""
-    from naign_ext.config.schema import save_config
+    from naign_ext.config import save_config
     from naign_ext.metrics_log import read_metrics
 
     log = run.config.log.model_copy(
@@ -226,9 +226,9 @@ def describe(config: TrainConfig) -> dict[str, Any]:
     """What the cost of a run depends on, by the names of `COLUMNS`."""
     from naign_ext.models import build_model, parameter_count
     from naign_ext.run import load_configured
-    from naign_ext.training.trainer import augmented
+    from naign_ext.training.batches import with_copies
 
-    data = augmented(load_configured(config).train, config)
+    data = with_copies(load_configured(config).train, config)
     with torch.random.fork_rng(devices=[]):
         f = build_model(config.model.architecture, data.shape[1:], **config.model.build_options())
     options = config.objective
@@ -252,7 +252,7 @@ def describe(config: TrainConfig) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> None:
     """What each process of a measurement does: time the link, or run a configuration file into a folder."""
-    from naign_ext.config.schema import load_config
+    from naign_ext.config import load_config
     from naign_ext.training.trainer import train
 
     if arguments[0] == _LINK:

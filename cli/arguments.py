@@ -24,6 +24,12 @@ Weights = Annotated[str, typer.Option(help="ema: their running average; model: t
 Checkpoint = Annotated[str, typer.Option(help="best, last, or a step.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn.")]
 Steps = Annotated[int, typer.Option(min=1, help="How often f is applied.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any field that naign train --help lists; may be repeated."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from naign_cli.arguments import Settings
 from naign_cli.guard import guarded
 from naign_cli.output import results, say
 
@@ -169,9 +170,7 @@ def train(
     ] = None,
     updates: Annotated[int, typer.Option(min=1, help="Updates in each of 6 windows.")] = 20,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each kind, taking turns.")] = 1,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of naign train.")
-    ] = None,
+    set_: Settings = None,
     json: JsonFile = None,
     device: Device = "cpu",
     threads: Threads = None,

@@ -12,7 +12,7 @@ from naign_cli.output import print_json, print_table, results, say
 @guarded
 def list_datasets(*, json: Json = False) -> None:
     """List the data sets with their sizes, sources and licences."""
-    from naign_ext.data import describe_datasets
+    from naign_ext.data import OWN_PRESET, describe_datasets
 
     found = describe_datasets()
     if json:
@@ -33,6 +33,10 @@ def list_datasets(*, json: Json = False) -> None:
         "", ["name", "shape", "train", "held out", "download", "source"], lines, numbers=["train", "held out"]
     )
     for info in found:
+        if info.preset != OWN_PRESET:
+            results().print(
+                f"{info.name}: no preset of its own; that for {info.preset} stands in", markup=False
+            )
         if info.licence:
             results().print(f"{info.name}: {info.licence}", style="dim", markup=False)
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from naign_cli import bench, data, doctor, evaluate, reproduce, restore, sample, score, train
+from naign_cli.fields import FieldsCommand
 
 app = typer.Typer(
     name="naign",
@@ -39,7 +40,7 @@ def options(
     """Options of naign itself."""
 
 
-app.command("train", cls=train.TrainCommand)(train.train)
+app.command("train", cls=FieldsCommand)(train.train)
 app.command("sample")(sample.sample)
 app.command("restore")(restore.restore)
 app.command("score")(score.score)

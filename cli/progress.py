@@ -97,9 +97,9 @@ class Lines(RunProgress):
             speed = f"{step.images_per_s:,.0f} images/s, {clock(step.seconds_left)} left"
             self._print(f"step {step.step}/{step.steps}: {describe_terms(step)}  ({speed})")
 
-    def validated(self, step: int, figures: Mapping[str, float]) -> None:
+    def validated(self, step: int, metrics: Mapping[str, float]) -> None:
         """The validation's terms."""
-        terms = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._print(f"step {step}: validation {terms}")
 
     def wrote(self, kind: Literal["samples", "checkpoint"], path: Path) -> None:

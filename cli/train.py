@@ -1,85 +1,35 @@
 """`naign train`: configure, train, judge, report; alone or as one of the processes that torchrun starts."""
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from naign_cli.arguments import Settings
+from naign_cli.fields import with_field_flags
 from naign_cli.guard import FAILED, Mistake, guarded
 from naign_cli.output import notes, print_files, print_json, print_metrics, results, say
-from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from naign_ext.config.schema import TrainConfig
+    from naign_ext.config import TrainConfig
     from naign_ext.distributed.processes import Processes
     from naign_ext.report import Report
+    from naign_ext.run import Run
     from naign_ext.training.progress import Progress, TrainResult
 
-
-class TrainCommand(TyperCommand):
-    """Adds every field of the configuration to the help."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Options first, then the fields in groups."""
-        super().format_help(ctx, formatter)
-        from naign_cli.fields import print_fields
-
-        print_fields(results())
-
-
-def _datasets(incomplete: str) -> list[str]:
-    from naign_ext.data import dataset_names
-
-    return [name for name in [*dataset_names(), "folder:"] if name.startswith(incomplete)]
-
-
-def _presets(incomplete: str) -> list[str]:
-    from naign_ext.config.presets import PRESETS
-
-    return [name for name in PRESETS if name.startswith(incomplete)]
-
-
-def _objectives(incomplete: str) -> list[str]:
-    from naign_ext.objectives import OBJECTIVES
-
-    return [name for name in OBJECTIVES if name.startswith(incomplete)]
-
-
-Dataset = Annotated[
-    str | None,
-    typer.Option(help="Data set by name, or folder:PATH; see naign data list.", autocompletion=_datasets),
-]
-Preset = Annotated[
-    str | None,
-    typer.Option(help="quick, default or paper; chosen for the data set.", autocompletion=_presets),
-]
-ObjectiveName = Annotated[
-    str | None,
-    typer.Option(
-        help="What is minimised: naign, ign, imle, adaptive-imle, rs-imle, matching.",
-        autocompletion=_objectives,
-    ),
-]
-Seed = Annotated[int | None, typer.Option(help="Seed of weights, latents, noise and the order of the data.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="RUN", help="Run folder to write; default runs/DATASET-PRESET.")
 ]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder or archive that holds the data, where needed.")]
 Resume = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN", help="Continue this run, or RUN/checkpoints/step_..., as if it had never stopped."
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="YAML with the fields below.")
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field below; may be repeated.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 Pictures = Annotated[
@@ -88,17 +38,12 @@ Pictures = Annotated[
 
 
 @guarded
+@with_field_flags("dataset", "preset", "objective.name", "seed", "data_root", "device", "steps")
 def train(
     *,
-    dataset: Dataset = None,
-    preset: Preset = None,
-    objective: ObjectiveName = None,
-    seed: Seed = None,
+    fields: dict[str, Any],
     out: Out = None,
-    data_root: DataRoot = None,
     resume: Resume = None,
-    device: Device = None,
-    steps: Steps = None,
     config: ConfigFile = None,
     set_: Settings = None,
     json: Json = False,
@@ -112,33 +57,34 @@ def train(
 
     Many processes share a run: torchrun --nproc-per-node 2 -m naign_cli train ... (docs/scaling.md).
     """
-    from naign_ext.config.schema import resolve_config
+    from naign_ext.config import overrides, resolve_config
     from naign_ext.distributed.processes import join
+    from naign_ext.training.callbacks import default_callbacks
+    from naign_ext.training.trainer import Trainer
 
-    flags = {"device": device, "steps": steps, "data_root": None if data_root is None else str(data_root)}
     if resume is not None:
-        given = {"dataset": dataset, "preset": preset, "objective": objective, "seed": seed, "out": out}
-        refused = [name for name, value in {**given, "config": config}.items() if value is not None]
-        if refused:
-            raise Mistake(
-                f"--{refused[0]}: cannot be given with --resume; a resumed run keeps its configuration"
-            )
-        start: TrainConfig | Mapping[str, Any] = _changes(flags, set_ or [])
+        _refuse_with_resume({**fields, "out": out, "config": config})
+        start: TrainConfig | Mapping[str, Any] = overrides(fields, set_ or ())
     else:
-        start = resolve_config(
-            dataset,
-            preset,
-            file=config,
-            flags={**flags, "objective": objective, "seed": seed},
-            settings=set_ or (),
-        )
+        start = resolve_config(file=config, flags=fields, settings=set_ or ())
     _check_repeatable(out, resume)
-    with join() as processes:
-        result = _run(start, out, resume, processes)
+    with join() as processes, _watched(processes) as progress:
+        run = _begin(start, out, resume, processes)
+        result = Trainer(run, default_callbacks(progress)).fit()
     if processes.is_main:
-        _finish(result, json=json, report=report)
+        _finish(run, result, json=json, report=report)
     elif result.status == "interrupted":
         raise typer.Exit(FAILED)
+
+
+def _refuse_with_resume(given: Mapping[str, Any]) -> None:
+    from naign_ext.config import RESUMABLE
+
+    for key, value in given.items():
+        if value is not None and key not in RESUMABLE:
+            raise Mistake(
+                f"--{key.removesuffix('.name')}: cannot be given with --resume; a resumed run keeps its configuration"
+            )
 
 
 def _check_repeatable(out: Path | None, resume: Path | None) -> None:
@@ -150,13 +96,9 @@ def _check_repeatable(out: Path | None, resume: Path | None) -> None:
         )
 
 
-def _run(
-    start: "TrainConfig | Mapping[str, Any]",
-    out: Path | None,
-    resume: Path | None,
-    processes: "Processes",
-) -> "TrainResult":
-    """A new run of a configuration, or the resumed one with changes; the first process is watched."""
+@contextmanager
+def _watched(processes: "Processes") -> "Iterator[Progress]":
+    """What is told of the run, for the main process on the screen; a lost process is told in words by all others."""
     from naign_cli.progress import watch
 
     from naign_ext.distributed.processes import ProcessLostError
@@ -169,39 +111,49 @@ def _run(
         watch(notes()) if processes.is_main else nullcontext(Progress()) as progress,
     ):
         try:
-            return _start(start, out, resume, processes, progress)
+            yield progress
         except ProcessLostError as error:
             say("[bold red]error:[/] ", end="")
             say(str(error), markup=False)
             raise typer.Exit(FAILED) from None
 
 
-def _start(
+def _begin(
     start: "TrainConfig | Mapping[str, Any]",
     out: Path | None,
     resume: Path | None,
     processes: "Processes",
-    progress: "Progress",
-) -> "TrainResult":
-    """Train, or resume; a job that torchrun has restarted continues what it began."""
+) -> "Run":
+    """The run of a configuration, or the one to resume with changes; a job that torchrun has restarted goes on."""
     from naign_ext.checkpoint import run_folder
-    from naign_ext.config.schema import TrainConfig
-    from naign_ext.training import trainer
+    from naign_ext.config import TrainConfig
+    from naign_ext.run import Run, is_run
 
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if isinstance(start, TrainConfig):
+        if processes.is_main:
+            _name_stand_in(start)
         folder = processes.on_main(lambda: out or _free_folder(start.dataset, start.preset))
-        if not (restarted and processes.on_main((folder / "config.yaml").is_file)):
-            return trainer.train(start, folder, progress=progress)
-        return trainer.resume(folder, progress=progress)
+        if restarted and processes.on_main(lambda: is_run(folder)):
+            return Run.open(folder, processes=processes)
+        return Run.create(start, folder, processes)
     assert resume is not None
     # A restart takes the last checkpoint, also where the first start was given another one.
-    return trainer.resume(run_folder(resume) if restarted else resume, changes=start, progress=progress)
+    return Run.open(run_folder(resume) if restarted else resume, start, processes)
 
 
-def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:
+def _name_stand_in(config: "TrainConfig") -> None:
+    """Say where the preset is not the data set's own."""
+    from naign_ext.data import OWN_PRESET, find_dataset
+
+    preset = find_dataset(config.dataset)[0].info.preset
+    if preset != OWN_PRESET:
+        say(f"preset: {config.dataset} has none of its own; that for {preset} stands in", markup=False)
+
+
+def _finish(run: "Run", result: "TrainResult", *, json: bool, report: bool) -> None:
     """Judge a completed run; an interrupted one is named with the way to continue it."""
-    written = _write_report(result) if report and result.status == "completed" else None
+    written = _write_report(run) if report and result.status == "completed" else None
     if json:
         print_json(
             {
@@ -228,11 +180,9 @@ def _finish(result: "TrainResult", *, json: bool, report: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def _write_report(result: "TrainResult") -> "Report":
+def _write_report(run: "Run") -> "Report":
     from naign_ext.report import write_report
-    from naign_ext.run import Run
 
-    run = Run.open(result.run)
     with notes().status("measuring") as status:
         return write_report(run, device=run.config.device, say=status.update)
 
@@ -243,20 +193,3 @@ def _free_folder(dataset: str, preset: str) -> Path:
     base = Path("runs") / f"{safe}-{preset}"
     candidates = (base if i == 1 else base.with_name(f"{base.name}-{i}") for i in range(1, 10_000))
     return next(folder for folder in candidates if not folder.exists())
-
-
-def _changes(flags: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Flags and key=value settings as nested values."""
-    import yaml
-
-    changes: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
-    for text in settings:
-        key, separator, value = text.partition("=")
-        if not separator:
-            raise Mistake(f"--set: expected key=value, got {text!r}")
-        *sections, name = key.strip().split(".")
-        offset = changes
-        for section in sections:
-            offset = offset.setdefault(section, {})
-        offset[name] = yaml.safe_load(value)
-    return changes

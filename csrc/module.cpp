@@ -43,6 +43,6 @@ PYBIND11_MODULE(_C, module) {
       "force_isa", &naign::cpu::force_isa, py::arg("name"),
       "Use this instruction set from now on; '' for the best. ValueError if it is not there.");
   module.def("force_method", &naign::cpu::force_method, py::arg("name"),
-             "Search this way from now on, where it applies: packed, tree, differences, lane_sums "
-             "or lanes; '' for the fastest. The answer is the same.");
+             "Search this way from now on, where it applies: packed, projected, tree, differences, "
+             "lane_sums or lanes; '' for the fastest. The answer is the same.");
 }

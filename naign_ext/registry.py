@@ -36,11 +36,14 @@ class Registry(Mapping[str, T]):
 
     def find(self, name: str) -> T:
         """What is registered under a name; ValueError, with the names there are, where nothing is."""
-        if name in self._entries:
+        if name in self:
             return self._entries[name]
         close = difflib.get_close_matches(str(name), self._entries, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"{self.kind}: expected one of {', '.join(self._entries)}, got {name!r}{hint}")
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._entries
 
     def __getitem__(self, name: str) -> T:
         return self._entries[name]

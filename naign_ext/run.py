@@ -9,25 +9,28 @@ import torch
 
 from naign_ext.checkpoint import (
     Checkpoint,
+    Tensors,
     Which,
     checkpoint_paths,
     find_checkpoint,
     load_checkpoint,
     remove_later_checkpoints,
+    remove_old_checkpoints,
     run_folder,
+    save_checkpoint,
 )
-from naign_ext.config.presets import merge
-from naign_ext.config.schema import (
+from naign_ext.config import (
     RESUMABLE,
     ConfigError,
     TrainConfig,
     differing_fields,
     load_config,
+    merge,
     save_config,
     validate_config,
 )
 from naign_ext.data import Dataset, load_dataset
-from naign_ext.distributed.processes import SINGLE_PROCESS, Processes
+from naign_ext.distributed.processes import SINGLE_PROCESS, Processes, name_lost_processes
 from naign_ext.metrics_log import MetricsLog, Record, read_metrics, truncate_metrics
 from naign_ext.projector import Projector
 
@@ -72,6 +75,7 @@ class Run:
         self.named = named
         self.processes = processes
         self._dataset = dataset
+        self._is_changed = False
 
     def __repr__(self) -> str:
         return f"Run({str(self.named or self.path)!r})"
@@ -91,12 +95,13 @@ class Run:
             if (folder / CONFIG_FILE).exists() or checkpoint_paths(folder):
                 raise ConfigError(f"out: {folder} already holds a run; choose another folder or resume it")
 
-        processes.on_main(check)
-        dataset = processes.in_turn(lambda: load_configured(config))
-        config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
-        run = cls(folder, config, None, processes, dataset)
-        processes.on_main(run.save_config)
-        return run
+        with name_lost_processes(processes, folder):
+            processes.on_main(check)
+            dataset = processes.in_turn(lambda: load_configured(config))
+            config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
+            run = cls(folder, config, None, processes, dataset)
+            processes.on_main(run.save_config)
+            return run
 
     @classmethod
     def open(
@@ -122,8 +127,11 @@ class Run:
                 )
             return folder, _changed(load_config(folder / CONFIG_FILE), changes or {})
 
-        folder, config = processes.on_main(read)
-        return cls(folder, config, None if folder == given else given, processes)
+        with name_lost_processes(processes, run_folder(given)):
+            folder, config = processes.on_main(read)
+        run = cls(folder, config, None if folder == given else given, processes)
+        run._is_changed = bool(changes)
+        return run
 
     @property
     def dataset(self) -> Dataset:
@@ -169,6 +177,12 @@ class Run:
                 )
         return checkpoint
 
+    def save_checkpoint(self, step: int, tensors: dict[str, Tensors], info: dict[str, Any]) -> Path:
+        """Write a checkpoint as :func:`naign_ext.checkpoint.save_checkpoint` does, and remove those not to be kept."""
+        path = save_checkpoint(self.path, step, tensors, info)
+        remove_old_checkpoints(self.path)
+        return path
+
     def projector(
         self,
         device: torch.device | str | None = None,
@@ -192,8 +206,13 @@ class Run:
         save_config(self.config, self.path / CONFIG_FILE)
 
     def go_on_from(self, step: int) -> None:
-        """Write config.yaml as it stands, and give up the records and checkpoints after a step."""
-        self.save_config()
+        """Give up the records and checkpoints after a step, and write config.yaml where it was changed.
+
+        From here on the run's best and last checkpoints are meant again, also where it was opened by one of them.
+        """
+        if self._is_changed:
+            self.save_config()
+        self.named = None
         remove_later_checkpoints(self.path, step)
         truncate_metrics(self.path, step)
 

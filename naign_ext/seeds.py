@@ -23,8 +23,12 @@ def generator(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
-def stream(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU generator for one named purpose: different names give independent streams of the same seed."""
+def data_generator(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator for what data sets and corruptions draw: different names give independent streams of a seed.
+
+    It derives its seed otherwise than :func:`generator`, by SHA-256 of the names: that defines the points, splits and
+    corruptions that runs, results and published figures were made with. Draw anything else from :func:`generator`.
+    """
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(
             f"seed: expected an int, got {type(seed).__name__} ({seed!r}); pass for example seed=0"

@@ -9,7 +9,7 @@ from torch import nn
 
 from naign_ext import Projector
 from naign_ext.checkpoint import CheckpointError, load_checkpoint
-from naign_ext.config.schema import resolve_config
+from naign_ext.config import resolve_config
 from naign_ext.projector import Score, is_pretrained_folder
 from naign_ext.training.trainer import train
 

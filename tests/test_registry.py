@@ -39,3 +39,10 @@ def test_a_wrong_name_is_answered_with_the_right_ones() -> None:
         registry().find("integr")
     with pytest.raises(KeyError):
         registry()["integr"]
+
+
+@pytest.mark.parametrize("name", [None, 3, ["integer"], {}])
+def test_what_is_no_name_is_not_in_it(name: object) -> None:
+    assert name not in registry()
+    with pytest.raises(ValueError, match="thing: expected one of integer, text, got"):
+        registry().find(name)  # type: ignore[arg-type]

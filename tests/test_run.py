@@ -7,7 +7,7 @@ import torch
 
 from naign_ext import run as runs
 from naign_ext.checkpoint import CheckpointError, checkpoint_paths, load_checkpoint
-from naign_ext.config.schema import ConfigError, load_config, resolve_config
+from naign_ext.config import ConfigError, load_config, resolve_config
 from naign_ext.metrics_log import read_metrics
 from naign_ext.run import Run, is_run, load_configured
 from naign_ext.training.trainer import train

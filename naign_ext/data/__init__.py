@@ -10,27 +10,40 @@ from naign_ext.data.images import (
     save_images,
 )
 from naign_ext.data.registry import (
+    DATASETS,
+    OWN_PRESET,
     DatasetInfo,
+    dataset,
     dataset_names,
     default_data_root,
     describe_datasets,
     download_dataset,
+    find_dataset,
     load_dataset,
 )
+
+# Each enters its data sets in DATASETS, in the order in which they are listed.
+# isort: off
+from naign_ext.data import toys, digits, mnist, lfw, ffhq, folders  # noqa: F401
+# isort: on
 
 # The verb of `naign data get`.
 download = download_dataset
 
 __all__ = [
+    "DATASETS",
+    "OWN_PRESET",
     "DataUnavailableError",
     "Dataset",
     "DatasetInfo",
     "Downloaded",
+    "dataset",
     "dataset_names",
     "default_data_root",
     "describe_datasets",
     "download",
     "download_dataset",
+    "find_dataset",
     "image_grid",
     "load_dataset",
     "read_image",

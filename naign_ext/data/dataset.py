@@ -8,10 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 Kind = Literal["vector", "image"]
 
+HELDOUT_FRACTION = 0.2
+"""Part of an image set that is held out unless another is asked for."""
 
 VALIDATION_SHARE = 0.25
 """Part of the held-out rows that may choose checkpoints and settings; figures are reported on the rest."""
@@ -84,7 +86,7 @@ class Dataset:
         """
         if not 1 <= count <= len(self.train):
             raise ValueError(f"train_rows: expected 1 to {len(self.train)} for {self.name}, got {count}")
-        order = torch.randperm(len(self.train), generator=stream(seed, "train_rows"))
+        order = torch.randperm(len(self.train), generator=data_generator(seed, "train_rows"))
         if self.train_labels is not None:
             labels = self.train_labels[order]
             turn = torch.zeros(len(order), dtype=torch.int64)
@@ -109,7 +111,7 @@ class Dataset:
 
 def _split_heldout(dataset: Dataset) -> tuple[Tensor, Tensor]:
     """Rows (validation, test) of the held-out data."""
-    generator = stream(0, "validation")
+    generator = data_generator(0, "validation")
     test, validation = split_indices(
         len(dataset.heldout), VALIDATION_SHARE, generator, dataset.heldout_labels
     )

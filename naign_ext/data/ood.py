@@ -10,8 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
+SUMMARY = "held-out images with their quarters rearranged"
 DESCRIPTION = "held-out images with their four quarters rearranged, none in its own place"
 _DERANGEMENTS = [p for p in itertools.permutations(range(4)) if all(p[i] != i for i in range(4))]
 
@@ -36,7 +37,7 @@ def rearranged(images: Tensor, seed: int, at_least: int = 100) -> Tensor | None:
     """
     if len(images) == 0:
         return None
-    generator = stream(seed, "ood")
+    generator = data_generator(seed, "ood")
     ways = min(len(_DERANGEMENTS), math.ceil(at_least / len(images)))
     result = []
     for image in images:

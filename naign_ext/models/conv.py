@@ -3,13 +3,21 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from naign_ext.models.layers import ACTIVATIONS, check_choice, check_positive, check_sample_shape
+from naign_ext.models.layers import (
+    ACTIVATIONS,
+    Activation,
+    Normalisation,
+    activation_option,
+    normalisation_option,
+)
+from naign_ext.models.registry import MODELS, Network, NetworkOptions
+from naign_ext.options import option
 
-_NORMALISATIONS = ("none", "batch", "layer")
 _MAX_WIDENING = 8
 _COARSEST_SIDE = 4
 
@@ -36,7 +44,26 @@ def _convolution(
     )
 
 
-class ConvAutoencoder(nn.Module):
+class ConvOptions(NetworkOptions):
+    """Options of :class:`ConvAutoencoder`."""
+
+    architecture: Literal["conv"] = option("conv", "encoder-decoder for images of any size.", "Model")
+    base_channels: int = option(
+        32, "Channels of the finest level; they double at each level, up to 8 times as many.", "Model", ge=1
+    )
+    depth: int | None = option(
+        None,
+        "Levels that halve the image; default: until the shorter side is at most 4 pixels.",
+        "Model",
+        ge=1,
+    )
+    latent_dim: int = option(128, "Width of the bottleneck.", "Model", ge=1)
+    activation: Activation = activation_option("silu")
+    normalisation: Normalisation = normalisation_option("batch")
+
+
+@MODELS.register("conv")
+class ConvAutoencoder(Network):
     """Encoder (stride-2 convolutions), a vector of ``latent_dim`` numbers, decoder (upsampling, convolving).
 
     Maps (B, C, H, W) to the same shape, C 1 or 3, H and W at least 2 and not necessarily even: level l has
@@ -44,27 +71,13 @@ class ConvAutoencoder(nn.Module):
     reaches the output goes through the bottleneck; there are no skip connections. Weights are drawn from
     torch's global generator.
 
-    Args:
-        sample_shape: (C, H, W).
-        base_channels: channels of the finest level; they double at each level, up to 8 times as many.
-        depth: number of halvings; None halves until the shorter side is at most 4 pixels.
-        latent_dim: size of the bottleneck.
-        activation: "relu" or "silu".
-        normalisation: "none", "batch" or "layer".
+    sample_shape: (C, H, W).
     """
 
-    def __init__(
-        self,
-        sample_shape: Sequence[int],
-        *,
-        base_channels: int = 32,
-        depth: int | None = None,
-        latent_dim: int = 64,
-        activation: str = "silu",
-        normalisation: str = "batch",
-    ) -> None:
-        super().__init__()
-        self.sample_shape = check_sample_shape(sample_shape)
+    Options: ClassVar[type[ConvOptions]] = ConvOptions
+
+    def __init__(self, sample_shape: Sequence[int], options: ConvOptions) -> None:
+        super().__init__(sample_shape, options)
         if (
             len(self.sample_shape) != 3
             or self.sample_shape[0] not in (1, 3)
@@ -74,23 +87,19 @@ class ConvAutoencoder(nn.Module):
                 "sample_shape: a convolutional model expects (C, H, W) with C 1 or 3 and H, W of at least 2; "
                 f"got {self.sample_shape}. Use architecture 'mlp' for vectors"
             )
-        check_positive("base_channels", base_channels)
-        check_positive("latent_dim", latent_dim)
-        check_choice("activation", activation, ACTIVATIONS)
-        check_choice("normalisation", normalisation, _NORMALISATIONS)
         channels, height, width = self.sample_shape
-        depth = automatic_depth(height, width) if depth is None else check_positive("depth", depth)
+        depth = automatic_depth(height, width) if options.depth is None else options.depth
         if 2 ** (depth - 1) >= min(height, width):
             raise ValueError(
                 f"depth: {depth} halvings leave nothing of {height}x{width} pixels to halve; "
                 f"expected at most {math.ceil(math.log2(min(height, width)))}"
             )
         sizes = [(math.ceil(height / 2**level), math.ceil(width / 2**level)) for level in range(depth + 1)]
-        widths = [base_channels * min(2**level, _MAX_WIDENING) for level in range(depth + 1)]
+        widths = [options.base_channels * min(2**level, _MAX_WIDENING) for level in range(depth + 1)]
         self.coarse_shape = (widths[-1], *sizes[-1])
         # The decoder's targets, finest last; recorded because ceil(H / 2) cannot be inverted for odd H.
         self.decoder_sizes = sizes[-2::-1]
-        self._build(channels, widths, latent_dim, activation, normalisation)
+        self._build(channels, widths, options.latent_dim, options.activation, options.normalisation)
 
     def _build(
         self, channels: int, widths: list[int], latent_dim: int, activation: str, normalisation: str

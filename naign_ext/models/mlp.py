@@ -2,57 +2,72 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
+from pydantic import FiniteFloat, field_validator
 from torch import Tensor, nn
 
-from naign_ext.models.layers import ACTIVATIONS, check_choice, check_positive, check_sample_shape
+from naign_ext.models.layers import (
+    ACTIVATIONS,
+    Activation,
+    Normalisation,
+    activation_option,
+    normalisation_option,
+)
+from naign_ext.models.registry import MODELS, Network, NetworkOptions
+from naign_ext.options import option
 
 _NORMALISATIONS = {"none": None, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
 
-class MLP(nn.Module):
+class MlpOptions(NetworkOptions):
+    """Options of :class:`MLP`. Batch normalisation needs at least 2 points a batch while training."""
+
+    architecture: Literal["mlp"] = option("mlp", "for vectors and small images.", "Model")
+    widths: tuple[int, ...] = option(
+        (128, 128, 128), "Hidden widths of an mlp; a small one in the middle is a bottleneck.", "Model"
+    )
+    activation: Activation = activation_option("relu")
+    normalisation: Normalisation = normalisation_option("none")
+    input_gain: FiniteFloat = option(
+        1.0,
+        "Factor on an mlp's input; above 1 the first layer bends on a finer scale than the data's.",
+        "Model",
+        gt=0,
+    )
+
+    @field_validator("widths")
+    @classmethod
+    def _positive(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if not widths or min(widths) < 1:
+            raise ValueError("expected at least one width, all >= 1")
+        return widths
+
+
+@MODELS.register("mlp")
+class MLP(Network):
     """f(x) = reshape(W_L h_{L-1} + b_L), h_l = act(norm(W_l h_{l-1} + b_l)), h_0 = input_gain * flatten(x).
 
     Maps (B, *sample_shape) to the same shape. No skip connection joins input and output: an identity must be
     learnt, which is what keeps f from being one where there are no data. A narrow entry of ``widths`` is the
     bottleneck. Weights are drawn from torch's global generator (seed it with ``torch.manual_seed``).
 
-    Args:
-        sample_shape: (D,) or (C, H, W).
-        widths: hidden widths, first to last; at least one.
-        activation: "relu" or "silu".
-        normalisation: of the hidden layers, before the activation: "none", "batch" or "layer". Batch
-            normalisation needs at least 2 points a batch while training.
-        input_gain: factor on the input, > 0; above 1 the first layer bends on a finer scale than the data's.
+    sample_shape: (D,) or (C, H, W).
     """
 
-    def __init__(
-        self,
-        sample_shape: Sequence[int],
-        *,
-        widths: Sequence[int] = (128, 128, 128),
-        activation: str = "relu",
-        normalisation: str = "none",
-        input_gain: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.sample_shape = check_sample_shape(sample_shape)
-        activation = check_choice("activation", activation, ACTIVATIONS)
-        normalisation = check_choice("normalisation", normalisation, _NORMALISATIONS)
-        if len(widths) == 0:
-            raise ValueError("widths: expected at least one hidden width, got an empty list")
-        hidden = [check_positive("widths", width) for width in widths]
-        if not (math.isfinite(input_gain) and input_gain > 0):
-            raise ValueError(f"input_gain: expected a finite number > 0, got {input_gain}")
-        self.input_gain = float(input_gain)
-        norm = _NORMALISATIONS[normalisation]
-        size = math.prod(self.sample_shape)
+    Options: ClassVar[type[MlpOptions]] = MlpOptions
+
+    def __init__(self, sample_shape: Sequence[int], options: MlpOptions) -> None:
+        super().__init__(sample_shape, options)
+        self.input_gain = options.input_gain
+        norm, activation = _NORMALISATIONS[options.normalisation], ACTIVATIONS[options.activation]
+        size, hidden = math.prod(self.sample_shape), list(options.widths)
         layers: list[nn.Module] = []
         for before, width in zip([size, *hidden], hidden, strict=False):
             layers.append(nn.Linear(before, width))
             if norm is not None:
                 layers.append(norm(width))
-            layers.append(ACTIVATIONS[activation]())
+            layers.append(activation())
         layers.append(nn.Linear(hidden[-1], size))
         self.layers = nn.Sequential(*layers)
 

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from naign_ext.objectives.base import OBJECTIVES
 from naign_ext.objectives.imle import Imle, ImleOptions
 from naign_ext.options import option
 
@@ -20,6 +21,7 @@ class AdaptiveImleOptions(ImleOptions):
     resample_every: int = option(10, "Steps between matches.", "Latent pool", ge=1)
 
 
+@OBJECTIVES.register("adaptive-imle")
 class AdaptiveImle(Imle):
     """The IMLE loss under the match of :class:`naign_ext.objectives.matchers.AdaptiveMatcher`."""
 

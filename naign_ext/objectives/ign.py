@@ -7,19 +7,25 @@ from pydantic import FiniteFloat
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.latents import LatentPool
-from naign_ext.objectives.base import Corrupt, Loss, Objective, Vary, apply_together
+from naign_ext.objectives.base import (
+    OBJECTIVES,
+    Loss,
+    Objective,
+    ObjectiveOptions,
+    StepContext,
+    apply_together,
+    non_identity,
+)
 from naign_ext.objectives.generation import innermost
-from naign_ext.objectives.imle import non_identity
-from naign_ext.objectives.restoration import Repair, RepairOptions
+from naign_ext.objectives.restoration import Restoration, RestorationOptions
 from naign_ext.options import option
-from naign_ext.seeds import derive_seed
+from naign_ext.transforms.batch import Batch
 
 SMALLEST_CLAMP = 1e-6
 
 
-class IgnOptions(RepairOptions):
+class IgnOptions(RestorationOptions, ObjectiveOptions):
     """Options of IGN; the defaults are the published ones.
 
     denoise_weight and restore_weight count relative to reconstruction_weight, so that those of a preset, made
@@ -49,6 +55,7 @@ class IgnOptions(RepairOptions):
     )
 
 
+@OBJECTIVES.register("ign")
 class Ign(Objective):
     """a_r L_r + a_i L_i + a_t L_t, one latent z ~ N(0, latent_scale^2 I) for each data point x of the batch.
 
@@ -66,40 +73,28 @@ class Ign(Objective):
     the long form here is its experiments'. Latents are plain Gaussian, not shaped by the data's spectrum as in
     its image experiments, so that samples are drawn as for every other objective.
 
-    f(x), f(z) and the inputs of the repair terms pass f in one call (see :func:`apply_together`). The second
-    applications use the current running statistics' copies and leave f's own alone. ``vary`` acts on x, as in
-    :class:`naign_ext.objectives.naign.Naign`.
+    f(x), f(z) and the inputs of the restoration terms pass f in one call (see :func:`apply_together`). The second
+    applications use the current running statistics' copies and leave f's own alone. x is the augmented data.
     """
 
     Options = IgnOptions
 
-    def __init__(
-        self,
-        options: IgnOptions,
-        data: Tensor,
-        *,
-        seed: int,
-        corrupt: Corrupt | None = None,
-        vary: Vary | None = None,
-        shard: Shard = WHOLE,
-    ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, shard=shard)
-        self.repair = Repair(options, seed, corrupt)
-        self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
+    def __init__(self, options: IgnOptions, data: Tensor, context: StepContext) -> None:
+        super().__init__(options, data, context)
+        self.restoration = Restoration(options, self.seed)
+        self.pool = LatentPool(data.shape[1:], options.latent_scale, self.seed, device=data.device)
 
-    def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
+    def loss(self, f: nn.Module, batch: Batch, step: int) -> Loss:
         """See :meth:`Objective.loss`; terms: reconstruction, idempotence, tightness, denoise, restore."""
         o: IgnOptions = self.options
-        x, offset = self.data.index_select(0, self.shard.take(rows)), self.shard.offset(len(rows))
+        x, (first, _) = batch.augmented, batch.offset
         with self.timer("data"):
-            if self.vary is not None:
-                x = self.vary(x, derive_seed(self.seed, "vary", step), offset)
-            repaired = self.repair.inputs(x, step, offset)
+            corrupted = self.restoration.inputs(batch, step)
         self.pool.draw = step
         with self.timer("generation"):
-            latents = self.pool.chunk(offset[0], offset[0] + len(x))
+            latents = self.pool.chunk(first, first + len(x))
         with self.timer("forward"):
-            outputs = apply_together(f, {"data": x, "latents": latents} | repaired)
+            outputs = apply_together(f, {"data": x, "latents": latents} | corrupted)
             samples = outputs["latents"]
             fixed = samples.detach()
             again = {
@@ -113,12 +108,12 @@ class Ign(Objective):
             "idempotence": self._distance(again[True], samples).mean(),
             "tightness": -self._clamped(moved, reconstruction).mean(),
         }
-        terms |= {name: self._distance(outputs[name], x).mean() for name in self.repair.weights}
+        terms |= {name: self._distance(outputs[name], x).mean() for name in self.restoration.weights}
         weights = {
             "reconstruction": o.reconstruction_weight,
             "idempotence": o.idempotence_weight,
             "tightness": o.tightness_weight,
-            **{name: o.reconstruction_weight * w for name, w in self.repair.weights.items()},
+            **{name: o.reconstruction_weight * w for name, w in self.restoration.weights.items()},
         }
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         detached = {name: term.detach() for name, term in terms.items()}

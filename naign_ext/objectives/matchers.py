@@ -7,22 +7,22 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from naign_ext.distributed.sharding import WHOLE, Shard
+from naign_ext.distributed.sharding import WHOLE
 from naign_ext.latents import LatentPool
 from naign_ext.objectives.assignment import assign
-from naign_ext.objectives.base import MatchOptions, Timer
+from naign_ext.objectives.base import StepContext
 from naign_ext.objectives.generation import SideStream, chunk_for, sample_in_evaluation
+from naign_ext.objectives.match_options import MatchOptions
 from naign_ext.ops import imle_knn
 from naign_ext.search import ImleSearch
+from naign_ext.transforms.batch import Batch
 
 CHEAP_POOL = 1 << 24
 """Rows of a pool times parameters of f up to which a process makes the pool of a batch whole, for its own rows alone:
 that takes less time than a merge with what others have made (some 10^7 operations, a tenth of a millisecond)."""
 
 
-def build_matcher(
-    options: MatchOptions, data: Tensor, seed: int, timer: Timer | None = None, shard: Shard = WHOLE
-) -> "Matcher":
+def build_matcher(options: MatchOptions, data: Tensor, context: StepContext) -> "Matcher":
     """The matcher that ``options.match`` names, for data (N, *shape)."""
     kinds: dict[str, type[Matcher]] = {
         "batch": BatchMatcher,
@@ -30,7 +30,7 @@ def build_matcher(
         "one-to-one": OneToOneMatcher,
         "adaptive": AdaptiveMatcher,
     }
-    return kinds[options.match](options, data, seed, timer, shard)
+    return kinds[options.match](options, data, context)
 
 
 class Matcher(ABC):
@@ -38,25 +38,18 @@ class Matcher(ABC):
 
     Where processes share a step each generates and searches its span of the pool for all rows in question, and
     the running minima are merged, after which all know every winner. A winner's latent is regenerated from its
-    index by the process that trains on the row, so nothing but distances and indices is sent. ``pool_share`` is the
+    index by the process that trains on the row, so nothing but distances and indices is sent. ``pool_shard`` is the
     part of the pool that this process generates.
     """
 
-    def __init__(
-        self,
-        options: MatchOptions,
-        data: Tensor,
-        seed: int,
-        timer: Timer | None = None,
-        shard: Shard = WHOLE,
-    ) -> None:
+    def __init__(self, options: MatchOptions, data: Tensor, context: StepContext) -> None:
         self.options = options
         self.data = data
-        self.timer = timer or Timer()
-        self.shard = shard
-        self.pool_shard = shard
+        self.timer = context.timer
+        self.shard = context.shard
+        self.pool_shard = context.shard
         self.rows_at_a_time = options.pool_chunk
-        self.pool = LatentPool(data.shape[1:], options.latent_scale, seed, device=data.device)
+        self.pool = LatentPool(data.shape[1:], options.latent_scale, context.seed, device=data.device)
         self._begin()
 
     def _begin(self) -> None:  # noqa: B027 - most keep nothing
@@ -68,11 +61,8 @@ class Matcher(ABC):
         self.pool.draw = step // self.options.resample_every
 
     @abstractmethod
-    def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents matched to the data rows (B,), and whether an admissible match exists (bool).
-
-        Both for this process's part of the batch alone, (B / processes, *shape) and (B / processes,).
-        """
+    def latents(self, f: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Latents (B / processes, *shape) matched to the batch's x, and which have an admissible match (bool)."""
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold of a match that outlives its step."""
@@ -80,6 +70,10 @@ class Matcher(ABC):
 
     def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - most keep nothing
         """Take up an earlier :meth:`state` without a new search."""
+
+    def _whole(self, batch: Batch) -> Tensor:
+        """The data of the whole batch, (B, *shape)."""
+        return self.data.index_select(0, batch.all_rows) if self.shard.is_distributed else batch.x
 
     def _new_search(self, data: Tensor, k: int = 1) -> ImleSearch:
         below = self.options.reject_below if self.options.reject == "pair" else None
@@ -146,12 +140,12 @@ class BatchMatcher(Matcher):
         if self.options.pool_size * sum(p.numel() for p in f.parameters()) <= CHEAP_POOL:
             self.pool_shard = WHOLE
 
-    def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def latents(self, f: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`."""
         if not self.pool_shard.is_distributed:
-            indices = self._nearest(self._new_search(self.data.index_select(0, self.shard.take(rows))), f)
+            indices = self._nearest(self._new_search(batch.x), f)
         else:
-            indices = self.shard.take(self._nearest(self._new_search(self.data.index_select(0, rows)), f))
+            indices = self.shard.take(self._nearest(self._new_search(self._whole(batch)), f))
         with self.timer("generation"):
             return self.pool.rows(indices), indices >= 0
 
@@ -163,18 +157,18 @@ class OneToOneMatcher(Matcher):
     :func:`naign_ext.objectives.assignment.assign`.
     """
 
-    def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def latents(self, f: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`.
 
         Raises:
             ValueError: the pool is smaller than the batch.
         """
-        if self.options.pool_size < len(rows):
+        if self.options.pool_size < len(batch.all_rows):
             raise ValueError(
-                f"pool_size: expected at least the batch's {len(rows)} rows for a one-to-one match, got "
+                f"pool_size: expected at least the batch's {len(batch.all_rows)} rows for a one-to-one match, got "
                 f"{self.options.pool_size}"
             )
-        x = self.data.index_select(0, rows).flatten(1)
+        x = self._whole(batch).flatten(1)
         samples = [(first, self._without_rejected(samples)) for first, samples in self._samples(f)]
         with self.timer("search"):
             indices = assign(x, samples, self.options.pool_size, merge=self.shard.is_distributed)
@@ -206,13 +200,12 @@ class DatasetMatcher(Matcher):
             last = self._latents if self.options.warm_start and self._indices is not None else None
             self._keep(self.pool.draw, self._nearest(self._search, f, last))
 
-    def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def latents(self, f: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`."""
         if self._indices is None:
             raise RuntimeError("latents: the data set has no match yet; call prepare(f, step) first")
-        rows = self.shard.take(rows)
-        self._regenerate(rows)
-        return self._latents[rows], self._indices[rows] >= 0
+        self._regenerate(batch.rows)
+        return self._latents[batch.rows], self._indices[batch.rows] >= 0
 
     def state(self) -> dict[str, Tensor]:
         """The current match of the whole data set: its draw and winners.
@@ -290,12 +283,11 @@ class AdaptiveMatcher(Matcher):
         self._matched[wanted] = indices >= 0
         self._age[wanted] = 0
 
-    def latents(self, f: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def latents(self, f: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`."""
         if self._draw < 0:
             raise RuntimeError("latents: the data set has no match yet; call prepare(f, step) first")
-        rows = self.shard.take(rows)
-        return self._latents[rows], self._matched[rows]
+        return self._latents[batch.rows], self._matched[batch.rows]
 
     def state(self) -> dict[str, Tensor]:
         """Latents, thresholds and ages of all rows."""

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from naign_ext.objectives.base import OBJECTIVES
 from naign_ext.objectives.naign import Naign, NaignOptions
 from naign_ext.options import option
 
@@ -15,6 +16,7 @@ class MatchingOptions(NaignOptions):
     match: Literal["one-to-one"] = option("one-to-one", "How rows are matched.", "Latent pool")
 
 
+@OBJECTIVES.register("matching")
 class Matching(Naign):
     """NAIGN under the match of :class:`naign_ext.objectives.matchers.OneToOneMatcher`.
 

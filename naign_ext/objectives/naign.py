@@ -6,19 +6,26 @@ import torch
 from pydantic import FiniteFloat, model_validator
 from torch import Tensor, nn
 
-from naign_ext.distributed.sharding import WHOLE, BatchOffset, Shard
-from naign_ext.objectives.base import Corrupt, Loss, MatchOptions, Objective, Vary, apply_together
-from naign_ext.objectives.imle import non_identity, only_admissible
-from naign_ext.objectives.matchers import build_matcher
-from naign_ext.objectives.restoration import Repair, RepairOptions
+from naign_ext.distributed.sharding import Shard
+from naign_ext.objectives.base import (
+    OBJECTIVES,
+    Loss,
+    ObjectiveOptions,
+    StepContext,
+    apply_together,
+    non_identity,
+)
+from naign_ext.objectives.match_options import MatchOptions
+from naign_ext.objectives.matched import MatchedObjective, only_admissible
+from naign_ext.objectives.restoration import Restoration, RestorationOptions
 from naign_ext.ops import fused_loss, imle_knn
 from naign_ext.options import option
-from naign_ext.seeds import derive_seed
+from naign_ext.transforms.batch import Batch
 
 Terms = dict[str, Tensor]
 
 
-class NaignOptions(RepairOptions, MatchOptions):
+class NaignOptions(RestorationOptions, MatchOptions, ObjectiveOptions):
     """Options of the NAIGN objective. With the optional terms at weight 0 it is the paper's."""
 
     name: Literal["naign"] = option("naign", "Objective.", "Objective")
@@ -63,11 +70,12 @@ class NaignOptions(RepairOptions, MatchOptions):
         return min(self.projection_samples, self.pool_size)
 
 
-class Naign(Objective):
+@OBJECTIVES.register("naign")
+class Naign(MatchedObjective):
     """mean |f(x) - x|^2 + mean |x - f(z*(x))|^2 + optional terms, z*(x) the latent of x's nearest sample.
 
-    With ``vary``, reconstruction, denoise and restore see changed data points, a new change at every step, while
-    the match stays with the data as they are: f learns to keep more than it is asked to generate.
+    Reconstruction, denoise and restore see the augmented data, while the match stays with the data as they are: f
+    learns to keep more than it is asked to generate.
 
     All inputs pass f in one call (see :func:`apply_together`); only the second pass of the idempotence term
     is a call of its own. Terms: reconstruction, imle, and those of projection, denoise, restore, idempotence
@@ -76,34 +84,18 @@ class Naign(Objective):
 
     Options: ClassVar[type[NaignOptions]] = NaignOptions
 
-    def __init__(
-        self,
-        options: NaignOptions,
-        data: Tensor,
-        *,
-        seed: int,
-        corrupt: Corrupt | None = None,
-        vary: Vary | None = None,
-        shard: Shard = WHOLE,
-    ) -> None:
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, shard=shard)
-        if options.projection_weight and shard.is_distributed:
-            _check_projection(options, shard)
-        self.repair = Repair(options, seed, corrupt)
-        self.matcher = build_matcher(options, data, seed, self.timer, shard)
+    def __init__(self, options: NaignOptions, data: Tensor, context: StepContext) -> None:
+        super().__init__(options, data, context)
+        if options.projection_weight and self.shard.is_distributed:
+            _check_projection(options, self.shard)
+        self.restoration = Restoration(options, self.seed)
 
-    def prepare(self, f: nn.Module, step: int) -> None:
-        """See :meth:`Objective.prepare`."""
-        self.matcher.prepare(f, step)
-
-    def loss(self, f: nn.Module, rows: Tensor, step: int) -> Loss:
+    def loss(self, f: nn.Module, batch: Batch, step: int) -> Loss:
         """See :meth:`Objective.loss`."""
-        o = self.options
-        x, offset = self.data.index_select(0, self.shard.take(rows)), self.shard.offset(len(rows))
-        latents, admissible = self.matcher.latents(f, rows)
+        o, x = self.options, batch.x
+        latents, admissible = self.matcher.latents(f, batch)
         with self.timer("data"):
-            varied = x if self.vary is None else self.vary(x, derive_seed(self.seed, "vary", step), offset)
-            inputs = self._inputs(varied, latents, step, offset)
+            inputs = self._inputs(batch, latents, step)
         with self.timer("forward"):
             outputs = apply_together(f, inputs)
         matched = only_admissible(outputs["latents"], x, admissible, o)
@@ -113,8 +105,8 @@ class Naign(Objective):
                 again = f(matched).float()
         main = fused_loss(
             x,
-            # The kernel compares with x; reconstruction - (varied - x) has the same difference from it.
-            outputs["data"] if self.vary is None else outputs["data"] - (varied - x),
+            # The kernel compares with x; reconstruction - (augmented - x) has the same difference from it.
+            outputs["data"] if batch.augmented is x else outputs["data"] - (batch.augmented - x),
             matched,
             again,
             weights=(o.reconstruction_weight, o.imle_weight, self._idempotence_weight(step)),
@@ -124,54 +116,43 @@ class Naign(Objective):
         terms = {"reconstruction": main.reconstruction, "imle": main.imle}
         if o.idempotence_weight:
             terms["idempotence"] = main.idempotence
-        for weighted, more in (self._repaired(varied, outputs, len(rows)), self._projected(varied, outputs)):
+        for weighted, more in (self._restored(batch, outputs), self._projected(batch, outputs)):
             total = total + weighted
             terms |= more
         return Loss(total, terms, lambda: {"non_identity": non_identity(outputs["latents"], latents)})
 
-    def state(self) -> dict[str, Tensor]:
-        """See :meth:`Objective.state`."""
-        return self.matcher.state()
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """See :meth:`Objective.load_state`."""
-        self.matcher.load_state(state)
-
-    def _inputs(self, x: Tensor, latents: Tensor, step: int, offset: BatchOffset) -> dict[str, Tensor]:
+    def _inputs(self, batch: Batch, latents: Tensor, step: int) -> dict[str, Tensor]:
         o = self.options
-        inputs = {"data": x, "latents": latents}
+        inputs = {"data": batch.augmented, "latents": latents}
         if o.projection_weight:
             inputs["projection"] = self.matcher.pool.chunk(*self.shard.span(o.projected))
-        return inputs | self.repair.inputs(x, step, offset)
+        return inputs | self.restoration.inputs(batch, step)
 
-    def _repaired(self, x: Tensor, outputs: dict[str, Tensor], batch: int) -> tuple[Tensor | float, Terms]:
-        """Weighted sum and terms of denoise and restore, whose target is x, by the first two terms of the kernel."""
-        weights = self.repair.weights
+    def _restored(self, batch: Batch, outputs: dict[str, Tensor]) -> tuple[Tensor | float, Terms]:
+        """Weighted sum and terms of denoise and restore, by the first two terms of the kernel."""
+        weights = self.restoration.weights
         if not weights:
             return 0.0, {}
-        portion = self._portion(len(x), batch)
-        first, second = (portion * w for w in (*weights.values(), 0.0)[:2])
+        first, second = (*weights.values(), 0.0)[:2]
         found = fused_loss(
-            x, *(outputs[name] for name in weights), weights=(first, second, 0.0), norm=self.options.norm
+            batch.augmented,
+            *(outputs[name] for name in weights),
+            weights=(first, second, 0.0),
+            norm=self.options.norm,
         )
-        return found.total, {
-            name: portion * term
-            for name, term in zip(weights, (found.reconstruction, found.imle), strict=False)
-        }
+        return found.total, dict(zip(weights, (found.reconstruction, found.imle), strict=False))
 
-    def _projected(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor | float, Terms]:
+    def _projected(self, batch: Batch, outputs: dict[str, Tensor]) -> tuple[Tensor | float, Terms]:
         """Weighted sum and term of projection."""
         o = self.options
         if not o.projection_weight:
             return 0.0, {}
         samples = outputs["projection"]
-        target = nearest_data(samples, self.data if o.projection_to == "dataset" else x)
-        term = self._portion(len(samples), o.projected) * fused_loss(target, samples, norm=o.norm).total
+        target = nearest_data(samples, self.data if o.projection_to == "dataset" else batch.augmented)
+        # What this process's mean counts for in the mean over all: more, where its span is longer than others'.
+        portion = len(samples) * self.shard.world_size / o.projected
+        term = portion * fused_loss(target, samples, norm=o.norm).total
         return o.projection_weight * term, {"projection": term.detach()}
-
-    def _portion(self, mine: int, whole: int) -> float:
-        """What this process's mean counts for in the mean over all: more, where its share is larger than others'."""
-        return mine * self.shard.world_size / whole
 
     def _idempotence_weight(self, step: int) -> float:
         o: NaignOptions = self.options

@@ -7,15 +7,16 @@ from pydantic import FiniteFloat
 from torch import Tensor
 
 from naign_ext.distributed.sharding import BatchOffset, blocks
-from naign_ext.objectives.base import Corrupt
 from naign_ext.ops import randn
 from naign_ext.options import Options, option
 from naign_ext.seeds import derive_seed, generator
+from naign_ext.transforms import corrupt
+from naign_ext.transforms.batch import Batch
 
 CorruptionKind = Literal["noise", "mask", "blur", "downsample"]
 
 
-class RepairOptions(Options):
+class RestorationOptions(Options):
     """Options of the denoise and restore terms."""
 
     denoise_weight: FiniteFloat = option(0.0, "Weight of mean |f(x + noise) - x|.", "Objective", ge=0)
@@ -36,18 +37,15 @@ class RepairOptions(Options):
     )
 
 
-class Repair:
+class Restoration:
     """Draws the corrupted data of both terms, a new draw at every step.
 
-    options: RepairOptions. corrupt: needed where restore_weight > 0.
+    options: RestorationOptions.
     """
 
-    def __init__(self, options: Any, seed: int, corrupt: Corrupt | None) -> None:
-        if options.restore_weight and corrupt is None:
-            raise ValueError("corrupt: expected a function because restore_weight > 0, got None")
+    def __init__(self, options: Any, seed: int) -> None:
         self.options = options
         self.seed = seed
-        self.corrupt = corrupt
 
     @property
     def weights(self) -> dict[str, float]:
@@ -55,8 +53,9 @@ class Repair:
         weights = {"denoise": self.options.denoise_weight, "restore": self.options.restore_weight}
         return {name: weight for name, weight in weights.items() if weight}
 
-    def inputs(self, x: Tensor, step: int, offset: BatchOffset) -> dict[str, Tensor]:
-        """What f is to map back to x (B, ...), by term; as many rows as x, which are those at a place of a batch."""
+    def inputs(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """What f is to map back to the augmented data, by term; as many rows as they have."""
+        x, offset = batch.augmented, batch.offset
         made: dict[str, Tensor] = {}
         if "denoise" in self.weights:
             seed = derive_seed(self.seed, "denoise", step)
@@ -66,7 +65,6 @@ class Repair:
         return made
 
     def _corrupted(self, x: Tensor, step: int, offset: BatchOffset) -> Tensor:
-        assert self.corrupt is not None
         kinds = self.options.restore_kinds
         result = torch.empty_like(x)
         first, total = offset
@@ -77,7 +75,7 @@ class Repair:
             part = x[mine].clone()
             for block, some, within in blocks((before, whole), len(part)):
                 seed = derive_seed(self.seed, "restore", step, k, *_unless_first(block))
-                part[some] = self.corrupt(part[some], kind, seed, within)
+                part[some] = corrupt(part[some], kind, seed=seed, offset=within)[0]
             result[mine] = part
         return result
 
@@ -88,9 +86,10 @@ def _unless_first(block: int) -> tuple[int, ...]:
 
 
 def add_noise(x: Tensor, sigma_max: float, seed: int, offset: BatchOffset | None = None) -> Tensor:
-    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; what a row gets depends on its place.
+    """x (B, ...) + sigma N(0, I) with sigma ~ U(0, sigma_max) for each row; what a row gets depends on its place in
+    the batch.
 
-    place: of x in a batch; default: x is the batch.
+    offset: of x in a batch; default: x is the batch.
     """
     first, total = offset or (0, len(x))
     random = generator(seed, "sigma")

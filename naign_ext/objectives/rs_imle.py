@@ -5,8 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from naign_ext.distributed.sharding import WHOLE, Shard
-from naign_ext.objectives.base import Corrupt, Vary
+from naign_ext.objectives.base import OBJECTIVES, StepContext
 from naign_ext.objectives.imle import Imle, ImleOptions
 from naign_ext.ops import imle_knn
 from naign_ext.options import option
@@ -21,6 +20,7 @@ class RsImleOptions(ImleOptions):
     reject: Literal["pair", "sample"] = option("sample", "What is rejected.", "Latent pool")
 
 
+@OBJECTIVES.register("rs-imle")
 class RsImle(Imle):
     """The IMLE loss over the samples that are at a distance of at least epsilon from every data point.
 
@@ -29,19 +29,10 @@ class RsImle(Imle):
 
     Options = RsImleOptions
 
-    def __init__(
-        self,
-        options: RsImleOptions,
-        data: Tensor,
-        *,
-        seed: int,
-        corrupt: Corrupt | None = None,
-        vary: Vary | None = None,
-        shard: Shard = WHOLE,
-    ) -> None:
+    def __init__(self, options: RsImleOptions, data: Tensor, context: StepContext) -> None:
         if options.reject_below is None:
             options = options.model_copy(update={"reject_below": default_reject_below(data)})
-        super().__init__(options, data, seed=seed, corrupt=corrupt, vary=vary, shard=shard)
+        super().__init__(options, data, context)
 
 
 def default_reject_below(data: Tensor, most_rows: int = 2000) -> float:

@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
 from naign_ext import __version__
-from naign_ext.config.schema import TrainConfig
+from naign_ext.config import TrainConfig
 from naign_ext.evaluation.results import Results
 from naign_ext.projector import Projector
 from naign_ext.report import tables

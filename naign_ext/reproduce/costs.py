@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from naign_ext.config.schema import TrainConfig
+from naign_ext.config import TrainConfig
 from naign_ext.json_files import read_json, write_json
 from naign_ext.metrics_log import read_metrics
 from naign_ext.reproduce.runs import InterruptedRunError, run_name

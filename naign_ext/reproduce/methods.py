@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from naign_ext.config.presets import preset_values
-from naign_ext.config.schema import TrainConfig, resolve_config
+from naign_ext.config import TrainConfig, preset_values, resolve_config
 from naign_ext.reproduce.effort import Effort
 
 Settings = Mapping[str, Any]

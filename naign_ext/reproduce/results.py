@@ -15,7 +15,7 @@ from naign_ext.reproduce.record import from_json, search_from_json, to_json
 from naign_ext.reproduce.study import Study, summarise
 from naign_ext.reproduce.verdict import RULE, better_rival, spread
 from naign_ext.reproduce.vocabulary import TRUE_DATA, about, baseline_words
-from naign_ext.training.trainer import STAGES
+from naign_ext.training.callbacks import STAGES
 
 SEARCHES = "ign-search.json"
 PER_SEED = ("metrics", "baselines", "true_data")

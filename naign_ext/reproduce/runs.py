@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
-from naign_ext.config.schema import TrainConfig
+from naign_ext.config import TrainConfig
 from naign_ext.data import Dataset
 from naign_ext.evaluation import Results, evaluate
 from naign_ext.evaluation.flat_keys import read_results, results_of

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from naign_ext import __version__
-from naign_ext.config.schema import TrainConfig
+from naign_ext.config import TrainConfig
 from naign_ext.data.registry import describe_datasets
 from naign_ext.evaluation import Key, Results
 from naign_ext.reproduce import methods, tuning, verdict

@@ -1,9 +1,15 @@
-"""The order of the data as a pure function of (seed, position)."""
+"""The data of a run, batch by batch, each a pure function of the seed and the step."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from naign_ext.config import ConfigError, TrainConfig
+from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.seeds import generator
+from naign_ext.transforms import expand_with_flips, expand_with_shifts, random_augment
+from naign_ext.transforms.batch import Batch
 
 
 class BatchOrder:
@@ -36,3 +42,47 @@ class BatchOrder:
             self._order = torch.randperm(self.count, generator=generator(self.seed, "order", epoch))
             self._epoch = epoch
         return self._order
+
+
+class TrainingData:
+    """Rows x (N, *shape), and this process's shard of every batch of them.
+
+    jitter: images are shifted by up to so many pixels, anew in every batch; 0 leaves them as they are.
+
+    Raises:
+        ValueError: batch_size is not a multiple of the processes.
+    """
+
+    def __init__(
+        self, x: Tensor, *, batch_size: int, seed: int, jitter: int = 0, shard: Shard = WHOLE
+    ) -> None:
+        self.x = x
+        self.batch_size = batch_size
+        self.seed = seed
+        self.jitter = jitter
+        self.shard = shard
+        shard.offset(batch_size)
+        self._order = BatchOrder(len(x), seed)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of update number step, counted from 0."""
+        rows = self._order.rows(step * self.batch_size, self.batch_size).to(self.x.device)
+        batch = Batch.of(self.x, rows, self.shard)
+        if not self.jitter:
+            return batch
+        random = generator(self.seed, "vary", step)
+        shifted = random_augment(
+            batch.x, flip=False, pixels=self.jitter, generator=random, offset=batch.offset
+        )
+        return replace(batch, augmented=shifted)
+
+
+def with_copies(images: Tensor, config: TrainConfig) -> Tensor:
+    """The training images and their configured copies, the originals first; vectors have none."""
+    wanted = config.augment
+    if images.dim() != 4:
+        if wanted.flip or wanted.shift or wanted.jitter:
+            raise ConfigError(f"augment: {config.dataset} has vectors, not images; switch it off")
+        return images
+    images = expand_with_flips(images) if wanted.flip else images
+    return expand_with_shifts(images, wanted.shift) if wanted.shift else images

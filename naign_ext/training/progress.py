@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from naign_ext.config.schema import TrainConfig
+from naign_ext.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """One finished update; ``step`` counts the updates done. Terms are unweighted, times in seconds."""
+    """One finished update; ``step`` counts the updates done. Terms are unweighted, times in seconds.
+
+    metrics: further ones of this update's batch, computed where metrics.jsonl gets a record of it, else None.
+    """
 
     step: int
     steps: int
@@ -36,6 +39,7 @@ class Step:
     images_per_s: float
     seconds: float
     seconds_left: float
+    metrics: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Progress:
     def stepped(self, step: Step) -> None:
         """After every update."""
 
-    def validated(self, step: int, figures: dict[str, float]) -> None:
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
         """After every validation: fixed_point, imle, projection and their sum, score; lower is better."""
 
     def wrote(self, kind: Literal["samples", "checkpoint"], path: Path) -> None:

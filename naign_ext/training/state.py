@@ -9,15 +9,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from naign_ext.checkpoint import Checkpoint, CheckpointError, Tensors
-from naign_ext.config.schema import TrainConfig
+from naign_ext.config import TrainConfig
 from naign_ext.distributed.batch_norm import sync_batch_norm
 from naign_ext.distributed.processes import SINGLE_PROCESS, Processes
 from naign_ext.models import build_model
-from naign_ext.objectives import OBJECTIVES, Objective, Vary
+from naign_ext.objectives import OBJECTIVES, Objective, StepContext
 from naign_ext.seeds import derive_seed
 from naign_ext.training.ema import ema_copy
-from naign_ext.transforms.augment import random_augment
-from naign_ext.transforms.corruptions import corrupt
 
 # Its name up to torch 2.12 and after.
 _KEEP_BUFFERS = next(
@@ -32,7 +30,8 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class TrainingState:
     """Networks, optimiser, objective and position of a run; ``step`` counts the updates done.
 
-    model holds the weights; f is what the objective applies: model, compiled or shared among processes.
+    model holds the weights; f is what the objective applies: model, compiled or shared among processes. seconds:
+    trained so far. score: of the weights as they stand, by validation, lower is better; None where it is not known.
     """
 
     model: nn.Module
@@ -45,6 +44,7 @@ class TrainingState:
     precision: str
     step: int = 0
     seconds: float = 0.0
+    score: float | None = None
 
     def autocast(self) -> torch.autocast:
         """The context in which f is applied."""
@@ -79,15 +79,14 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def build_state(config: TrainConfig, data: Tensor, processes: Processes = SINGLE_PROCESS) -> TrainingState:
-    """The state before the first update; data (N, *shape) on the CPU. Seeds torch's global generator."""
-    processes.shard.offset(config.batch_size)
-    device = choose_device(config.device, processes)
+def build_state(config: TrainConfig, data: Tensor, context: StepContext) -> TrainingState:
+    """The state before the first update; data (N, *shape), where f is to live. Seeds torch's global generator."""
+    device, shared = data.device, context.shard.is_distributed
     precision = choose_precision(config.precision, device)
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = build_model(config.model.architecture, data.shape[1:], **config.model.build_options())
     model = model.to(device, memory_format=_memory_format(config, device))  # type: ignore[call-overload]
-    if processes.is_distributed:
+    if shared:
         model = sync_batch_norm(model, device)
     optimiser = torch.optim.AdamW(
         model.parameters(),
@@ -96,21 +95,14 @@ def build_state(config: TrainConfig, data: Tensor, processes: Processes = SINGLE
         weight_decay=config.optimiser.weight_decay,
         fused=True,
     )
-    objective = OBJECTIVES[config.objective.name](
-        config.objective,
-        data.to(device),
-        seed=config.seed,
-        corrupt=lambda x, kind, seed, offset: corrupt(x, kind, seed=seed, offset=offset)[0],
-        vary=_jitter(config.augment.jitter),
-        shard=processes.shard,
-    )
+    f: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
     return TrainingState(
         model=model,
-        f=_shared(torch.compile(model) if config.compile else model, device, processes),  # type: ignore[arg-type]
+        f=_share(f, device) if shared else f,
         ema=ema_copy(model),
         optimiser=optimiser,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
-        objective=objective,
+        objective=OBJECTIVES[config.objective.name](config.objective, data, context),
         device=device,
         precision=precision,
     )
@@ -125,21 +117,11 @@ def _memory_format(config: TrainConfig, device: torch.device) -> torch.memory_fo
     return torch.channels_last if chosen == "channels_last" else torch.preserve_format
 
 
-def _shared(f: nn.Module, device: torch.device, processes: Processes) -> nn.Module:
+def _share(f: nn.Module, device: torch.device) -> nn.Module:
     """f with gradients that are means over all processes. Its buffers need no exchange: they are the same."""
-    if not processes.is_distributed:
-        return f
     devices = [device] if device.type == "cuda" else None
     options: dict[str, Any] = {_KEEP_BUFFERS: False, "gradient_as_bucket_view": True}
     return DistributedDataParallel(f, device_ids=devices, **options)
-
-
-def _jitter(pixels: int) -> Vary | None:
-    if not pixels:
-        return None
-    return lambda x, seed, offset: random_augment(
-        x, flip=False, pixels=pixels, generator=torch.Generator().manual_seed(seed), offset=offset
-    )
 
 
 def capture(state: TrainingState) -> tuple[dict[str, Tensors], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The validation figure that decides which checkpoint is the best."""
+"""The validation score that decides which checkpoint is the best."""
 
 import torch
 from torch import Tensor, nn
@@ -13,26 +13,26 @@ _CHUNK = 512
 
 @torch.no_grad()
 def validate(
-    f: nn.Module, train: Tensor, heldout: Tensor, latent_scale: float, seed: int
+    f: nn.Module, train: Tensor, validation: Tensor, latent_scale: float, seed: int
 ) -> dict[str, float]:
-    """How good f is, on train (N, *shape) and heldout (n, *shape); f is in evaluation mode.
+    """How good f is, on train (N, *shape) and validation (n, *shape); f is in evaluation mode.
 
-    The trainer hands in the validation part of the held-out data (Dataset.for_validation), so that the figures of
-    the chosen checkpoint are measured on data that did not choose it.
+    Test data have no part in it, so that the metrics of the chosen checkpoint are measured on data that did not
+    choose it.
 
     Means over all elements, squared, in the data's units; pool: 2048 latents that depend on seed alone; of
-    train and of heldout at most the first 1000 rows; without held-out data, train stands in:
+    train and of validation at most the first 1000 rows; without validation data, train stands in:
 
-        fixed_point   mean |f(x) - x|^2, x held out          unseen data are fixed points
+        fixed_point   mean |f(x) - x|^2, x of validation     unseen data are fixed points
         imle          mean_i min_j |x_i - f(z_j)|^2, any x   every data point has a sample near it
         projection    mean_j min_i |x_i - f(z_j)|^2, any x   every sample is near a data point
         score         their sum; lower is better
 
-    The samples are compared with training and held-out data together: with held-out data alone, of few images,
-    the blurred mean would win. The last term keeps the identity from winning where latents cover the data.
+    The samples are compared with training and validation data together: with validation data alone, of few
+    images, the blurred mean would win. The last term keeps the identity from winning where latents cover the data.
     """
-    heldout = heldout[:ROWS] if len(heldout) else train[:ROWS]
-    every = torch.cat([train[:ROWS], heldout]).flatten(1)
+    validation = validation[:ROWS] if len(validation) else train[:ROWS]
+    every = torch.cat([train[:ROWS], validation]).flatten(1)
     pool = LatentPool(train.shape[1:], latent_scale, seed, device=train.device)
     to_samples = ImleSearch(every)
     to_data = 0.0
@@ -41,7 +41,7 @@ def validate(
         to_samples.update(samples)
         nearest = ImleSearch(samples).update(every).neighbours()
         to_data += nearest.distances.double().sum().item()
-    fixed = (f(heldout).float() - heldout).square().mean().item()
+    fixed = (f(validation).float() - validation).square().mean().item()
     imle = to_samples.neighbours().distances.double().mean().item() / every.shape[1]
     projection = to_data / POOL / every.shape[1]
     return {

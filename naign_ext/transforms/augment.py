@@ -44,7 +44,7 @@ def random_augment(
     """Each image of a batch (N, C, H, W) mirrored with probability 1/2 and shifted by up to ``pixels``.
 
     Edges are repeated; shifts are uniform over the (2 pixels + 1)^2 possible ones. Random numbers come from
-    ``generator`` (on the CPU; torch's global one if None), so the result is the same on every device. place:
+    ``generator`` (on the CPU; torch's global one if None), so the result is the same on every device. offset:
     (first, total), where the images are rows first, first + 1, ... of a batch of ``total``.
     """
     _check(images, pixels)

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 KINDS = ("noise", "mask", "blur", "downsample")
 NOISE_SIGMA = 0.5
-MASK_SHARE = 0.5
+MASK_FRACTION = 0.5
 DOWNSAMPLE_FACTOR = 2
 _LAYOUTS = ("centre", "left", "right", "top", "bottom")
 
@@ -26,7 +26,7 @@ def default_strength(kind: str, shape: tuple[int, ...]) -> float:
     _check_kind(kind)
     if kind == "blur":
         return max(0.7, min(shape[-2:]) / 25)
-    return {"noise": NOISE_SIGMA, "mask": MASK_SHARE, "downsample": float(DOWNSAMPLE_FACTOR)}[kind]
+    return {"noise": NOISE_SIGMA, "mask": MASK_FRACTION, "downsample": float(DOWNSAMPLE_FACTOR)}[kind]
 
 
 def _check_kind(kind: str) -> None:
@@ -44,7 +44,7 @@ def _check(x: Tensor, kind: str, strength: float) -> None:
     if not math.isfinite(strength) or strength < 0:
         raise ValueError(f"strength: expected a finite number, 0 or more, got {strength}")
     if kind == "mask" and strength > 1:
-        raise ValueError(f"strength: a mask covers a share of the image, expected 0 to 1, got {strength}")
+        raise ValueError(f"strength: a mask covers a fraction of the image, expected 0 to 1, got {strength}")
     if kind == "downsample" and (strength < 1 or strength != int(strength) or strength > max(x.shape[-2:])):
         raise ValueError(
             f"strength: downsampling takes a whole factor from 1 to the image's side, got {strength}"
@@ -65,14 +65,14 @@ def corrupt(
     Args:
         images: floating-point (N, C, H, W), or (N, D) for noise and mask.
         kind: "noise": x + sigma e, e ~ N(0, I), not clipped.
-            "mask": a box or a share of the coordinates set to 0 (grey). Each image's box is, at random,
+            "mask": a box or a fraction of the coordinates set to 0 (grey). Each image's box is, at random,
             centred (sides sqrt(strength) of the image's) or a strip along one of the four edges.
             "blur": Gaussian of ``strength`` pixels, edges repeated.
             "downsample": averages over ``strength`` x ``strength`` pixels, brought back to the old size.
         seed: decides noise, boxes and coordinates; the same for every device.
-        strength: sigma, share of the area, sigma in pixels, or whole factor; None is `default_strength`.
+        strength: sigma, fraction of the area, sigma in pixels, or whole factor; None is `default_strength`.
         resample: "bilinear" or "nearest", how downsampled images are enlarged again.
-        place: (first, total): the images are rows first, first + 1, ... of a batch of ``total``, and are changed
+        offset: (first, total): the images are rows first, first + 1, ... of a batch of ``total``, and are changed
             as they would be within it. Default: they are the whole batch.
 
     Returns:
@@ -86,7 +86,7 @@ def corrupt(
         raise ValueError(f"resample: expected bilinear or nearest, got {resample!r}")
     if kind == "noise":
         first, total = offset or (0, len(images))
-        noise = torch.randn((total, *images.shape[1:]), generator=stream(seed, "noise"))
+        noise = torch.randn((total, *images.shape[1:]), generator=data_generator(seed, "noise"))
         noise = noise[first : first + len(images)]
         return images + strength * noise.to(images), None
     if kind == "mask":
@@ -128,14 +128,14 @@ def keep_known(
     return restored if degrade is None else restored + corrupted - degrade(restored)
 
 
-def _box(layout: str, height: int, width: int, shard: float) -> Tensor:
+def _box(layout: str, height: int, width: int, fraction: float) -> Tensor:
     """bool (H, W), True inside the box."""
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
     if layout == "centre":
-        tall, wide = round(math.sqrt(shard) * height), round(math.sqrt(shard) * width)
+        tall, wide = round(math.sqrt(fraction) * height), round(math.sqrt(fraction) * width)
         top, left = (height - tall) // 2, (width - wide) // 2
         return (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
-    tall, wide = round(shard * height), round(shard * width)
+    tall, wide = round(fraction * height), round(fraction * width)
     strips = {
         "left": columns < wide,
         "right": columns >= width - wide,
@@ -147,9 +147,9 @@ def _box(layout: str, height: int, width: int, shard: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def _boxes(height: int, width: int, shard: float) -> Tensor:
+def _boxes(height: int, width: int, fraction: float) -> Tensor:
     """bool (layouts, H, W): the box of each layout."""
-    return torch.stack([_box(layout, height, width, shard) for layout in _LAYOUTS])
+    return torch.stack([_box(layout, height, width, fraction) for layout in _LAYOUTS])
 
 
 @lru_cache(maxsize=32)
@@ -161,18 +161,18 @@ def _gaussian(sigma: float, radius: int, dtype: torch.dtype, device: torch.devic
     return (weights / weights.sum()).to(device, dtype)
 
 
-def mask_like(images: Tensor, shard: float, seed: int, offset: tuple[int, int] | None = None) -> Tensor:
-    """The mask of `corrupt`: True on about ``share`` of each image or vector."""
-    generator = stream(seed, "mask")
+def mask_like(images: Tensor, fraction: float, seed: int, offset: tuple[int, int] | None = None) -> Tensor:
+    """The mask of `corrupt`: True on about ``fraction`` of each image or vector."""
+    generator = data_generator(seed, "mask")
     first, total = offset or (0, len(images))
     mine = slice(first, first + len(images))
     if images.ndim == 2:
-        count = round(shard * images.shape[1])
+        count = round(fraction * images.shape[1])
         order = torch.rand((total, *images.shape[1:]), generator=generator)[mine].argsort(1)
         return (order.argsort(1) < count).to(images.device)
     height, width = images.shape[-2:]
     chosen = torch.randint(len(_LAYOUTS), (total,), generator=generator)[mine]
-    return _boxes(height, width, shard)[chosen].unsqueeze(1).to(images.device)
+    return _boxes(height, width, fraction)[chosen].unsqueeze(1).to(images.device)
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:

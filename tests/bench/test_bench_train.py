@@ -11,8 +11,8 @@ from naign_bench.tables import show
 from naign_bench.train import COLUMNS, describe, run_train
 from rich.console import Console
 
-from naign_ext.config.schema import resolve_config
-from naign_ext.training.trainer import STAGES
+from naign_ext.config import resolve_config
+from naign_ext.training.callbacks import STAGES
 
 TINY = ("model.widths=[16]", "batch_size=16", "objective.pool_size=32")
 

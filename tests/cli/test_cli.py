@@ -9,7 +9,7 @@ import pytest
 from naign_cli.main import app
 from typer.testing import CliRunner
 
-from naign_ext.config.schema import describe_fields
+from naign_ext.config import describe_fields
 from naign_ext.data import dataset_names, describe_datasets
 
 runner = CliRunner()
@@ -66,6 +66,11 @@ def test_train_help_names_every_field_with_its_description():
     flags = "dataset preset objective seed out data-root resume device steps config set json"
     for flag in flags.split():
         assert f"--{flag}" in text
+    described = {field.key: field for field in fields}
+    options = text[: text.index("Fields for --set")]
+    for key in ("dataset", "preset", "objective.name", "seed", "data_root", "device", "steps"):
+        assert described[key].description.removesuffix(".") in options
+        assert ", ".join(described[key].choices) in options
 
 
 def test_help_is_quick_because_it_imports_no_torch():
@@ -118,18 +123,25 @@ def test_data_list():
     assert listed == [info.as_dict() for info in describe_datasets()]
 
 
-def test_completion_offers_data_sets():
-    environment = {
-        "_NAIGN_COMPLETE": "complete_bash",
-        "COMP_WORDS": "naign train --dataset l",
-        "COMP_CWORD": "3",
-    }
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("naign train --dataset l", ["lfw100"]),
+        ("naign train --dataset fol", ["folder:"]),
+        ("naign train --preset q", ["quick"]),
+        ("naign train --objective n", ["naign"]),
+        ("naign train --data-r", ["--data-root"]),
+    ],
+)
+def test_completion_offers_names_and_flags(words, offered):
+    count = str(len(words.split()) - 1)
+    environment = {"_NAIGN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": count}
     code = "from naign_cli.main import run; run()"
     settings = {**os.environ, **environment}
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=settings, check=False
     )
-    assert shown.stdout.split() == ["lfw100"]
+    assert shown.stdout.split() == offered
 
 
 MISTAKES = [
@@ -179,7 +191,7 @@ def test_wrong_usage_exits_2(arguments):
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAIGN_DEBUG", "1")
-    result = naign("train", "--dataset", "nope")
+    result = naign("train", "--dataset", "ffhq100", "--data-root", "no-such-folder")
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
     assert "load_dataset" in result.stderr

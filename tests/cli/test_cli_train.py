@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from naign_cli.main import app
-from naign_cli.progress import timer
+from naign_cli.progress import clock
 from typer.testing import CliRunner
 
 from naign_ext.checkpoint import load_checkpoint
@@ -106,6 +106,77 @@ def test_resume_refuses_what_would_change_the_run(tmp_path):
     assert result.exit_code == 2
 
 
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    run = tmp_path_factory.mktemp("short") / "run"
+    flags = ["--dataset", "trimodal1d", "--steps", "2", "--no-report", "--out", run]
+    assert naign("train", *flags, *TINY).exit_code == 0
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--set", "log.every=[1"], "--set log.every: not YAML"),
+        (["--set", "steps.x=3"], "steps: expected a valid integer, got {'x': 3}"),
+        (["--set", "steps=two"], "steps: expected a valid integer"),
+        (["--set", "log=3"], "log: expected a section of fields, got 3"),
+        (["--set", "log.evry=3"], "log.evry: no such field; did you mean log.every?"),
+        (
+            ["--set", "log.every=1", "--set", "log.every.x=3"],
+            "--set log.every.x: log.every was set to 1 before",
+        ),
+        (["--set", "a..b=3"], "--set a..b: expected names joined by single dots"),
+        (["--set", "steps"], "--set: expected key=value, got 'steps'"),
+        (["--set", "model.widths=[3]"], "model: cannot change when a run is resumed"),
+        (["--set", "objective=ign"], "objective: cannot change when a run is resumed"),
+        (["--objective", "ign"], "--objective: cannot be given with --resume"),
+        (["--dataset", "moons"], "--dataset: cannot be given with --resume"),
+        (["--config", "a.yaml"], "--config: cannot be given with --resume"),
+        (["--steps", "0"], "steps: expected greater than or equal to 1, got 0"),
+        (["--device", "tpu"], "device: expected auto, cpu, cuda or cuda:N, got 'tpu'"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_mistakes_in_a_resume_exit_2_in_one_line_and_leave_the_run_alone(short_run, arguments, text):
+    before = {path: path.read_bytes() for path in short_run.rglob("*") if path.is_file()}
+    result = naign("train", "--resume", short_run, *arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith(f"error: {text}")
+    assert len(result.stderr.splitlines()) == 1
+    assert before == {path: path.read_bytes() for path in short_run.rglob("*") if path.is_file()}
+
+
+def test_a_data_set_without_a_preset_says_whose_it_takes(tmp_path, monkeypatch):
+    from naign_ext.data import DATASETS, Dataset, dataset
+
+    def load(*, seed=0):
+        rows = torch.randn(60, 5, generator=torch.Generator().manual_seed(seed))
+        return Dataset(name="own", kind="vector", train=rows[:40], heldout=rows[40:])
+
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    dataset("own", kind="vector", sample_shape=(5,), rows=(40, 20), source="a test")(load)
+    flags = [
+        "--dataset",
+        "own",
+        "--preset",
+        "quick",
+        "--steps",
+        "3",
+        "--no-report",
+        "--out",
+        tmp_path / "run",
+    ]
+    result = naign("train", *flags, *TINY)
+    assert result.exit_code == 0, result.output
+    assert "preset: own has none of its own; that for vectors stands in" in result.stderr
+    assert "own: no preset of its own; that for vectors stands in" in naign("data", "list").stdout
+    others = naign(
+        "train", "--dataset", "trimodal1d", "--steps", "2", "--no-report", "--out", tmp_path / "b", *TINY
+    )
+    assert "stands in" not in others.output
+
+
 def test_damaged_checkpoints_offer_the_previous_one(tmp_path):
     run = tmp_path / "run"
     flags = ["--dataset", "trimodal1d", "--steps", "20", "--set", "log.checkpoint_every=10", "--no-report"]
@@ -160,7 +231,7 @@ def test_the_bar_shows_terms_speed_and_time_left(tmp_path):
     from naign_cli.progress import watch
     from rich.console import Console
 
-    from naign_ext.config.schema import resolve_config
+    from naign_ext.config import resolve_config
     from naign_ext.training.trainer import train
 
     screen = StringIO()
@@ -174,4 +245,4 @@ def test_the_bar_shows_terms_speed_and_time_left(tmp_path):
 
 
 def test_clock():
-    assert [timer(s) for s in (0.2, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
+    assert [clock(s) for s in (0.2, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]

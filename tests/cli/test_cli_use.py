@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from naign_ext import Projector
-from naign_ext.config.schema import resolve_config
+from naign_ext.config import resolve_config
 from naign_ext.data import load_dataset, read_image, save_images
 from naign_ext.evaluation import auroc, psnr, ssim
 from naign_ext.metrics_log import read_metrics

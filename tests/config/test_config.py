@@ -1,12 +1,13 @@
 """The configuration: presets, precedence, errors that name the field, help."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
-from naign_ext.config.presets import PRESETS, merge, preset_values
-from naign_ext.config.schema import (
+from naign_ext.config import (
+    PRESETS,
     ConfigError,
     TrainConfig,
     describe_fields,
@@ -16,8 +17,10 @@ from naign_ext.config.schema import (
     save_config,
     validate_config,
 )
+from naign_ext.config.fields import CHOSEN, LogOptions
 from naign_ext.data import dataset_names
-from naign_ext.objectives import ImleOptions
+from naign_ext.models import model_options
+from naign_ext.objectives import ImleOptions, NaignOptions
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -161,8 +164,60 @@ def test_configuration_is_immutable():
         TrainConfig().steps = 3
 
 
-def test_merging_presets_changes_neither_side():
-    a, b = {"x": {"y": 1}}, {"x": {"z": 2}}
-    assert merge(a, b) == {"x": {"y": 1, "z": 2}} and a == {"x": {"y": 1}} and b == {"x": {"z": 2}}
-    preset_values("default", "digits")["objective"]["pool_size"] = -1
-    assert preset_values("default", "digits")["objective"]["pool_size"] > 0
+def test_a_configuration_of_the_first_release_is_read():
+    """It has the options of all networks; those of the others fall away."""
+    file = Path(__file__).parent / "config_0_1.yaml"
+    config = load_config(file)
+    recorded = config.data_parameters
+    assert recorded["source"] == "scikit-learn load_digits"
+    expected = resolve_config("digits", "quick", flags={"seed": 3})
+    assert config == expected.model_copy(update={"data_parameters": recorded})
+    assert config.model.build_options() == {
+        "widths": [256, 32, 256, 256], "activation": "silu", "normalisation": "batch", "input_gain": 1.0,
+    }  # fmt: skip
+    values = yaml.safe_load(file.read_text())
+    conv = validate_config({**values, "model": {**values["model"], "architecture": "conv"}})
+    assert conv.model.build_options() == {
+        "base_channels": 32, "latent_dim": 128, "activation": "silu", "normalisation": "batch",
+    }  # fmt: skip
+
+
+def test_the_network_takes_those_options_of_a_preset_that_it_has():
+    config = resolve_config("lfw100", settings=["model.architecture=conv", "model.depth=2"])
+    preset = resolve_config("lfw100")
+    assert (config.model.architecture, config.model.depth) == ("conv", 2)
+    assert config.model.activation == preset.model.activation
+    assert config.model.normalisation == preset.model.normalisation
+    assert not hasattr(config.model, "widths")
+    assert config.model.build_options().keys() <= model_options("conv").keys()
+
+
+@pytest.fixture
+def renamed(monkeypatch):
+    monkeypatch.setattr(TrainConfig, "renamed", {"batch": "batch_size"})
+    monkeypatch.setattr(LogOptions, "renamed", {"interval": "every"})
+    monkeypatch.setattr(NaignOptions, "renamed", {"pool": "pool_size"})
+
+
+@pytest.mark.usefixtures("renamed")
+@pytest.mark.filterwarnings("ignore:.* is called .*; rename it")
+def test_former_names_are_read_from_every_source_and_win_over_the_preset(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("batch: 12\nlog: {interval: 3}\n")
+    with pytest.warns(UserWarning, match="batch: is called batch_size in TrainConfig"):
+        config = resolve_config("digits", file=file, settings=["objective.pool=13"])
+    assert (config.batch_size, config.log.every, config.objective.pool_size) == (12, 3, 13)
+    assert load_config(file).batch_size == 12
+    later = resolve_config("digits", file=file, settings=["log.every=4", "batch_size=14"])
+    assert (later.batch_size, later.log.every) == (14, 4)
+    with pytest.raises(
+        ConfigError, match="pool: is the former name of pool_size; expected one of them, got both"
+    ):
+        resolve_config("digits", settings=["objective.pool=1", "objective.pool_size=2"])
+
+
+def test_every_choice_is_named_as_it_is_registered():
+    for section, (registry, key, default) in CHOSEN.items():
+        assert getattr(getattr(TrainConfig(), section), key) == default
+        for name, entry in registry.items():
+            assert getattr(entry.Options(), key) == name

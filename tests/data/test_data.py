@@ -15,7 +15,7 @@ import torch
 from naign_ext.data import DataUnavailableError, dataset_names, describe_datasets, load_dataset
 from naign_ext.data.dataset import split_indices
 from naign_ext.data.ood import rearrange_quarters, rearranged
-from naign_ext.seeds import stream
+from naign_ext.seeds import data_generator
 
 BUNDLED = {
     "digits": ((1, 8, 8), 1438, 359, 359),
@@ -141,23 +141,23 @@ def test_seed_must_be_an_int():
 
 def test_streams_differ_by_seed_and_by_name():
     draws = {
-        key: torch.rand(4, generator=stream(*key)).tolist()[0]
+        key: torch.rand(4, generator=data_generator(*key)).tolist()[0]
         for key in [(0, "a"), (0, "b"), (1, "a"), (0, "a", 1), (10, "a"), (1, "0", "a")]
     }
     assert len(set(draws.values())) == len(draws)
-    assert torch.rand(1, generator=stream(0, "a")).item() == draws[(0, "a")]
+    assert torch.rand(1, generator=data_generator(0, "a")).item() == draws[(0, "a")]
 
 
 def test_split_never_takes_a_whole_class():
     labels = torch.tensor([0] * 10 + [1])
-    train, heldout = split_indices(11, 0.9, stream(0), labels)
+    train, heldout = split_indices(11, 0.9, data_generator(0), labels)
     assert 10 in train.tolist()
     assert sorted(train.tolist() + heldout.tolist()) == list(range(11))
 
 
 @pytest.mark.parametrize("side", [8, 25])
 def test_rearranged_quarters_keep_pixels_and_move_every_quarter(side):
-    images = torch.rand(3, 2, side, side, generator=stream(0))
+    images = torch.rand(3, 2, side, side, generator=data_generator(0))
     result = rearranged(images, seed=0, at_least=25)
     assert result.shape == (27, 2, side, side)
     half = side // 2

@@ -13,7 +13,8 @@ from PIL import Image
 
 from naign_ext.data import DataUnavailableError, load_dataset
 from naign_ext.data.archives import ReadLimits, TarSource, ZipSource, open_source
-from naign_ext.data.folders import load_folder, read_ffhq100
+from naign_ext.data.ffhq import read_ffhq100
+from naign_ext.data.folders import load_folder
 
 
 def png(index, side=12):

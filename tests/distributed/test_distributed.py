@@ -18,18 +18,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from naign_ext import ImleSearch
 from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
-from naign_ext.config.schema import ConfigError, resolve_config
+from naign_ext.config import ConfigError, resolve_config
 from naign_ext.distributed.batch_norm import SharedBatchNorm, sync_batch_norm
 from naign_ext.distributed.processes import MainProcessFailedError, join
 from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.metrics_log import read_metrics
-from naign_ext.objectives import OBJECTIVES, NaignOptions
+from naign_ext.objectives import OBJECTIVES, NaignOptions, StepContext
 from naign_ext.objectives.matchers import CHEAP_POOL, build_matcher
-from naign_ext.objectives.restoration import Repair
+from naign_ext.objectives.restoration import Restoration
 from naign_ext.training import trainer
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train
-from naign_ext.transforms import corrupt
+from naign_ext.transforms.batch import Batch
 
 pytestmark = pytest.mark.slow
 ROOT = Path(trainer.__file__).parents[2]
@@ -84,14 +84,18 @@ def network():
     return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 6))
 
 
+def context(seed, shard):
+    return StepContext(seed, shard.rank, shard.world_size)
+
+
 def matched(name, shard):
     """Latents matched to this process's part of the batch, after several matches with a changing network."""
     f, data = network(), normal(40, 6, 1)
-    matcher = build_matcher(NaignOptions(**MATCHES[name]), data, 5, shard=shard)
+    matcher = build_matcher(NaignOptions(**MATCHES[name]), data, context(5, shard))
     found = []
     for step in range(3):
         matcher.prepare(f, step)
-        found.append(matcher.latents(f, BATCH))
+        found.append(matcher.latents(f, Batch.of(data, BATCH, shard)))
         with torch.no_grad():
             f[0].weight += 0.05
     return [(latents.clone(), admissible.clone()) for latents, admissible in found]
@@ -153,14 +157,12 @@ def ign_gradient(shard):
     options = OBJECTIVES["ign"].Options(
         denoise_weight=0.5, restore_weight=0.5, restore_kinds=("mask", "noise")
     )
-    objective = OBJECTIVES["ign"](
-        options, normal(40, 6, 1), seed=5, shard=shard,
-        corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0],
-    )  # fmt: skip
+    data = normal(40, 6, 1)
+    objective = OBJECTIVES["ign"](options, data, context(5, shard))
     wrapped = (
         f if not shard.is_distributed else DistributedDataParallel(sync_batch_norm(f, torch.device("cpu")))
     )
-    loss = objective.loss(wrapped, BATCH, 3)
+    loss = objective.loss(wrapped, Batch.of(data, BATCH, shard), 3)
     loss.total.backward()
     terms = {name: shard.sum(term.clone()) / shard.world_size for name, term in loss.terms.items()}
     return [p.grad.clone() for p in f.parameters()], terms
@@ -380,14 +382,13 @@ def test_what_is_refused_is_said_once(together):
     assert checkpoint_paths(folder / "broken") == []
 
 
-def test_a_batch_is_repaired_by_blocks_whatever_part_of_it_is_asked_for():
+def test_a_batch_is_corrupted_by_blocks_whatever_part_of_it_is_asked_for():
     options = NaignOptions(denoise_weight=1.0, restore_weight=1.0, restore_kinds=("mask", "noise"))
-    repair = Repair(options, 7, lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0])
-    x = normal(900, 5, 8)
-    whole = repair.inputs(x, 3, (0, 900))
+    restoration = Restoration(options, 7)
+    x, rows = normal(900, 5, 8), torch.arange(900)
+    whole = restoration.inputs(Batch.of(x, rows), 3)
     for count in (2, 3, 9):
-        shares = [Shard(i, count) for i in range(count)]
-        parts = [repair.inputs(shard.take(x), 3, shard.offset(900)) for shard in shares]
+        parts = [restoration.inputs(Batch.of(x, rows, Shard(i, count)), 3) for i in range(count)]
         for term, expected in whole.items():
             assert torch.equal(torch.cat([part[term] for part in parts]), expected)
     first, later = whole["denoise"][:256] - x[:256], whole["denoise"][256:512] - x[256:512]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from naign_ext.models import build_model, model_options, parameter_count
+from naign_ext.models import MODELS, build_model, model_options, parameter_count
 from naign_ext.models.conv import automatic_depth
 
 IMAGE_SHAPES = [
@@ -172,20 +172,52 @@ def test_models_trace_to_a_full_graph():
 @pytest.mark.parametrize(
     ("architecture", "shape", "options", "kind", "fragment"),
     [
-        ("transformer", (2,), {}, ValueError, "architecture: expected one of mlp, conv; got 'transformer'"),
+        ("transformer", (2,), {}, ValueError, "architecture: expected one of mlp, conv, got 'transformer'"),
         ("mlp", (2,), {"depth": 3}, ValueError, "depth: architecture 'mlp' has no such option"),
-        ("mlp", (2,), {"activation": "gelu"}, ValueError, "activation: expected one of relu, silu"),
-        ("mlp", (2,), {"normalisation": "group"}, ValueError, "normalisation: expected one of none, batch"),
+        (
+            "mlp",
+            (2,),
+            {"activation": "gelu"},
+            ValueError,
+            "activation: expected 'relu' or 'silu', got 'gelu'",
+        ),
+        (
+            "mlp",
+            (2,),
+            {"normalisation": "group"},
+            ValueError,
+            "normalisation: expected 'none', 'batch' or 'layer', got",
+        ),
         ("mlp", (2,), {"widths": []}, ValueError, "widths: expected at least one"),
-        ("mlp", (2,), {"widths": [8, 0]}, ValueError, "widths: expected 1 or more, got 0"),
-        ("mlp", (2,), {"widths": [8.5]}, TypeError, "widths: expected whole numbers, got 8.5"),
-        ("mlp", (2,), {"input_gain": 0.0}, ValueError, "input_gain: expected a finite number > 0"),
+        (
+            "mlp",
+            (2,),
+            {"widths": [8, 0]},
+            ValueError,
+            r"widths: expected at least one width, all >= 1, got \[8, 0\]",
+        ),
+        ("mlp", (2,), {"widths": [8.5]}, ValueError, r"widths\.0: expected a valid integer, .* got 8\.5"),
+        ("mlp", (2,), {"input_gain": 0.0}, ValueError, "input_gain: expected greater than 0, got 0.0"),
+        (
+            "mlp",
+            (2,),
+            {"input_gain": float("nan")},
+            ValueError,
+            "input_gain: expected a finite number, got nan",
+        ),
         ("mlp", (), {}, ValueError, "sample_shape: expected"),
+        ("mlp", (2.5,), {}, TypeError, "sample_shape: expected whole numbers, got 2.5"),
         ("conv", (2,), {}, ValueError, "sample_shape: a convolutional model expects"),
         ("conv", (2, 8, 8), {}, ValueError, "C 1 or 3"),
         ("conv", (1, 1, 8), {}, ValueError, "H, W of at least 2"),
         ("conv", (1, 8, 8), {"depth": 4}, ValueError, "depth: 4 halvings .* expected at most 3"),
-        ("conv", (1, 8, 8), {"latent_dim": 0}, ValueError, "latent_dim: expected 1 or more"),
+        (
+            "conv",
+            (1, 8, 8),
+            {"latent_dim": 0},
+            ValueError,
+            "latent_dim: expected greater than or equal to 1, got 0",
+        ),
     ],
 )
 def test_wrong_options_are_named(architecture, shape, options, kind, fragment):
@@ -198,6 +230,13 @@ def test_a_wrong_input_shape_is_named(architecture, shape):
     model = build_model(architecture, shape)
     with pytest.raises(ValueError, match=r"x: expected shape \(B, "):
         model(torch.zeros(4, 3, 3))
+
+
+def test_the_options_name_the_architecture_they_belong_to():
+    assert list(MODELS) == ["mlp", "conv"]
+    for name, network in MODELS.items():
+        assert network.Options().architecture == name
+        assert network.Options().build_options().keys() <= model_options(name).keys()
 
 
 def test_options_and_their_defaults_are_listed():

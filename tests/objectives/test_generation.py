@@ -8,9 +8,10 @@ from torch import nn
 
 from naign_ext import ImleSearch, imle_knn
 from naign_ext.models import build_model
-from naign_ext.objectives import NaignOptions
+from naign_ext.objectives import NaignOptions, StepContext
 from naign_ext.objectives.generation import SideStream, chunk_for, innermost, sample_in_evaluation
 from naign_ext.objectives.matchers import build_matcher
+from naign_ext.transforms.batch import Batch
 
 
 class Streams:
@@ -108,11 +109,12 @@ def test_half_precision_pools_match_as_their_values_say(match, reject):
         pytest.skip("one-to-one rejects nothing")
     torch.manual_seed(0)
     f, data = nn.Linear(5, 5), torch.randn(30, 5)
-    matcher = build_matcher(NaignOptions(match=match, pool_size=200, **reject), data, 3)
-    rows = torch.arange(30)
+    options = NaignOptions(match=match, pool_size=200, **reject)
+    matcher = build_matcher(options, data, StepContext(3))
+    batch = Batch.of(data, torch.arange(30))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         matcher.prepare(f, 0)
-        latents, admissible = matcher.latents(f, rows)
+        latents, admissible = matcher.latents(f, batch)
         samples = sample_in_evaluation(f, matcher.pool.chunk(0, 200))
         loss = (f(latents).float() - data).square().mean()
     loss.backward()
@@ -137,14 +139,14 @@ def test_a_search_of_inference_tensors_keeps_its_own_normal():
 def test_chunks_are_chosen_once_and_change_nothing():
     torch.manual_seed(0)
     f, data = build_model("mlp", (6,), widths=[16, 16]), torch.randn(40, 6)
-    chosen = build_matcher(NaignOptions(match="dataset", pool_size=5000), data, 1)
-    given = build_matcher(NaignOptions(match="dataset", pool_size=5000, pool_chunk=64), data, 1)
+    chosen = build_matcher(NaignOptions(match="dataset", pool_size=5000), data, StepContext(1))
+    given = build_matcher(NaignOptions(match="dataset", pool_size=5000, pool_chunk=64), data, StepContext(1))
     for matcher in (chosen, given):
         matcher.prepare(f, 0)
     assert chosen.rows_at_a_time == chunk_for(f, (6,), torch.device("cpu"))
     assert given.rows_at_a_time == 64
-    rows = torch.arange(40)
-    assert torch.equal(chosen.latents(f, rows)[0], given.latents(f, rows)[0])
+    batch = Batch.of(data, torch.arange(40))
+    assert torch.equal(chosen.latents(f, batch)[0], given.latents(f, batch)[0])
 
 
 def test_the_network_is_found_inside_its_wrappers():

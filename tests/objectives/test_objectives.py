@@ -1,5 +1,7 @@
 """The NAIGN objective: matches, terms, gradients, memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,12 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from naign_ext.latents import LatentPool
-from naign_ext.objectives import OBJECTIVES, Imle, ImleOptions, Naign, NaignOptions
+from naign_ext.objectives import OBJECTIVES, Imle, ImleOptions, Naign, NaignOptions, StepContext, restoration
 from naign_ext.objectives.matchers import build_matcher, sample_in_evaluation
 from naign_ext.objectives.naign import nearest_data
 from naign_ext.objectives.restoration import add_noise
 from naign_ext.seeds import derive_seed
-from naign_ext.transforms import corrupt
+from naign_ext.transforms.batch import Batch
 
 SEED = 5
 
@@ -28,17 +30,12 @@ def points(count=40, size=6):
 
 
 def naign(data, **options):
-    return Naign(
-        NaignOptions(**options),
-        data,
-        seed=SEED,
-        corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0],
-    )
+    return Naign(NaignOptions(**options), data, StepContext(SEED))
 
 
 def run_loss(objective, f, rows, step=0):
     objective.prepare(f, step)
-    return objective.loss(f, rows, step)
+    return objective.loss(f, Batch.of(objective.data, rows), step)
 
 
 def brute_force(f, data, options, draw):
@@ -54,11 +51,11 @@ def brute_force(f, data, options, draw):
 def test_matched_pairs_are_those_of_brute_force(match, normalise):
     f, data = network(normalise=normalise), points()
     options = NaignOptions(match=match, pool_size=300, pool_chunk=70, latent_scale=1.5, resample_every=3)
-    matcher = build_matcher(options, data, SEED)
+    matcher = build_matcher(options, data, StepContext(SEED))
     rows = torch.tensor([3, 3, 17, 39, 0])
     for step in (0, 2, 3, 7):
         matcher.prepare(f, step)
-        latents, admissible = matcher.latents(f, rows)
+        latents, admissible = matcher.latents(f, Batch.of(data, rows))
         z, nearest = brute_force(f, data, options, step // 3)
         assert torch.equal(latents, z[nearest[rows]])
         assert admissible.all()
@@ -81,27 +78,31 @@ def test_whole_set_match_is_kept_until_it_is_due():
     f, data = network(), points()
     objective = naign(data, match="dataset", pool_size=128, resample_every=4)
     objective.prepare(f, 0)
-    first = objective.matcher.latents(f, torch.arange(40))[0]
+    first = objective.matcher.latents(f, Batch.of(data, torch.arange(40)))[0]
     with torch.no_grad():
         f[0].weight += 1.0
     objective.prepare(f, 3)
-    assert torch.equal(objective.matcher.latents(f, torch.arange(40))[0], first)
+    assert torch.equal(objective.matcher.latents(f, Batch.of(data, torch.arange(40)))[0], first)
     objective.prepare(f, 4)
-    assert not torch.isclose(objective.matcher.latents(f, torch.arange(40))[0], first).all(dim=1).any()
+    assert (
+        not torch.isclose(objective.matcher.latents(f, Batch.of(data, torch.arange(40)))[0], first)
+        .all(dim=1)
+        .any()
+    )
 
 
 def test_state_restores_a_match_that_the_network_has_left_behind():
     f, data, rows = network(), points(), torch.arange(40)
     objective = naign(data, match="dataset", pool_size=128, resample_every=10)
     objective.prepare(f, 20)
-    kept = objective.matcher.latents(f, rows)[0]
+    kept = objective.matcher.latents(f, Batch.of(data, rows))[0]
     state = objective.state()
     with torch.no_grad():
         f[0].weight += 1.0
     restored = naign(data, match="dataset", pool_size=128, resample_every=10)
     restored.load_state(state)
     restored.prepare(f, 25)
-    assert torch.equal(restored.matcher.latents(f, rows)[0], kept)
+    assert torch.equal(restored.matcher.latents(f, Batch.of(data, rows))[0], kept)
 
 
 def test_terms_are_what_they_say():
@@ -140,8 +141,8 @@ def test_terms_are_what_they_say():
     assert set(loss.terms) == set(weights)
     total = sum(weights[name] * loss.terms[name].item() for name in weights)
     assert loss.total.item() == pytest.approx(total, rel=1e-5)
-    assert not any(t.requires_grad for t in [*loss.terms.values(), *loss.figures().values()])
-    assert loss.figures()["non_identity"].item() == pytest.approx(
+    assert not any(t.requires_grad for t in [*loss.terms.values(), *loss.metrics().values()])
+    assert loss.metrics()["non_identity"].item() == pytest.approx(
         (y - z[nearest]).square().mean().item(), 1e-5
     )
 
@@ -186,10 +187,10 @@ def test_gradient_reaches_f_through_the_matched_samples_only_once():
 def test_pool_does_not_touch_running_statistics_or_mode():
     f, data = network(normalise=True), points()
     f.train()
-    matcher = build_matcher(NaignOptions(pool_size=500), data, SEED)
+    matcher = build_matcher(NaignOptions(pool_size=500), data, StepContext(SEED))
     before = [b.clone() for b in f.buffers()]
     matcher.prepare(f, 0)
-    matcher.latents(f, torch.arange(10))
+    matcher.latents(f, Batch.of(data, torch.arange(10)))
     assert f.training
     assert all(torch.equal(a, b) for a, b in zip(before, f.buffers(), strict=True))
 
@@ -206,9 +207,9 @@ def test_rejected_rows_contribute_nothing():
 def test_reject_below_takes_the_nearest_sample_that_is_far_enough():
     f, data = network(), points()
     options = NaignOptions(pool_size=100, reject_below=4.0)
-    matcher = build_matcher(options, data, SEED)
+    matcher = build_matcher(options, data, StepContext(SEED))
     matcher.prepare(f, 0)
-    latents, admissible = matcher.latents(f, torch.arange(40))
+    latents, admissible = matcher.latents(f, Batch.of(data, torch.arange(40)))
     z, _ = brute_force(f, data, options, 0)
     squared = (data.double()[:, None] - sample_in_evaluation(f, z).double()[None]).square().sum(-1)
     nearest = squared.masked_fill(squared < 4.0, torch.inf).min(1)
@@ -236,10 +237,11 @@ def test_memory_is_that_of_a_chunk_not_of_the_pool():
     f, data = network(size=32), points(64, 32)
     largest = {}
     for pool_size in (2048, 16384):
-        matcher = build_matcher(NaignOptions(pool_size=pool_size, pool_chunk=256), data, SEED)
+        options = NaignOptions(pool_size=pool_size, pool_chunk=256)
+        matcher = build_matcher(options, data, StepContext(SEED))
         with LargestTensor() as seen:
             matcher.prepare(f, 0)
-            matcher.latents(f, torch.arange(64))
+            matcher.latents(f, Batch.of(data, torch.arange(64)))
         largest[pool_size] = seen.elements
     assert largest[16384] == largest[2048] < 2048 * 32
 
@@ -255,16 +257,16 @@ def test_noise_has_one_sigma_a_row_and_repeats_with_its_seed():
     assert not torch.isclose(noisy, add_noise(x, 0.6, 4), rtol=1e-3, atol=0).flatten(1).all(dim=1).any()
 
 
-def test_corruptions_take_turns_and_repeat_with_the_step():
+def test_corruptions_take_turns_and_repeat_with_the_step(monkeypatch):
     seen = []
 
-    def record(x, kind, seed, offset):
+    def record(x, kind, *, seed, offset):
         assert offset == (0, len(x))
         seen.append((kind, len(x), seed))
-        return torch.zeros_like(x)
+        return torch.zeros_like(x), None
 
-    options = NaignOptions(pool_size=16, restore_weight=1.0, restore_kinds=("mask", "noise"))
-    objective = Naign(options, points(), seed=SEED, corrupt=record)
+    monkeypatch.setattr(restoration, "corrupt", record)
+    objective = naign(points(), pool_size=16, restore_weight=1.0, restore_kinds=("mask", "noise"))
     f = network()
     for step in (3, 3, 4):
         run_loss(objective, f, torch.arange(7), step)
@@ -272,17 +274,13 @@ def test_corruptions_take_turns_and_repeat_with_the_step():
     assert seen[:2] == seen[2:4] and seen[4][2] != seen[0][2]
 
 
-def test_varied_data_are_kept_and_repaired_while_the_match_stays_with_the_data():
-    def vary(x, seed, offset):
-        assert offset == (0, len(x))
-        return x + torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
-
+def test_augmented_data_are_kept_and_restored_while_the_match_stays_with_the_data():
     f, data, rows = network(), points(), torch.arange(8)
     options = NaignOptions(pool_size=64, denoise_weight=1.0, denoise_sigma=1e-6)
-    plain = Naign(options, data, seed=SEED)
-    varied = Naign(options, data, seed=SEED, vary=vary)
-    expected, loss = run_loss(plain, f, rows, 3), run_loss(varied, f, rows, 3)
-    x = vary(data[rows], derive_seed(SEED, "vary", 3), (0, 8))
+    objective = Naign(options, data, StepContext(SEED))
+    x = data[rows] + torch.rand(8, 6, generator=torch.Generator().manual_seed(2))
+    expected = run_loss(objective, f, rows, 3)
+    loss = objective.loss(f, replace(Batch.of(data, rows), augmented=x), 3)
     error = (f(x) - x).square().mean().item()
     assert loss.terms["imle"].item() == pytest.approx(expected.terms["imle"].item(), rel=1e-6)
     assert loss.terms["reconstruction"].item() == pytest.approx(error, rel=1e-5)
@@ -311,7 +309,7 @@ def test_idempotence_ramp_starts_at_nothing():
 
 def test_imle_is_the_match_alone():
     f, data = network(), points()
-    objective = Imle(ImleOptions(pool_size=64), data, seed=SEED)
+    objective = Imle(ImleOptions(pool_size=64), data, StepContext(SEED))
     loss = run_loss(objective, f, torch.arange(8))
     both = run_loss(naign(data, pool_size=64), f, torch.arange(8))
     assert set(loss.terms) == {"imle"}
@@ -324,7 +322,7 @@ def test_registry_names_its_objectives():
 
 
 def test_errors_name_what_is_missing():
-    with pytest.raises(ValueError, match="corrupt"):
-        Naign(NaignOptions(restore_weight=1.0), points(), seed=0)
+    data = points()
+    matcher = build_matcher(NaignOptions(match="dataset"), data, StepContext())
     with pytest.raises(RuntimeError, match="prepare"):
-        build_matcher(NaignOptions(match="dataset"), points(), 0).latents(network(), torch.arange(2))
+        matcher.latents(network(), Batch.of(data, torch.arange(2)))

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from naign_ext.latents import LatentPool
-from naign_ext.objectives import Ign, IgnOptions
+from naign_ext.objectives import Ign, IgnOptions, StepContext
 from naign_ext.objectives.ign import apply_again
-from naign_ext.transforms import corrupt
+from naign_ext.transforms.batch import Batch
 
 SEED = 3
 
@@ -32,9 +32,12 @@ def latents(count, shape=(1,), scale=1.0, step=0):
 
 
 def ign(data, **options):
-    return Ign(
-        IgnOptions(**options), data, seed=SEED, corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0]
-    )
+    return Ign(IgnOptions(**options), data, StepContext(SEED))
+
+
+def loss_of(objective, f, step=0):
+    """The loss of all data as one batch."""
+    return objective.loss(f, Batch.of(objective.data, torch.arange(len(objective.data))), step)
 
 
 def by_hand(a, x, z, clamp, through_clamp):
@@ -61,7 +64,7 @@ def test_loss_and_gradient_are_those_worked_out_by_hand(through_clamp):
     a, data = 0.7, torch.tensor([[2.0], [-0.5], [1.2]])
     f = Scale(a)
     objective = ign(data, tightness_clamp_gradient=through_clamp)
-    loss = objective.loss(f, torch.arange(3), 4)
+    loss = loss_of(objective, f, 4)
     z = latents(3, step=4)
     rows = [by_hand(a, float(x), float(n), 1.5, through_clamp) for x, n in zip(data, z, strict=True)]
     for i, name in enumerate(("reconstruction", "idempotence", "tightness")):
@@ -79,7 +82,7 @@ def test_loss_and_gradient_are_those_worked_out_by_hand(through_clamp):
 def test_squares_and_weights():
     data = torch.tensor([[2.0], [-1.0]])
     objective = ign(data, norm="l2", reconstruction_weight=1, idempotence_weight=3, tightness_weight=0)
-    loss = objective.loss(Scale(0.5), torch.arange(2), 0)
+    loss = loss_of(objective, Scale(0.5), 0)
     z = latents(2)
     assert loss.terms["reconstruction"].item() == pytest.approx(0.25 * (4 + 1) / 2)
     assert loss.terms["idempotence"].item() == pytest.approx(0.0625 * z.square().mean().item(), rel=1e-5)
@@ -107,7 +110,7 @@ def test_tightness_does_not_reach_f_through_the_sample():
     data = torch.randn(6, 3)
     f = nn.Linear(3, 3, bias=False)
     only = {"reconstruction_weight": 1e-9, "idempotence_weight": 0, "tightness_weight": 1, "norm": "l2"}
-    ign(data, **only, tightness_clamp_gradient=False).loss(f, torch.arange(6), 0).total.backward()
+    loss_of(ign(data, **only, tightness_clamp_gradient=False), f, 0).total.backward()
     got = f.weight.grad.clone()
     z = latents(6, (3,))
     w = f.weight.detach()
@@ -122,19 +125,19 @@ def test_tightness_does_not_reach_f_through_the_sample():
 
 def test_tightness_is_at_most_its_clamp():
     data = torch.tensor([[1.0], [1.0]])
-    loss = ign(data, latent_scale=1e4).loss(Scale(0.9), torch.arange(2), 0)
+    loss = loss_of(ign(data, latent_scale=1e4), Scale(0.9), 0)
     assert loss.terms["tightness"].item() == pytest.approx(-1.5 * 0.1, rel=1e-4)
 
 
 def test_without_the_clamp_tightness_is_unbounded():
     data = torch.tensor([[1.0], [1.0]])
-    loss = ign(data, tightness_clamp=0, norm="l2", latent_scale=10).loss(Scale(0.5), torch.arange(2), 0)
+    loss = loss_of(ign(data, tightness_clamp=0, norm="l2", latent_scale=10), Scale(0.5), 0)
     moved = (0.25 * latents(2, scale=10)).square().mean().item()
     assert loss.terms["tightness"].item() == pytest.approx(-moved, rel=1e-5)
 
 
 def test_a_perfect_reconstruction_gives_no_nan():
-    loss = ign(torch.ones(2, 1)).loss(Scale(1.0), torch.arange(2), 0)
+    loss = loss_of(ign(torch.ones(2, 1)), Scale(1.0), 0)
     loss.total.backward()
     assert loss.total.item() == 0.0
 
@@ -145,18 +148,18 @@ def test_running_statistics_are_those_of_the_first_application():
     f = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
     alone = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
     alone.load_state_dict(f.state_dict())
-    ign(data).loss(f, torch.arange(16), 0).total.backward()
+    loss_of(ign(data), f, 0).total.backward()
     alone(torch.cat([data, latents(16, (4,))]))
     for a, b in zip(f.buffers(), alone.buffers(), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_repair_terms_count_relative_to_reconstruction():
+def test_restoration_terms_count_relative_to_reconstruction():
     torch.manual_seed(0)
     data = torch.randn(12, 1, 8, 8)
     f = nn.Conv2d(1, 1, 3, padding=1)
-    plain = ign(data).loss(f, torch.arange(12), 2)
-    both = ign(data, denoise_weight=0.5, restore_weight=0.25).loss(f, torch.arange(12), 2)
+    plain = loss_of(ign(data), f, 2)
+    both = loss_of(ign(data, denoise_weight=0.5, restore_weight=0.25), f, 2)
     assert set(both.terms) - set(plain.terms) == {"denoise", "restore"}
     extra = 20 * (0.5 * both.terms["denoise"] + 0.25 * both.terms["restore"])
     assert both.total.item() == pytest.approx(plain.total.item() + extra.item(), rel=1e-5)
@@ -164,5 +167,5 @@ def test_repair_terms_count_relative_to_reconstruction():
 
 def test_a_step_repeats_and_steps_differ():
     data, f = torch.randn(8, 2), nn.Linear(2, 2)
-    losses = [ign(data).loss(f, torch.arange(8), step).total.item() for step in (5, 5, 6)]
+    losses = [loss_of(ign(data), f, step).total.item() for step in (5, 5, 6)]
     assert losses[0] == losses[1] != losses[2]

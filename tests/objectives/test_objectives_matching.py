@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from naign_ext.config.schema import resolve_config
+from naign_ext.config import resolve_config
 from naign_ext.data import load_dataset
 from naign_ext.latents import LatentPool
 from naign_ext.objectives import (
@@ -18,12 +18,13 @@ from naign_ext.objectives import (
     NaignOptions,
     RsImle,
     RsImleOptions,
+    StepContext,
 )
 from naign_ext.objectives import assignment as assignment_module
 from naign_ext.objectives.assignment import assign, assign_some
 from naign_ext.objectives.matchers import AdaptiveMatcher, build_matcher, reject_near, sample_in_evaluation
 from naign_ext.objectives.rs_imle import default_reject_below
-from naign_ext.transforms import corrupt
+from naign_ext.transforms.batch import Batch
 
 SEED = 5
 
@@ -91,9 +92,9 @@ def test_samples_that_are_not_finite_are_never_assigned():
 
 def test_matching_objective_pairs_one_to_one():
     f, data, rows = network(), points(), torch.arange(20)
-    objective = Matching(MatchingOptions(pool_size=24), data, seed=SEED)
+    objective = Matching(MatchingOptions(pool_size=24), data, StepContext(SEED))
     objective.prepare(f, 0)
-    loss = objective.loss(f, rows, 0)
+    loss = objective.loss(f, Batch.of(data, rows), 0)
     z = LatentPool((6,), 1.0, SEED).chunk(0, 24)
     y = sample_in_evaluation(f, z)
     chosen = assign_chunks(data[rows], [y])
@@ -104,28 +105,28 @@ def test_matching_objective_pairs_one_to_one():
 
 
 def test_one_to_one_needs_a_pool_and_rejects_nothing():
-    objective = Matching(MatchingOptions(pool_size=8), points(), seed=SEED)
+    objective = Matching(MatchingOptions(pool_size=8), points(), StepContext(SEED))
     objective.prepare(network(), 0)
     with pytest.raises(ValueError, match="pool_size"):
-        objective.loss(network(), torch.arange(9), 0)
+        objective.loss(network(), Batch.of(points(), torch.arange(9)), 0)
     with pytest.raises(ValueError, match="reject_below"):
         NaignOptions(match="one-to-one", reject_below=0.5)
 
 
 def adaptive(data, **options):
     given = {"pool_size": 64, "resample_every": 1, "adaptive_patience": 1, "adaptive_limit": 100}
-    return build_matcher(AdaptiveImleOptions(**(given | options)), data, SEED)
+    return build_matcher(AdaptiveImleOptions(**(given | options)), data, StepContext(SEED))
 
 
 def test_adaptive_keeps_a_latent_until_its_sample_is_near():
-    data, rows = points(), torch.arange(40)
-    f = network()
+    data = points()
+    f, batch = network(), Batch.of(data, torch.arange(40))
     matcher = adaptive(data, adaptive_decay=0.1)
     assert isinstance(matcher, AdaptiveMatcher)
     matcher.prepare(f, 0)
-    first = matcher.latents(f, rows)[0].clone()
+    first = matcher.latents(f, batch)[0].clone()
     matcher.prepare(f, 1)
-    second = matcher.latents(f, rows)[0].clone()
+    second = matcher.latents(f, batch)[0].clone()
     assert not torch.equal(first, second), "the first thresholds are infinite"
     was = (data - sample_in_evaluation(f, first)).square().sum(1)
     # The samples of some rows come nearer than .9 of that, those of others do not.
@@ -135,24 +136,26 @@ def test_adaptive_keeps_a_latent_until_its_sample_is_near():
     due = at < 0.9 * was
     assert 0 < due.sum() < 40
     matcher.prepare(f, 2)
-    third = matcher.latents(f, rows)[0]
+    third = matcher.latents(f, batch)[0]
     assert torch.equal(third[~due], second[~due])
     assert not (third[due] == second[due]).all(dim=1).any()
 
 
 def test_adaptive_waits_and_loses_patience():
-    data, f, rows = points(), network(), torch.arange(40)
+    data, f = points(), network()
+    batch = Batch.of(data, torch.arange(40))
     matcher = adaptive(data, adaptive_patience=3, adaptive_limit=5, adaptive_decay=0.99)
     held = []
     for step in range(10):
         matcher.prepare(f, step)
-        held.append(matcher.latents(f, rows)[0].clone())
+        held.append(matcher.latents(f, batch)[0].clone())
     changes = [step for step in range(1, 10) if not torch.equal(held[step], held[step - 1])]
     assert changes == [3, 8], "infinite thresholds after 3 matches, then the limit after 5 more"
 
 
 def test_adaptive_state_restores_latents_and_thresholds():
-    data, f, rows = points(), network(), torch.arange(40)
+    data, f = points(), network()
+    batch = Batch.of(data, torch.arange(40))
     whole, broken = adaptive(data), adaptive(data)
     for step in range(3):
         whole.prepare(f, step)
@@ -162,9 +165,9 @@ def test_adaptive_state_restores_latents_and_thresholds():
     for step in range(2, 6):
         for matcher in (whole, resumed):
             matcher.prepare(f, step)
-        assert torch.equal(whole.latents(f, rows)[0], resumed.latents(f, rows)[0])
+        assert torch.equal(whole.latents(f, batch)[0], resumed.latents(f, batch)[0])
     with pytest.raises(RuntimeError, match="prepare"):
-        adaptive(data).latents(f, rows)
+        adaptive(data).latents(f, batch)
 
 
 def test_a_sample_near_any_row_serves_none():
@@ -182,9 +185,9 @@ def test_rs_imle_rejects_samples_and_naign_pairs():
         (RsImleOptions(pool_size=200, reject_below=below), True),
         (NaignOptions(pool_size=200, reject_below=below), False),
     ):
-        matcher = build_matcher(options, data, SEED)
+        matcher = build_matcher(options, data, StepContext(SEED))
         matcher.prepare(f, 0)
-        latents, admissible = matcher.latents(f, torch.arange(30))
+        latents, admissible = matcher.latents(f, Batch.of(data, torch.arange(30)))
         z = LatentPool((2,), 1.0, SEED).chunk(0, 200)
         squared = torch.cdist(data.double(), z.double()).square()
         allowed = squared >= below
@@ -198,7 +201,7 @@ def test_rs_imle_rejects_samples_and_naign_pairs():
 def test_rs_imle_chooses_epsilon_from_the_data():
     line = torch.arange(50.0)[:, None] * 3
     assert default_reject_below(line) == pytest.approx(9 / 4)
-    objective = RsImle(RsImleOptions(pool_size=16), line, seed=0)
+    objective = RsImle(RsImleOptions(pool_size=16), line, StepContext())
     assert objective.options.reject_below == pytest.approx(9 / 4)
     assert objective.matcher.options.reject_below == pytest.approx(9 / 4)
 
@@ -209,7 +212,7 @@ def test_presets_do_not_undo_what_an_objective_is():
     matching_options = resolve_config("trimodal1d", flags={"objective": "matching"})
     assert matching_options.objective.pool_size >= matching_options.batch_size
     assert resolve_config("moons", flags={"objective": "ign"}).objective.latent_scale == 2.0
-    assert AdaptiveImle(adaptive_options, points(), seed=0).matcher.options.adaptive_decay == 0.04
+    assert AdaptiveImle(adaptive_options, points(), StepContext()).matcher.options.adaptive_decay == 0.04
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -217,12 +220,7 @@ def test_every_objective_learns_a_toy(name):
     dataset = load_dataset("8gaussians")
     kind = OBJECTIVES[name]
     changes = {"pool_size": 128} if "pool_size" in kind.Options.model_fields else {}
-    objective = kind(
-        kind.Options(**changes),
-        dataset.train,
-        seed=0,
-        corrupt=lambda x, k, s, p: corrupt(x, k, seed=s, offset=p)[0],
-    )
+    objective = kind(kind.Options(**changes), dataset.train, StepContext())
     torch.manual_seed(0)
     f = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
     optimiser = torch.optim.AdamW(f.parameters(), lr=3e-3)
@@ -230,7 +228,7 @@ def test_every_objective_learns_a_toy(name):
     for step in range(150):
         objective.prepare(f, step)
         rows = torch.randint(2000, (96,), generator=torch.Generator().manual_seed(step))
-        loss = objective.loss(f, rows, step)
+        loss = objective.loss(f, Batch.of(dataset.train, rows), step)
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
@@ -244,7 +242,7 @@ def test_every_objective_learns_a_toy(name):
 def warm(**options):
     data = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
     options = NaignOptions(match="dataset", pool_size=128, resample_every=2, warm_start=True, **options)
-    return data, build_matcher(options, data, SEED)
+    return data, build_matcher(options, data, StepContext(SEED))
 
 
 def distances(f, data, latents):
@@ -254,14 +252,14 @@ def distances(f, data, latents):
 def test_a_warm_start_keeps_winners_that_are_still_the_nearest():
     torch.manual_seed(0)
     f, (data, matcher) = nn.Linear(6, 6), warm()
-    cold = build_matcher(matcher.options.model_copy(update={"warm_start": False}), data, SEED)
-    rows = torch.arange(40)
+    cold = build_matcher(matcher.options.model_copy(update={"warm_start": False}), data, StepContext(SEED))
+    batch = Batch.of(data, torch.arange(40))
     kept = 0
     for step in range(0, 10, 2):
-        before = matcher.latents(f, rows)[0].clone() if step else None
+        before = matcher.latents(f, batch)[0].clone() if step else None
         matcher.prepare(f, step)
         cold.prepare(f, step)
-        new, fresh = matcher.latents(f, rows)[0], cold.latents(f, rows)[0]
+        new, fresh = matcher.latents(f, batch)[0], cold.latents(f, batch)[0]
         assert (distances(f, data, new) <= distances(f, data, fresh)).all()
         if before is None:
             assert torch.equal(new, fresh)
@@ -276,18 +274,18 @@ def test_a_warm_start_keeps_winners_that_are_still_the_nearest():
 
 def test_a_warm_match_is_restored_with_the_latents_of_older_pools():
     torch.manual_seed(0)
-    f, (_data, matcher) = nn.Linear(6, 6), warm()
-    rows = torch.arange(40)
+    f, (data, matcher) = nn.Linear(6, 6), warm()
+    batch = Batch.of(data, torch.arange(40))
     for step in range(6):
         matcher.prepare(f, step)
     state = {name: value.clone() for name, value in matcher.state().items()}
     _, restored = warm()
     restored.load_state(state)
     restored.prepare(f, 5)
-    assert torch.equal(restored.latents(f, rows)[0], matcher.latents(f, rows)[0])
+    assert torch.equal(restored.latents(f, batch)[0], matcher.latents(f, batch)[0])
     for m in (matcher, restored):
         m.prepare(f, 6)
-    assert torch.equal(restored.latents(f, rows)[0], matcher.latents(f, rows)[0])
+    assert torch.equal(restored.latents(f, batch)[0], matcher.latents(f, batch)[0])
 
 
 def test_a_warm_start_needs_a_match_of_the_whole_set():

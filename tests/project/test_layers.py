@@ -12,7 +12,7 @@ FOLDERS = {"naign_ext": "naign_ext", "naign_cli": "cli", "naign_bench": "bench"}
 BELOW_SEARCH = {"ops", "_native", "seeds"}
 BELOW_TRANSFORMS = {"distributed", *BELOW_SEARCH}
 BELOW_DATA = {"transforms", "options", "registry", *BELOW_TRANSFORMS}
-BELOW_OBJECTIVES = {"search", "latents", "memory", *BELOW_DATA}
+BELOW_OBJECTIVES = {"search", "latents", "memory", "timer", *BELOW_DATA}
 BELOW_CONFIG = {"objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
 BELOW_RUN = {"projector", "config", "metrics_log", *BELOW_PROJECTOR}
@@ -36,13 +36,14 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.distributed": BELOW_SEARCH,
     "naign_ext.latents": BELOW_SEARCH,
     "naign_ext.search": BELOW_SEARCH,
-    "naign_ext.metrics_log": set(),
     "naign_ext.json_files": set(),
     "naign_ext.pictures": set(),
+    "naign_ext.metrics_log": set(),
     "naign_ext.memory": set(),
-    "naign_ext.options": set(),
+    "naign_ext.options": {"registry"},
     "naign_ext.registry": set(),
     "naign_ext.seeds": set(),
+    "naign_ext.timer": set(),
     "naign_ext.ops": {"_native"},
     "naign_ext._native": {"_C"},
     "naign_ext": {"ops", "search", "projector"},
@@ -112,8 +113,8 @@ def test_the_check_can_fail() -> None:
     assert not violations("naign_ext.objectives.naign", "from naign_ext import fused_loss")
 
 
-BINDINGS = ("binding.cpp", "binding.h", "binding_cuda.cpp", "binding_emulation.cpp", "module.cpp")
-GLUE = ("tensors.h", "cuda_stream.h")
+BINDINGS = ("binding.cpp", "binding.h", "binding_cuda.cpp", "module.cpp")
+GLUE = ("tensors.h", "cuda_stream.h", "handle.h", "handle.cpp")
 KERNELS = sorted(
     p for p in (ROOT / "csrc").rglob("*.*") if p.name not in (*BINDINGS, *GLUE) and p.suffix != ".md"
 )

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from naign_ext import Projector
-from naign_ext.config.schema import resolve_config
+from naign_ext.config import resolve_config
 from naign_ext.data import Dataset, load_dataset
 from naign_ext.evaluation import Condition, EvalContext, Results, Row
 from naign_ext.evaluation.evaluate import measure

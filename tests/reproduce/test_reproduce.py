@@ -17,7 +17,7 @@ from naign_cli.main import app
 from PIL import Image
 from typer.testing import CliRunner
 
-from naign_ext.config.schema import differing_fields, resolve_config
+from naign_ext.config import differing_fields, resolve_config
 from naign_ext.data import load_dataset
 from naign_ext.evaluation import Condition, Key, Results, Row, gain
 from naign_ext.evaluation.flat_keys import results_of

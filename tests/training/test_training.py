@@ -12,14 +12,16 @@ import pytest
 import torch
 from torch import nn
 
+from naign_ext import run as runs
 from naign_ext.checkpoint import CheckpointError, checkpoint_paths, load_checkpoint
-from naign_ext.config.schema import ConfigError, load_config, resolve_config, save_config
+from naign_ext.config import ConfigError, load_config, resolve_config, save_config
 from naign_ext.metrics_log import read_metrics
+from naign_ext.run import Run
 from naign_ext.training import state as training_state
 from naign_ext.training import trainer
-from naign_ext.training.batches import BatchOrder
+from naign_ext.training.callbacks import Callback, default_callbacks
 from naign_ext.training.progress import Progress
-from naign_ext.training.trainer import NonFiniteLossError, resume, train
+from naign_ext.training.trainer import NonFiniteLossError, Trainer, resume, train
 
 # TensorBoard's import of torch.jit warns of its own future.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
@@ -190,7 +192,7 @@ def test_signals_save_and_return(whole, tmp_path, number):
 
 CHILD = """
 import sys, time
-from naign_ext.config.schema import resolve_config
+from naign_ext.config import resolve_config
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import train
 class Tell(Progress):
@@ -380,8 +382,8 @@ def test_progress_hears_of_everything(tmp_path):
             heard.append(("stepped", step.step, sorted(step.terms)))
             assert step.seconds_left >= 0 and step.images_per_s > 0
 
-        def validated(self, step, figures):
-            heard.append(("validated", step, sorted(figures)))
+        def validated(self, step, metrics):
+            heard.append(("validated", step, sorted(metrics)))
 
         def wrote(self, kind, path):
             assert path.exists()
@@ -392,11 +394,11 @@ def test_progress_hears_of_everything(tmp_path):
 
     train(configuration("steps=2", "device=cpu"), tmp_path / "run", progress=Watch())
     terms = ["denoise", "imle", "projection", "reconstruction"]
-    figures = ["fixed_point", "imle", "projection", "score"]
+    metrics = ["fixed_point", "imle", "projection", "score"]
     assert [h for h in heard if h[0] not in ("started", "samples")] == [
         ("stepped", 1, terms),
         ("stepped", 2, terms),
-        ("validated", 2, figures),
+        ("validated", 2, metrics),
         ("checkpoint", "step_00000002"),
         ("finished", "completed"),
     ]
@@ -430,6 +432,75 @@ def test_augmentation_multiplies_the_rows(whole_faces, tmp_path):
         train(configuration("augment.flip=true"), tmp_path / "other")
 
 
+class Heard(Callback):
+    """What a callback is called for, with the updates done by then."""
+
+    def __init__(self, interrupt_at=0):
+        self.calls = []
+        self.interrupt_at = interrupt_at
+
+    def on_start(self, trainer):
+        self.calls.append(("start", trainer.state.step))
+
+    def on_update(self, trainer, step):
+        assert trainer.state.step == step.step and (step.metrics is None) == (step.step % 3 != 0)
+        self.calls.append(("update", step.step))
+        if step.step == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_interrupt(self, trainer):
+        self.calls.append(("interrupt", trainer.state.step))
+
+    def on_end(self, trainer, result):
+        assert trainer.run.checkpoint_path("last") == result.checkpoint
+        self.calls.append(("end", result.step))
+
+    def on_validated(self, trainer, metrics):
+        assert trainer.state.score == metrics["score"]
+        self.calls.append(("validated", trainer.state.step))
+
+    def on_written(self, trainer, kind, path):
+        assert path.is_relative_to(trainer.run.path)
+        self.calls.append((kind, trainer.state.step))
+
+
+def test_a_callback_hears_of_everything_in_order(whole, tmp_path):
+    heard = Heard(interrupt_at=8)
+    run = Run.create(configuration(), tmp_path / "run")
+    result = Trainer(run, [*default_callbacks(), heard]).fit()
+    assert (result.status, result.step) == ("interrupted", 8)
+    updates = [("update", step) for step in range(1, 9)]
+    saved = [("validated", 6), ("checkpoint", 6)]
+    begun, ended = [("samples", 0), ("start", 0)], [("checkpoint", 8), ("interrupt", 8), ("end", 8)]
+    assert heard.calls == [*begun, *updates[:5], *saved, *updates[5:], *ended]
+    rest = Heard()
+    assert Trainer(Run.open(run.path), [*default_callbacks(), rest]).fit().status == "completed"
+    assert rest.calls[:2] == [("start", 8), ("update", 9)] and ("interrupt", 24) not in rest.calls
+    assert same_weights(load_checkpoint(whole.run, "last"), load_checkpoint(run.path, "last"))
+
+
+def test_an_interrupt_right_after_a_checkpoint_saves_no_other(tmp_path):
+    heard = Heard(interrupt_at=6)
+    run = Run.create(configuration(), tmp_path / "run")
+    Trainer(run, [*default_callbacks(), heard]).fit()
+    assert heard.calls.count(("checkpoint", 6)) == 1 and heard.calls[-1] == ("end", 6)
+    assert load_checkpoint(run.path, 6).info["score"] is not None
+
+
+def test_training_reads_data_and_configuration_once(tmp_path, monkeypatch):
+    loads = []
+    for name in ("load_configured", "load_config"):
+        read = getattr(runs, name)
+        monkeypatch.setattr(runs, name, lambda x, name=name, read=read: loads.append(name) or read(x))
+    run = Run.create(configuration("steps=6"), tmp_path / "run")
+    Trainer(run).fit()
+    assert run.projector("cpu").about["step"] == 6 and run.dataset.for_test().sample_shape == (2,)
+    assert loads == ["load_configured"]
+    del loads[:]
+    Trainer(Run.open(run.path, {"steps": 9})).fit()
+    assert sorted(loads) == ["load_config", "load_configured"]
+
+
 def test_plain_imle_trains(tmp_path):
     result = train(configuration("objective=imle", "steps=6"), tmp_path / "run")
     assert all(set(r["terms"]) == {"imle"} for r in read_metrics(result.run) if r["kind"] == "train")
@@ -455,16 +526,6 @@ def test_compiled_network_trains_to_nearly_the_same(whole, tmp_path):
     assert a.model.keys() == b.model.keys()
     for name, value in a.model.items():
         torch.testing.assert_close(b.model[name], value, rtol=1e-3, atol=1e-4)
-
-
-def test_data_come_in_shuffled_epochs():
-    order = BatchOrder(10, seed=3)
-    stream = torch.cat([order.rows(i, 7) for i in range(0, 70, 7)])
-    for epoch in range(7):
-        assert stream[10 * epoch : 10 * epoch + 10].sort().values.tolist() == list(range(10))
-    assert stream[:10].tolist() != stream[10:20].tolist()
-    assert torch.equal(BatchOrder(10, seed=3).rows(21, 35), stream[21:56])
-    assert not torch.equal(BatchOrder(10, seed=4).rows(0, 10), stream[:10])
 
 
 def test_metrics_cut_off_by_a_crash_are_mended(tmp_path):

@@ -7,15 +7,16 @@ import torch
 
 from naign_ext import ImleSearch
 from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
-from naign_ext.config.schema import TrainConfig, resolve_config
+from naign_ext.config import TrainConfig, resolve_config
 from naign_ext.latents import LatentPool
 from naign_ext.metrics_log import read_metrics
 from naign_ext.models import build_model
-from naign_ext.objectives import NaignOptions
+from naign_ext.objectives import NaignOptions, StepContext
 from naign_ext.objectives.generation import sample_in_evaluation
 from naign_ext.objectives.matchers import build_matcher
 from naign_ext.projector import Projector
 from naign_ext.training.trainer import resume, train
+from naign_ext.transforms.batch import Batch
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,14 +55,14 @@ def test_the_streams_find_what_one_search_of_the_whole_pool_finds(match: str, dt
     f = build_model("conv", shape, base_channels=8, latent_dim=16).cuda().eval()
     data = torch.randn(64, *shape, device="cuda") * 0.1
     options = NaignOptions(pool_size=pool_size, pool_chunk=32, match=match)
-    matcher = build_matcher(options, data, 5)
+    matcher = build_matcher(options, data, StepContext(5))
     whole = LatentPool(shape, options.latent_scale, 5, device="cuda")
     search = ImleSearch(data.flatten(1))
-    rows = torch.arange(len(data), device="cuda")
+    batch = Batch.of(data, torch.arange(len(data), device="cuda"))
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         for step in range(3):
             matcher.prepare(f, step)
-            found, admissible = matcher.latents(f, rows)
+            found, admissible = matcher.latents(f, batch)
             whole.draw = step
             search.reset()
             for start in range(0, pool_size, 32):

@@ -11,20 +11,20 @@ from naign_ext.training.validation import POOL, validate
 def test_parts_are_what_they_say():
     rng = torch.Generator().manual_seed(0)
     train, heldout = (torch.randn(n, 3, generator=rng) for n in (50, 20))
-    figures = validate(lambda x: 0.5 * x, train, heldout, 2.0, seed=4)
+    metrics = validate(lambda x: 0.5 * x, train, heldout, 2.0, seed=4)
     samples = 0.5 * LatentPool((3,), 2.0, 4).chunk(0, POOL)
     squared = torch.cdist(torch.cat([train, heldout]), samples).square() / 3
-    assert figures["fixed_point"] == pytest.approx((0.5 * heldout).square().mean().item(), rel=1e-5)
-    assert figures["imle"] == pytest.approx(squared.amin(1).mean().item(), rel=1e-4)
-    assert figures["projection"] == pytest.approx(squared.amin(0).mean().item(), rel=1e-4)
-    assert figures["score"] == pytest.approx(sum(figures[k] for k in ("fixed_point", "imle", "projection")))
-    assert validate(lambda x: 0.5 * x, train, heldout, 2.0, seed=4) == figures
+    assert metrics["fixed_point"] == pytest.approx((0.5 * heldout).square().mean().item(), rel=1e-5)
+    assert metrics["imle"] == pytest.approx(squared.amin(1).mean().item(), rel=1e-4)
+    assert metrics["projection"] == pytest.approx(squared.amin(0).mean().item(), rel=1e-4)
+    assert metrics["score"] == pytest.approx(sum(metrics[k] for k in ("fixed_point", "imle", "projection")))
+    assert validate(lambda x: 0.5 * x, train, heldout, 2.0, seed=4) == metrics
 
 
 def test_without_heldout_data_training_data_stand_in():
     train = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    figures = validate(lambda x: 0.5 * x, train, train[:0], 1.0, seed=4)
-    assert figures["fixed_point"] == pytest.approx((0.5 * train).square().mean().item(), rel=1e-5)
+    metrics = validate(lambda x: 0.5 * x, train, train[:0], 1.0, seed=4)
+    assert metrics["fixed_point"] == pytest.approx((0.5 * train).square().mean().item(), rel=1e-5)
 
 
 def test_projector_beats_identity_and_collapse():

@@ -61,16 +61,16 @@ def test_noise_is_the_same_in_every_precision():
     torch.testing.assert_close(half.float(), full, atol=4e-3, rtol=0)
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5])
-def test_masks_are_grey_boxes_of_the_share(shard):
+@pytest.mark.parametrize("fraction", [0.25, 0.5])
+def test_masks_are_grey_boxes_of_the_fraction(fraction):
     x = images(200, channels=3, height=20, width=24)
-    corrupted, mask = corrupt(x, "mask", seed=0, strength=shard)
+    corrupted, mask = corrupt(x, "mask", seed=0, strength=fraction)
     assert mask.dtype == torch.bool
     assert mask.shape == (200, 1, 20, 24)
     everywhere = mask.expand_as(x)
     assert (corrupted[everywhere] == 0).all()
     assert torch.equal(corrupted[~everywhere], x[~everywhere])
-    assert (mask.float().mean((1, 2, 3)) - shard).abs().max() < 0.03
+    assert (mask.float().mean((1, 2, 3)) - fraction).abs().max() < 0.03
     rows, columns = mask.any(3), mask.any(2)
     # A box: the mask is the product of its shadows.
     assert torch.equal(mask, rows.unsqueeze(3) & columns.unsqueeze(2))
@@ -83,7 +83,7 @@ def test_masks_use_all_five_layouts():
     assert mask[:, 0].float().mean(0).min() > 0.1
 
 
-def test_vectors_lose_a_share_of_their_coordinates():
+def test_vectors_lose_a_fraction_of_their_coordinates():
     x = torch.randn(100, 10, generator=torch.Generator().manual_seed(0))
     corrupted, mask = corrupt(x, "mask", seed=0, strength=0.3)
     assert (mask.sum(1) == 3).all()

@@ -6,7 +6,7 @@
 
 #include "imle_knn/cuda/kernels.cuh"
 #include "imle_knn/cuda/nearest.cuh"
-#include "imle_knn/plan.h"
+#include "imle_knn/cuda/plan.h"
 
 namespace naign::cuda {
 

@@ -7,12 +7,15 @@
 #include <cstdint>
 
 #include "common/matrix.h"
+#include "imle_knn/cuda/packing.h"
+#include "imle_knn/cuda/plan.h"
 #include "imle_knn/imle_knn.h"
-#include "imle_knn/packing.h"
 
 namespace naign::cuda {
 
-constexpr int64_t most_neighbours = 128;
+// Blocks of a launch, at most; fewer of one that may have nothing to do, which should end soon.
+constexpr int64_t most_blocks = 1 << 16;
+constexpr int64_t most_optional_blocks = 1024;
 
 // Data rows named by a list that a kernel wrote, or all rows where there is none.
 struct Selection {
@@ -50,7 +53,6 @@ struct PackProblem {
 void pack_rows(const PackProblem& problem, cudaStream_t stream);
 
 // Chooses centre and scale from a sample of both sides; `largest` is scratch, 2 * frame_samples.
-constexpr int64_t frame_samples = 64;
 void choose_frame(const Matrix& data, const Matrix& pool, float* centre, Frame* frame,
                   float* largest, cudaStream_t stream);
 
@@ -81,9 +83,7 @@ struct FilterProblem {
   int32_t groups_per_row;
 };
 
-// Pool rows of a tile; pool_values and columns are padded to a multiple of it.
-constexpr int64_t widest_tile = 256;
-
+// pool_values and columns are padded to a multiple of widest_tile.
 void run_filter_sm80(const FilterProblem& problem, int multiprocessors, cudaStream_t stream);
 void run_filter_sm90(const FilterProblem& problem, int multiprocessors, cudaStream_t stream);
 

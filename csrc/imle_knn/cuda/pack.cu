@@ -401,10 +401,9 @@ __global__ void __launch_bounds__(frame_threads)
 template <int team>
 void launch(const PackProblem& problem, cudaStream_t stream) {
   const int64_t blocks = ceil_div(problem.padded_rows, block_threads / team);
-  // A launch that may have nothing to do should end soon.
   const bool optional = problem.gate != nullptr || problem.selection.count != nullptr;
-  const int64_t most_blocks = optional ? 1024 : 1 << 16;
-  const auto grid = static_cast<unsigned>(blocks < most_blocks ? blocks : most_blocks);
+  const int64_t most = optional ? most_optional_blocks : most_blocks;
+  const auto grid = static_cast<unsigned>(blocks < most ? blocks : most);
   start(pack_kernel<team>, grid, block_threads, 0, stream, problem, aligned_for_four(problem.rows));
 }
 

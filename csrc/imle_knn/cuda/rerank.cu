@@ -52,7 +52,6 @@ __global__ void __launch_bounds__(32 * seed_warps) seed_kernel(const SeedProblem
 
 constexpr int warps = 4;
 constexpr int threads = 32 * warps;
-constexpr int most_blocks = 1 << 16;
 
 struct Shared {
   SharedNearest nearest;
@@ -174,8 +173,8 @@ void seed_bounds(const SeedProblem& problem, cudaStream_t stream) {
 
 void rerank(const RerankProblem& problem, cudaStream_t stream) {
   const bool optional = problem.selection.count != nullptr;
-  const int most = optional ? 1024 : most_blocks;
-  const int rows = problem.selection.rows;
+  const int64_t most = optional ? most_optional_blocks : most_blocks;
+  const int64_t rows = problem.selection.rows;
   const auto blocks = static_cast<unsigned>(rows < most ? rows : most);
   const size_t bytes = 2 * sizeof(Candidate) * static_cast<size_t>(problem.capacity);
   start(rerank_kernel, blocks, threads, bytes, stream, problem);

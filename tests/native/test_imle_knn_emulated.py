@@ -5,86 +5,35 @@ import math
 
 import pytest
 import torch
-from emulated import build
+from emulated_search import (
+    ADA,
+    AMPERE,
+    BLACKWELL,
+    COLUMNS,
+    EXACT,
+    FILTER,
+    FILTER_BY_MMA,
+    HOPPER,
+    NARROW,
+    TURING,
+    WIDE,
+    Limits,
+    check,
+    device,
+    kernels_in,
+    normal,
+    search,
+)
 from torch import Tensor
 
-from naign_ext import Neighbours
 from naign_ext.ops import reference
 
-FILTER, FILTER_BY_MMA, COLUMNS, EXACT = 1, 2, 3, 4
-# One multiprocessor takes wide tiles, many take narrow ones.
-WIDE, NARROW = 1, 64
-# Compute capabilities, ten times the major number and the minor one.
-TURING, AMPERE, ADA, HOPPER, BLACKWELL = 75, 80, 89, 90, 120
 NOT_SUPPORTED = 801
 
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return build(tmp_path_factory.mktemp("kernels"), "imle_knn")
-
-
-def device(
-    kernels: ctypes.CDLL, capability: int, multiprocessors: int, late: bool = False, backwards: bool = False
-) -> None:
-    """What the emulation stands for from here on."""
-    kernels.emulated_device(*(ctypes.c_int(n) for n in (capability, multiprocessors, late, backwards)))
-
-
-def run(
-    kernels: ctypes.CDLL,
-    data: Tensor,
-    pool: Tensor,
-    k: int,
-    reject_below: float | None,
-    way: int,
-    capacity: int,
-    multiprocessors: int,
-    late: bool,
-    capability: int,
-    backwards: bool,
-) -> Neighbours:
-    device(kernels, capability, multiprocessors, late, backwards)
-    batches = data.shape[0] if data.dim() == 3 else 1
-    shape = (*data.shape[:-1], k)
-    distances, indices = torch.full(shape, 7.0), torch.full(shape, 7)
-    status = kernels.emulated_search(
-        ctypes.c_void_p(data.data_ptr()),
-        ctypes.c_void_p(pool.data_ptr()),
-        *(ctypes.c_int64(n) for n in (batches, data.shape[-2], pool.shape[-2], data.shape[-1], k)),
-        ctypes.c_double(-math.inf if reject_below is None else reject_below),
-        ctypes.c_int(way),
-        ctypes.c_int64(capacity),
-        ctypes.c_void_p(distances.data_ptr()),
-        ctypes.c_void_p(indices.data_ptr()),
-    )
-    assert status == 0
-    return Neighbours(distances, indices)
-
-
-def check(
-    kernels: ctypes.CDLL,
-    data: Tensor,
-    pool: Tensor,
-    k: int = 1,
-    reject_below: float | None = None,
-    *,
-    way: int = 0,
-    capacity: int = 0,
-    multiprocessors: int = WIDE,
-    late: bool = False,
-    capability: int = HOPPER,
-    backwards: bool = False,
-) -> None:
-    how = (way, capacity, multiprocessors, late, capability, backwards)
-    found = run(kernels, data, pool, k, reject_below, *how)
-    expected = Neighbours(*reference.imle_knn(data, pool, k, reject_below))
-    assert torch.equal(found.indices, expected.indices)
-    torch.testing.assert_close(found.distances, expected.distances, rtol=0, atol=0, equal_nan=True)
-
-
-def normal(rows: int, columns: int, seed: int) -> Tensor:
-    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    return kernels_in(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -126,7 +75,6 @@ def problem(kind: str, rows: int, pool_rows: int, columns: int) -> tuple[Tensor,
     return data, pool
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "ties", "collapsed", "twins", "scales", "holes"])
 @pytest.mark.parametrize("way", [FILTER, FILTER_BY_MMA, COLUMNS, EXACT])
 def test_every_way_gives_the_answer(kernels: ctypes.CDLL, way: int, kind: str) -> None:
@@ -174,14 +122,12 @@ def test_runs_of_equal_rows(kernels: ctypes.CDLL) -> None:
     check(kernels, data, pool[:1].repeat(300, 1), way=FILTER, capacity=2)
 
 
-@pytest.mark.slow
 def test_several_chunks_and_bounds_from_the_first(kernels: ctypes.CDLL) -> None:
     """Long lists take the pool at once, short ones and several neighbours chunk by chunk."""
     for k, reject, capacity in ((1, None, 0), (1, None, 100), (5, None, 0), (2, 40.0, 0)):
         check(kernels, normal(3, 40, 11), normal(2600, 40, 12), k, reject, way=FILTER, capacity=capacity)
 
 
-@pytest.mark.slow
 def test_batches_and_small_problems_in_one_launch(kernels: ctypes.CDLL) -> None:
     data, pool = normal(20, 32, 13).view(20, 1, 32), normal(400, 32, 14).view(20, 20, 32)
     check(kernels, data, pool)
@@ -225,15 +171,8 @@ def test_a_device_without_tensor_cores_gives_the_answer(kernels: ctypes.CDLL) ->
 def test_a_filter_asked_for_where_there_is_none_is_an_error(kernels: ctypes.CDLL) -> None:
     device(kernels, TURING, WIDE)
     data, pool = normal(5, 40, 21), normal(50, 40, 22)
-    sizes = [ctypes.c_int64(n) for n in (1, 5, 50, 40, 1)]
-    room = ctypes.c_void_p(torch.empty(5, dtype=torch.int64).data_ptr())
-    pointers = (ctypes.c_void_p(data.data_ptr()), ctypes.c_void_p(pool.data_ptr()))
-    infinite = ctypes.c_double(-math.inf)
     for way in (FILTER, FILTER_BY_MMA):
-        status = kernels.emulated_search(
-            *pointers, *sizes, infinite, ctypes.c_int(way), ctypes.c_int64(0), room, room
-        )
-        assert status == NOT_SUPPORTED
+        assert search(kernels, data, pool, 1, None, way, Limits())[0] == NOT_SUPPORTED
 
 
 @pytest.mark.parametrize("capability", [AMPERE, ADA, BLACKWELL])
@@ -245,7 +184,7 @@ def test_devices_without_wgmma_take_the_other_filter(kernels: ctypes.CDLL, capab
     ("capability", "columns", "packs"),
     [
         (TURING, 16384, False),
-        pytest.param(HOPPER, 16384, True, marks=pytest.mark.slow),
+        (HOPPER, 16384, True),
         (HOPPER, 32, False),
         (HOPPER, 60001, False),
     ],

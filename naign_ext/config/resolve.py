@@ -1,0 +1,116 @@
+"""From preset, YAML file, flags and settings to the one validated configuration of a run, and to its file and back."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from naign_ext.config.describe import describe_fields
+from naign_ext.config.fields import TrainConfig, section_options
+from naign_ext.config.presets import PRESETS, Tree, merge, preset_values
+from naign_ext.config.settings import ConfigError, overrides, read_yaml
+from naign_ext.options import explain
+
+
+def resolve_config(
+    dataset: str | None = None,
+    preset: str | None = None,
+    *,
+    file: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+) -> TrainConfig:
+    """The configuration of a run. Later wins: defaults, preset for the data set, YAML file, flags, settings.
+
+    Args:
+        dataset, preset: as on the command line; None leaves them to settings, file, or lfw100 and default.
+        file: YAML with the fields of TrainConfig, nested.
+        flags: dotted key -> value; None values are left out. ``objective`` alone names the objective.
+        settings: texts ``key=value``, dotted keys, values in YAML: ``optimiser.lr=1e-3``.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value; every one is named.
+    """
+    written = read_yaml(Path(file)) if file is not None else {}
+    given = {"dataset": dataset, "preset": preset, **(flags or {})}
+    user = merge(with_current_names(written), with_current_names(overrides(given, settings)))
+    chosen = user.get("preset", "default")
+    if chosen not in PRESETS:
+        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {chosen!r}")
+    name = user.get("dataset", TrainConfig.model_fields["dataset"].default)
+    if not isinstance(name, str):
+        raise ConfigError(f"dataset: expected a name, got {name!r}")
+    try:
+        base = merge({"dataset": name, "preset": chosen}, preset_values(chosen, name))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return validate_config(merge(_fit_objective(base, user), user))
+
+
+def validate_config(values: Mapping[str, Any]) -> TrainConfig:
+    """TrainConfig from nested values, or ConfigError that names every wrong field."""
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(map(_explain, error.errors()))) from None
+
+
+def with_current_names(values: Mapping[str, Any]) -> Tree:
+    """Nested values with the fields that are given by a former name under their names, so that they can be merged."""
+    try:
+        current = TrainConfig.with_current_names(values)
+        for section, below in current.items():
+            options = section_options(section, below)
+            if options is not None and isinstance(below, Mapping):
+                current[section] = options.with_current_names(below)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return current
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write YAML that :func:`load_config` reads back to an equal configuration."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="ascii")
+
+
+def load_config(path: str | Path) -> TrainConfig:
+    """Read a configuration saved by :func:`save_config`; nothing is added from presets."""
+    return validate_config(read_yaml(Path(path)))
+
+
+def differing_fields(a: TrainConfig, b: TrainConfig) -> list[str]:
+    """Dotted keys on which two configurations differ."""
+    left, right = (_flatten(c.model_dump(mode="json")) for c in (a, b))
+    return [key for key in left | right if left.get(key) != right.get(key)]
+
+
+def _fit_objective(base: Tree, user: Tree) -> Tree:
+    """base without those objective options of the preset that the chosen objective does not have."""
+    options = section_options("objective", user.get("objective", {}))
+    if options is None:
+        return {**base, "objective": {}}
+    known = set(options.model_fields) - set(options.not_from_preset)
+    kept = {key: value for key, value in base.get("objective", {}).items() if key in known}
+    return {**base, "objective": kept}
+
+
+def _explain(wrong: ErrorDetails) -> str:
+    key = ".".join(map(str, wrong["loc"]))
+    if wrong["type"] != "extra_forbidden":
+        return f"{key}: {explain(wrong)}"
+    close = difflib.get_close_matches(key, [field.key for field in describe_fields()], n=1)
+    return f"{key}: no such field" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Tree:
+    result: Tree = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result |= _flatten(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result

@@ -1,0 +1,84 @@
+"""LFW-100: faces that ship inside scikit-image."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from naign_ext.data.dataset import HELDOUT_FRACTION, Dataset, DataUnavailableError, split_indices
+from naign_ext.data.image_arrays import image_dataset, need_package, to_network_scale
+from naign_ext.data.presets import Presets
+from naign_ext.data.registry import dataset
+from naign_ext.seeds import data_generator
+
+LICENCE = "Labeled Faces in the Wild: for research; crops as distributed with scikit-image (BSD-3-Clause)"
+# The match covers the 160 images themselves, so that each is generated; shifts and corruptions in the
+# reconstruction terms alone make f keep and repair faces it has not seen.
+PRESETS: Presets = {
+    "default": {
+        "steps": 2200,
+        "batch_size": 96,
+        "model": {
+            "architecture": "mlp",
+            "widths": [512, 512, 512],
+            "activation": "silu",
+            "normalisation": "batch",
+        },
+        "optimiser": {"lr": 1e-3},
+        "augment": {"flip": True, "jitter": 1},
+        "objective": {
+            "match": "dataset",
+            "pool_size": 1440,
+            "resample_every": 10,
+            "denoise_weight": 1.0,
+            "denoise_sigma": 0.6,
+            "restore_weight": 1.0,
+        },
+    },
+    "quick": {"steps": 800},
+}
+_FACES = 100
+
+
+@dataset(
+    "lfw100",
+    kind="image",
+    sample_shape=(1, 25, 25),
+    rows=(80, 20),
+    source="ships with scikit-image",
+    ood="100 images that are not faces",
+    licence=LICENCE,
+    presets=PRESETS,
+)
+def load_lfw100(
+    *, seed: int = 0, image_size: int | None = None, heldout_fraction: float | None = None
+) -> Dataset:
+    """scikit-image's lfw_subset, (1, 25, 25): 80 faces to train on, 20 held out; 100 non-faces as ood."""
+    fraction = HELDOUT_FRACTION if heldout_fraction is None else heldout_fraction
+    images = to_network_scale(np.load(_find_file(), allow_pickle=False), 1)
+    return image_dataset(
+        "lfw100",
+        images,
+        split_indices(_FACES, fraction, data_generator(seed, "lfw100", "split")),
+        outside=(torch.arange(_FACES, len(images)), "the subset's 100 images that are not faces"),
+        heldout_fraction=fraction,
+        image_size=image_size,
+        seed=seed,
+        source="scikit-image data/lfw_subset.npy",
+        licence=LICENCE,
+    )
+
+
+def _find_file() -> Path:
+    need_package("skimage", "lfw100", "scikit-image")
+    spec = importlib.util.find_spec("skimage")
+    origin = Path(spec.origin if spec is not None and spec.origin else "")
+    # The file is read directly: skimage.data.lfw_subset() may go through its downloader.
+    file = origin.parent / "data" / "lfw_subset.npy"
+    if not file.is_file():
+        raise DataUnavailableError(
+            f"dataset 'lfw100': {file.name} is missing from the installed scikit-image; "
+            "install a release that ships it: pip install 'scikit-image>=0.24'"
+        )
+    return file
