@@ -16,7 +16,7 @@ HELDOUT_FRACTION = 0.2
 """Part of an image set that is held out unless another is asked for."""
 
 VALIDATION_SHARE = 0.25
-"""Part of the held-out rows that may choose checkpoints and settings; figures are reported on the rest."""
+"""Part of the held-out rows that may choose checkpoints and settings; metrics are reported on the rest."""
 
 
 class DataUnavailableError(ValueError):
@@ -68,7 +68,7 @@ class Dataset:
         return self._with_heldout(_split_heldout(self)[0])
 
     def for_test(self) -> "Dataset":
-        """The same with the held-out rows on which figures are reported, which no choice has seen.
+        """The same with the held-out rows on which metrics are reported, which no choice has seen.
 
         The held-out rows are split once and for all: a quarter (VALIDATION_SHARE), of each class where there are
         labels, is for validation and the rest for test. The split depends on their number and labels alone; of

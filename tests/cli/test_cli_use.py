@@ -217,6 +217,11 @@ def test_evaluate_measures_what_is_asked_for(runs, tmp_path):
     assert not any(row["metric"].startswith("kid") or row["condition"] for row in content["metrics"])
     assert "compared by pca" in result.stdout
     assert f"{file}" in result.stdout
+    former = [
+        option.replace("baselines", "anchors") if option == "--no-baselines" else option for option in options
+    ]
+    assert naign("evaluate", run, "--metrics", "fld,fid", "--metrics", "projection", *former).exit_code == 0
+    assert json.loads(file.read_text()) == content
 
 
 def test_evaluate_explains_missing_features(runs):
