@@ -35,12 +35,12 @@ def evaluate(
     ] = None,
     baselines: Annotated[
         bool,
-        typer.Option(
-            "--baselines/--no-baselines",
-            "--anchors/--no-anchors",
-            help="Also measure what scores without f (formerly --anchors).",
-        ),
+        typer.Option("--baselines/--no-baselines", help="Also measure what has no network in it."),
     ] = True,
+    anchors: Annotated[
+        bool | None,
+        typer.Option("--anchors/--no-anchors", hidden=True, help="The name of --baselines in naign 0.1."),
+    ] = None,
     seed: Seed = 0,
     samples: Annotated[
         int | None, typer.Option(help="Samples to judge; default: by the data set's size, 1000 to 2000.")
@@ -83,7 +83,7 @@ def evaluate(
             checkpoint=which(checkpoint),
             pictures=report,
             metrics=names or None,
-            baselines=baselines,
+            baselines=baselines if anchors is None else anchors,
             features=features,
             feature_weights=feature_weights,
             say=status.update,

@@ -1,4 +1,4 @@
-"""`naign restore`: repair images, or measure how well f repairs corrupted ones."""
+"""`naign restore`: restore images, or measure how well f restores corrupted ones."""
 
 from collections.abc import Sequence
 from functools import partial

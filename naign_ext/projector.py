@@ -183,8 +183,8 @@ class Projector(
             lost: bool, broadcastable to x, True where x's value is missing; all others keep x's value after
                 every step. None: everything may change.
             degrade: the linear map that made x, of (N, *sample_shape) to the same, such as
-                ``partial(naign_ext.data.degrade, kind="blur", strength=1.0)``: after every step, what it lets
-                pass is taken from x (:func:`naign_ext.data.keep_known`). Not together with lost.
+                ``partial(naign_ext.transforms.degrade, kind="blur", strength=1.0)``: after every step, what it lets
+                pass is taken from x (:func:`naign_ext.transforms.keep_known`). Not together with lost.
         """
         batch = self._as_batch(x)
         if lost is not None:

@@ -24,7 +24,7 @@ _RECIPE = 1
 class Classifier:
     """A small convolutional classifier, trained with noise on its input so that it bears imperfect images.
 
-    A yardstick for one data set, not a published network: figures in its features compare models trained on the
+    A judge for one data set, not a published network: metrics in its features compare models trained on the
     same data and judged with the same seed, not across papers.
     """
 

@@ -15,7 +15,7 @@ def fid(real: Tensor, samples: Tensor) -> float:
 
     in float64, >= 0. With C = A^T A for the centred rows A over sqrt(N - 1), the last trace is the sum of the
     singular values of A_r A_s^T: no square root of a singular matrix is taken, so fewer rows than columns are
-    fine. The figure is biased upwards by about the covariance's error; compare at equal numbers of rows only.
+    fine. The value is biased upwards by about the covariance's error; compare at equal numbers of rows only.
 
     Args:
         real: (N, ...) features, N >= 2; samples: (M, ...), M >= 2. Flattened to rows.
@@ -37,7 +37,7 @@ def kid(real: Tensor, samples: Tensor) -> float:
     """Squared maximum mean discrepancy with the kernel (x.y / D + 1)^3 (Binkowski et al., arXiv 1801.01401).
 
     The unbiased estimate over all pairs, in float64: its expectation is 0 for two draws of one distribution, so
-    it can be slightly negative. Published figures average random subsets of 1000, which has the same expectation.
+    it can be slightly negative. Published values average random subsets of 1000, which has the same expectation.
 
     Args:
         real: (N, ...) features, N >= 2; samples: (M, ...), M >= 2. Flattened to rows.

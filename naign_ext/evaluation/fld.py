@@ -51,7 +51,7 @@ def fld(
     part in the fit alone. The baseline is averaged over several random halvings, which only steadies it.
     Dimensions in which the held-out set is constant carry no scale and are left out.
 
-    With few images the figure is unreliable (a constant mean image can score below 0): show coverage beside
+    With few images the value is unreliable (a constant mean image can score below 0): show coverage beside
     it. Copies of training rows give a huge, finite value.
 
     Args:

@@ -15,7 +15,7 @@ def psnr(original: Tensor, other: Tensor, *, data_range: float = IMAGE_RANGE) ->
     """10 log10(data_range^2 / mean squared error) of every image, (N,) in dB; +inf for equal images.
 
     The values are taken as they are. Noise of deviation s therefore stands at 20 log10(data_range / s), also
-    where it leaves the range; clip both first for the figure that an 8 bit file would get.
+    where it leaves the range; clip both first for the value that an 8 bit file would get.
 
     Args:
         original, other: (N, ...) of equal shape. data_range: largest minus smallest possible value, 2 in [-1,

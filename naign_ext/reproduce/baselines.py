@@ -9,7 +9,8 @@ from torch import Tensor
 from naign_ext.data import Dataset
 from naign_ext.evaluation import Row, gain
 from naign_ext.evaluation.rows import subset
-from naign_ext.evaluation.subjects import MOST_RESTORED, RESTORATIONS
+from naign_ext.evaluation.subjects import RESTORATIONS
+from naign_ext.evaluation.subjects.images import MOST_RESTORED
 from naign_ext.ops import imle_knn
 from naign_ext.transforms import corrupt
 

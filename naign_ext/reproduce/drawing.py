@@ -1,4 +1,4 @@
-"""The look of all figures of a reproduction, and the plots that several claims share.
+"""The look of all pictures of a reproduction, and the plots that several claims share.
 
 Colours differ in lightness as well as in hue, and every method has its own marker and line, so that the figures
 can be read in grey.

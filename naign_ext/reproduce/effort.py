@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 FINAL_SEED = 1000
-"""First seed whose figures are reported; no setting was ever chosen on these."""
+"""First seed whose metrics are reported; no setting was ever chosen on these."""
 
 TUNING_SEED = 500
 """First seed on which IGN's settings are searched."""

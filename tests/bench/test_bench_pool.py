@@ -11,6 +11,7 @@ from rich.console import Console
 
 from naign_ext import imle_knn
 from naign_ext.objectives.generation import sample_in_evaluation
+from naign_ext.transforms.batch import Batch
 
 TINY = Workload("tiny", 50, 3, (8, 8), (100, 4000))
 
@@ -50,7 +51,7 @@ def test_what_is_timed_is_the_match_of_the_whole_pool():
     matcher.prepare(f, 0)
     samples = sample_in_evaluation(f, matcher.pool.chunk(0, 500))
     nearest = imle_knn(matcher.data, samples).indices[:, 0]
-    latents, _ = matcher.latents(f, torch.arange(30))
+    latents, _ = matcher.latents(f, Batch.of(matcher.data, torch.arange(30)))
     assert torch.equal(latents, matcher.pool.rows(nearest))
     warm, call = match_job(m=500, threads=torch.get_num_threads(), **problem)
     warm()

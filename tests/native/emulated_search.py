@@ -47,11 +47,11 @@ class Passes(ctypes.Structure):
     """How often each way was taken: candidates that the filter kept; data rows whose list was too short; data rows
     compared exactly with a whole chunk; pool rows out of range compared exactly with a data row."""
 
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("candidates", "overflow", "exact", "wild"))
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("candidates", "overflow", "exact", "out_of_range"))
     candidates: int
     overflow: int
     exact: int
-    wild: int
+    out_of_range: int
 
 
 def kernels_in(folder: Path) -> ctypes.CDLL:

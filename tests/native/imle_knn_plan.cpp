@@ -211,7 +211,7 @@ bool fill(std::vector<Span> spans, int64_t bytes) {
 std::vector<Span> spans_of(const FilterLayout& l) {
   return spans_of(l.bound, l.counts, l.lists, l.locks, l.overflow, l.exact, l.queries,
                   l.query_values, l.counters, l.panels, l.panels_again, l.columns, l.row_bounds,
-                  l.wild, l.values);
+                  l.out_of_range, l.values);
 }
 
 bool fill(const PackedLayout& l) {

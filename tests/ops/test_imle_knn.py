@@ -294,6 +294,48 @@ def test_sums_that_overflow_or_vanish_are_compared_exactly() -> None:
         check(data, pool)
 
 
+@contextlib.contextmanager
+def flushing() -> Iterator[None]:
+    """Subnormal numbers become zeros in this thread."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush subnormal numbers")
+    try:
+        yield
+        assert torch.tensor([1e-40]).mul(1).item() == 0, "the search left the thread as it was"
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("columns", [3, 40, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_flushing_subnormal_numbers_changes_no_answer(threads: int, dtype: torch.dtype, columns: int) -> None:
+    data = (normal(40, columns, 90) * 1e-40).to(dtype)
+    pool = normal(600, columns, 91) * 1e-40
+    expected = [imle_knn(data, pool, k) for k in (1, 3)]
+    streamed = ImleSearch(data, 3).update(pool).neighbours()
+    assert expected[0].distances.max() > 0 or dtype == torch.float32
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for method in ("", *METHODS):
+            with forced(method), flushing():
+                for k, wanted in zip((1, 3), expected, strict=True):
+                    assert_same(imle_knn(data, pool, k), wanted)
+                assert_same(ImleSearch(data, 3).update(pool).neighbours(), streamed)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_flushing_does_not_round_small_distances_to_zero() -> None:
+    data, pool = torch.zeros(1, 4), torch.tensor([[3e-20, 0, 0, 0], [2e-20, 0, 0, 0]])
+    with flushing():
+        found = imle_knn(data, pool)
+        streamed = ImleSearch(data).update(pool).neighbours()
+    assert found.distances.item() == streamed.distances.item() == pytest.approx(4e-40, rel=1e-5)
+    assert found.indices.item() == 1
+
+
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ValueError, match=r"method: expected packed, tree, .* got 'guess'"), forced("guess"):
         pass

@@ -262,6 +262,9 @@ def test_text_is_escaped(tmp_path):
 def test_reports_of_nothing_are_users_errors(tmp_path):
     with pytest.raises(ValueError, match=r"run: expected a run folder with config\.yaml"):
         write_report(tmp_path)
+    run = Run.create(resolve_config("trimodal1d"), tmp_path / "run")
+    with pytest.raises(ValueError, match="no checkpoint there"):
+        write_report(run)
 
 
 def test_a_report_of_a_checkpoint_belongs_to_its_run(tmp_path):

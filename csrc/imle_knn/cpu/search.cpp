@@ -3,6 +3,7 @@
 #include <limits>
 #include <vector>
 
+#include "common/subnormals.h"
 #include "imle_knn/cpu/kernels.h"
 #include "imle_knn/cpu/methods.h"
 #include "imle_knn/cpu/packed_search.h"
@@ -45,7 +46,9 @@ void search_batches(const Search& problem, const Choice& choice, int64_t first, 
 
 }  // namespace
 
-void search(const Search& problem, float* distances, int64_t* indices, const Parallel& parallel) {
+void search(const Search& problem, float* distances, int64_t* indices, const Parallel& threads) {
+  const KeepSubnormals here;
+  const Parallel parallel = keeping_subnormals(threads);
   const PoolRange pool{problem.pool.first, 0, problem.reject_below};
   const Choice choice = choose_method(problem.data.first, pool, problem.k);
   const int64_t batches = problem.data.count;
@@ -53,15 +56,16 @@ void search(const Search& problem, float* distances, int64_t* indices, const Par
   const double worth = static_cast<double>(batches) * choice.cost / cost_worth_a_thread;
   const auto most = static_cast<double>(std::min(batches, parallel.threads));
   const auto pieces = static_cast<int64_t>(std::clamp(worth, 1.0, std::max(1.0, most)));
-  const auto piece = [&](int64_t i, const Parallel& threads) {
+  const auto piece = [&](int64_t i) {
     search_batches(problem, choice, batches * i / pieces, batches * (i + 1) / pieces, distances,
-                   indices, threads);
+                   indices, on_this_thread());
   };
-  if (pieces == 1) return piece(0, on_this_thread());
-  parallel.run(pieces, [&](int64_t i) { piece(i, on_this_thread()); });
+  if (pieces == 1) return piece(0);
+  parallel.run(pieces, piece);
 }
 
 void finish(const Matrix& data, const Neighbours& result, float* distances) {
+  const KeepSubnormals here;
   const Kernels& table = kernels(isa());
   const Rows rows(data, table);
   std::vector<float> scratch(rows.in_place() ? 0 : data.columns);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/subnormals.h"
 #include "imle_knn/cpu/methods.h"
 #include "imle_knn/cpu/packed_search.h"
 #include "imle_knn/cpu/principal_axes.h"
@@ -37,8 +38,10 @@ void StreamingSearch::reset() {
   fresh_ = true;
 }
 
-void StreamingSearch::update(const Matrix& pool, int64_t first_index, const Parallel& parallel) {
+void StreamingSearch::update(const Matrix& pool, int64_t first_index, const Parallel& threads) {
   const std::lock_guard guard(mutex_);
+  const KeepSubnormals here;
+  const Parallel parallel = keeping_subnormals(threads);
   if (data_.rows == 0 || pool.rows == 0) return;
   const PoolRange range{pool, first_index, reject_below_};
   const Choice choice = choose_method(data_, range, k_);

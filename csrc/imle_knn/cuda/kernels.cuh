@@ -43,11 +43,11 @@ struct PackProblem {
   // Pool rows:
   PoolColumn* columns;
   RowBound* bounds;
-  RowBound* panels;     // largest of every panel; zero before
-  int32_t* wild;        // rows to compare exactly with all data rows
-  int32_t* wild_count;  // zero before
-  const int32_t* gate;  // nothing is done while this is zero; nullptr: always
-  bool skips_repeats;   // rows equal to the row before them take no part
+  RowBound* panels;             // largest of every panel; zero before
+  int32_t* out_of_range;        // rows to compare exactly with all data rows
+  int32_t* out_of_range_count;  // zero before
+  const int32_t* gate;          // nothing is done while this is zero; nullptr: always
+  bool skips_repeats;           // rows equal to the row before them take no part
 };
 
 void pack_rows(const PackProblem& problem, cudaStream_t stream);
@@ -114,15 +114,15 @@ struct RerankProblem {
   Selection selection;
   const PackedQuery* queries;  // by slot
   const RowBound* row_bounds;
-  const int32_t* wild;
-  const int32_t* wild_count;
+  const int32_t* out_of_range;
+  const int32_t* out_of_range_count;
   const Frame* frame;
   Bounds bounds;
   double* bound;
   uint32_t* counts;  // zero afterwards
   const Candidate* lists;
   int32_t capacity;
-  // Where rows go whose list overflowed, and wild data rows.
+  // Where rows go whose list overflowed, and data rows out of range.
   int32_t* overflow;
   int32_t* overflow_count;
   int32_t* exact;

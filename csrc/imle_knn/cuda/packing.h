@@ -121,13 +121,13 @@ struct Frame {
 // One value's integer and what rounding leaves of it: lemma 4.
 struct Quantised {
   int32_t integer;
-  float error;
+  float quantisation_error;
 };
 
-NAIGN_HOST_DEVICE inline Quantised quantise(float value, float unit, float inverse) {
+NAIGN_HOST_DEVICE inline Quantised quantise(float value, float scale, float inverse) {
   const float shifted = value * inverse + integer_shift;
   const float rounded = shifted - integer_shift;
-  return {static_cast<int32_t>(rounded), value - rounded * unit};
+  return {static_cast<int32_t>(rounded), value - rounded * scale};
 }
 
 NAIGN_HOST_DEVICE inline float centred(float value, float scale, float centre) {
@@ -140,51 +140,52 @@ struct RowSums {
   Extent extent;
   float squared_errors;
   int64_t squared_integers;
-  float unit;
+  float scale;
 };
 
 struct PackedRowInfo {
   double norm;
-  float error;
-  float reach;
-  float unit;
+  float quantisation_error;
+  float norm_bound;
+  float scale;
   RowKind kind;
 };
 
 NAIGN_HOST_DEVICE inline PackedRowInfo packed_row_info(const RowSums& sums, int64_t columns) {
   if (!sums.finite) return {0, 0, 0, 0, RowKind::excluded};
   const auto squared = static_cast<double>(sums.squared_integers);
-  const float reach = integer_reach(squared, sums.unit, sums.extent);
-  if (!(reach <= largest_row_reach)) return {0, 0, 0, 0, RowKind::wild};
-  return {squared * sums.unit * sums.unit, integer_error(sums.squared_errors, sums.extent, columns),
-          reach, sums.unit, RowKind::usual};
+  const float norm_bound = integer_reach(squared, sums.scale, sums.extent);
+  if (!(norm_bound <= largest_row_reach)) return {0, 0, 0, 0, RowKind::wild};
+  return {squared * sums.scale * sums.scale,
+          integer_error(sums.squared_errors, sums.extent, columns), norm_bound, sums.scale,
+          RowKind::usual};
 }
 
 // A packed data row.
 struct PackedQuery {
   Query query;
-  float unit;
+  float scale;
 
   NAIGN_HOST_DEVICE static PackedQuery of(const PackedRowInfo& info) {
-    return {{info.norm, info.error, info.reach, info.kind}, info.unit};
+    return {{info.norm, info.quantisation_error, info.norm_bound, info.kind}, info.scale};
   }
 };
 
 // What the filter reads of a packed pool row; a norm of +inf keeps the row out.
 struct PoolColumn {
   float norm;
-  float unit;
+  float scale;
 
   NAIGN_HOST_DEVICE static PoolColumn of(const PackedRowInfo& info) {
-    return info.kind == RowKind::usual ? PoolColumn{static_cast<float>(info.norm), info.unit}
+    return info.kind == RowKind::usual ? PoolColumn{static_cast<float>(info.norm), info.scale}
                                        : PoolColumn{float_infinity, 0};
   }
 };
 
 // e and n of a row, or the largest of several rows.
 struct RowBound {
-  float error;
-  float reach;
+  float quantisation_error;
+  float norm_bound;
 };
 
 // The largest of the panels that hold pool rows first, ..., first + count - 1.
@@ -192,8 +193,8 @@ NAIGN_HOST_DEVICE inline RowBound bound_of_panels(const RowBound* panels, int64_
                                                   int64_t count) {
   RowBound all = panels[first / panel_rows];
   for (int64_t panel = first / panel_rows + 1; panel * panel_rows < first + count; ++panel) {
-    all.error = fmaxf(all.error, panels[panel].error);
-    all.reach = fmaxf(all.reach, panels[panel].reach);
+    all.quantisation_error = fmaxf(all.quantisation_error, panels[panel].quantisation_error);
+    all.norm_bound = fmaxf(all.norm_bound, panels[panel].norm_bound);
   }
   return all;
 }
@@ -203,9 +204,9 @@ struct Candidate {
   float score;
 };
 
-// |y~|^2 - 2 <x~, y~>, rounded: lemma 5. `double_unit` is twice the query's.
-NAIGN_HOST_DEVICE inline float score_of(int32_t sum, float double_unit, const PoolColumn& column) {
-  return fmaf(-(double_unit * column.unit), static_cast<float>(sum), column.norm);
+// |y~|^2 - 2 <x~, y~>, rounded: lemma 5. `double_scale` is twice the query's.
+NAIGN_HOST_DEVICE inline float score_of(int32_t sum, float double_scale, const PoolColumn& column) {
+  return fmaf(-(double_scale * column.scale), static_cast<float>(sum), column.norm);
 }
 
 // The scores at most this may belong to a row at a squared distance of at most `bound`. Finite: the
@@ -213,8 +214,8 @@ NAIGN_HOST_DEVICE inline float score_of(int32_t sum, float double_unit, const Po
 NAIGN_HOST_DEVICE inline float score_limit(const Bounds& bounds, const Query& query, double bound,
                                            const RowBound& rows, const Frame& frame) {
   if (query.kind != RowKind::usual) return -float_infinity;
-  const float limit =
-      round_up(bounds.score_beyond(query, bound * frame.squared, rows.error, rows.reach));
+  const float limit = round_up(
+      bounds.score_beyond(query, bound * frame.squared, rows.quantisation_error, rows.norm_bound));
   return limit < largest_float ? limit : largest_float;
 }
 
@@ -223,7 +224,8 @@ NAIGN_HOST_DEVICE inline double rejected_limit(const Bounds& bounds, const Query
                                                double reject_below, const RowBound& rows,
                                                const Frame& frame) {
   if (!(reject_below > 0)) return -infinity;
-  return bounds.score_within(query, reject_below * frame.squared, rows.error, rows.reach);
+  return bounds.score_within(query, reject_below * frame.squared, rows.quantisation_error,
+                             rows.norm_bound);
 }
 
 // Scores above this belong to pairs that are certainly not rejected.
@@ -238,14 +240,14 @@ NAIGN_HOST_DEVICE inline float admissible_limit(const Bounds& bounds, const Quer
 NAIGN_HOST_DEVICE inline double distance_above(const Bounds& bounds, const Query& query,
                                                float score, const RowBound& rows,
                                                const Frame& frame) {
-  return bounds.upper(query, score, rows.error, rows.reach) / frame.squared;
+  return bounds.upper(query, score, rows.quantisation_error, rows.norm_bound) / frame.squared;
 }
 
 // True only if a row with this score is farther than `bound`.
 NAIGN_HOST_DEVICE inline bool certainly_farther(const Bounds& bounds, const Query& query,
                                                 float score, double bound, const RowBound& rows,
                                                 const Frame& frame) {
-  const double lower = bounds.lower(query, score, rows.error, rows.reach);
+  const double lower = bounds.lower(query, score, rows.quantisation_error, rows.norm_bound);
   return lower > bound * frame.squared * (1 + 2 * bounds.slack);
 }
 

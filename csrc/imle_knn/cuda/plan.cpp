@@ -61,7 +61,7 @@ FilterLayout filter_layout(const FilterLimits& limits, int64_t columns) {
   layout.place(at.panels_again, chunk / panel_rows + 2 * Counters::most_parts);
   layout.place(at.columns, chunk);
   layout.place(at.row_bounds, chunk);
-  layout.place(at.wild, chunk);
+  layout.place(at.out_of_range, chunk);
   layout.place(at.values, std::max(chunk, 2 * limits.part_rows(chunk)) * row_bytes);
   at.bytes = layout.bytes();
   return at;

@@ -156,8 +156,8 @@ struct Counters {
   static constexpr int64_t most_parts = 2;
   int32_t overflow;
   int32_t exact;
-  int32_t wild;
-  int32_t wild_again[most_parts];
+  int32_t out_of_range;
+  int32_t out_of_range_again[most_parts];
 };
 
 // What a group of data rows and a chunk need.
@@ -167,7 +167,7 @@ struct FilterLayout {
   Region<Candidate> lists;
   Region<int32_t> locks;
   Region<int32_t> overflow;
-  Region<int32_t> exact;  // wild rows, and every part's overflow
+  Region<int32_t> exact;  // rows out of range, and every part's overflow
   Region<PackedQuery> queries;
   Region<int8_t> query_values;
   Region<Counters> counters;
@@ -175,7 +175,7 @@ struct FilterLayout {
   Region<RowBound> panels_again;  // two digits
   Region<PoolColumn> columns;
   Region<RowBound> row_bounds;
-  Region<int32_t> wild;
+  Region<int32_t> out_of_range;
   Region<int8_t> values;
   int64_t bytes = 0;
 

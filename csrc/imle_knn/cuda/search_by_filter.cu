@@ -1,31 +1,9 @@
-// The search by the filter.
-//
-// A pair is first compared by its rows' 8-bit integers on the tensor cores. The sum gives a score,
-// and with the rows' measured errors an interval that holds the distance (docs/exactness.md). Pairs
-// whose interval lies above the data row's bound are dropped in the epilogue, the rest go to a
-// short list of the data row and are compared as the contract defines it. For every chunk of the
-// pool:
-//
-//   1. pack_rows      float rows -> integers, errors, norms       reads 4 D, writes D bytes a row
-//   2. run_filter     integer products, test, lists               D / 32 matrix steps a tile
-//      on the pool's first rows: smallest scores -> seed_bounds
-//   3. rerank         survivors in the order of their scores      8 D bytes each
-//   4. rows whose list overflowed: steps 1 to 3 again with two digits a value (16-bit integers in
-//      four products), for them alone; what overflows again, and rows out of range: compare_exactly
+// The search by the filter: README.md has the steps of a chunk.
 //
 // Kernels of step 4 read how much there is to do from the device and end at once if it is nothing,
 // so the host never waits. The bounds only ever fall; the answer is the smallest (distance, index)
 // whatever the order in which pairs were found. Chunks grow with the rows seen, so that lists hold
 // what a chunk can add.
-//
-// What to expect on an H200 (132 multiprocessors, 4096 int8 products a clock each): a tile of 128 x
-// 256 pairs takes 256 clocks of the tensor cores for each 32 columns, and about 1000 clocks of the
-// other units for its epilogue (a conversion, a product, a multiply-add and a minimum a pair; the
-// conversion and the minimum run at half rate), during which the copies go on but the tensor cores
-// wait. D = 1024: 8192 + 1000, at most 89 % of the int8 rate; D = 784: 6400 + 1000, 86 %; D = 64:
-// 512 + 1000, 34 %, that is 22 pairs a clock, where the epilogue is the limit. Copies need 48 bytes
-// a clock and multiprocessor from the second-level cache at the full rate, which no unclustered
-// kernel has been seen to get: two thirds of the rate is the expectation for long rows.
 #include "imle_knn/cuda/search_by_filter.cuh"
 
 #include <algorithm>
@@ -99,7 +77,7 @@ class GroupSearch {
     cudaMemsetAsync(counters_, 0, layout_.zeroed_bytes(), stream_);
     const Matrix chunk = rows_of(pool_.rows, range);
     const int64_t index = pool_.first_index + range.first;
-    pack_pool(chunk, 1, at(layout_.panels), &counters_->wild, nullptr);
+    pack_pool(chunk, 1, at(layout_.panels), &counters_->out_of_range, nullptr);
     FilterProblem filter = filter_of(chunk.rows, 1, at(layout_.panels));
     if (seeds) seed(filter);
     run_filter(filter);
@@ -137,8 +115,8 @@ class GroupSearch {
     for (int64_t first = 0; first < chunk.rows; first += part_rows) {
       const Matrix part = rows_of(chunk, {first, std::min(part_rows, chunk.rows - first)});
       RowBound* panels = at(layout_.panels_again) + first / panel_rows;
-      int32_t* wild = counters_->wild_again + first / part_rows;
-      pack_pool(part, 2, panels, wild, rows.count);
+      int32_t* out_of_range = counters_->out_of_range_again + first / part_rows;
+      pack_pool(part, 2, panels, out_of_range, rows.count);
       FilterProblem filter = filter_of(part.rows, 2, panels);
       filter.query_values = at(layout_.query_values);
       filter.queries = at(layout_.queries);
@@ -148,7 +126,7 @@ class GroupSearch {
       RerankProblem survivors = rerank_of(part, index + first);
       survivors.selection = rows;
       survivors.queries = at(layout_.queries);
-      survivors.wild_count = wild;
+      survivors.out_of_range_count = out_of_range;
       survivors.overflow = at(layout_.exact);
       survivors.overflow_count = &counters_->exact;
       rerank(survivors, stream_);
@@ -189,15 +167,15 @@ class GroupSearch {
     return problem;
   }
 
-  void pack_pool(const Matrix& rows, int digits, RowBound* panels, int32_t* wild_count,
+  void pack_pool(const Matrix& rows, int digits, RowBound* panels, int32_t* out_of_range_count,
                  const int32_t* gate) {
     PackProblem problem = pack_of(rows, digits, at(layout_.values));
     problem.padded_rows = round_to(rows.rows, widest_tile);
     problem.columns = at(layout_.columns);
     problem.bounds = at(layout_.row_bounds);
     problem.panels = panels;
-    problem.wild = at(layout_.wild);
-    problem.wild_count = wild_count;
+    problem.out_of_range = at(layout_.out_of_range);
+    problem.out_of_range_count = out_of_range_count;
     problem.gate = gate;
     // The row before is as near, and comes first.
     problem.skips_repeats = result_.k == 1;
@@ -238,8 +216,8 @@ class GroupSearch {
     problem.selection = {nullptr, nullptr, static_cast<int32_t>(data_.rows)};
     problem.queries = queries_;
     problem.row_bounds = at(layout_.row_bounds);
-    problem.wild = at(layout_.wild);
-    problem.wild_count = &counters_->wild;
+    problem.out_of_range = at(layout_.out_of_range);
+    problem.out_of_range_count = &counters_->out_of_range;
     problem.frame = frame_;
     problem.bounds = bounds_;
     problem.bound = at(layout_.bound);

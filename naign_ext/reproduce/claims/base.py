@@ -1,4 +1,4 @@
-"""A claim as plain data, with how its runs are collected and its figure drawn."""
+"""A claim as plain data, with how its runs are collected and its picture drawn."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Claim(Statement):
     """A statement and how it is tested, on datasets.
 
     compared: metrics that are compared between methods, on each data set that has them; shown: those only reported.
-    caption: what the figure shows. draw: writes the figure to a path, in the format of its
+    caption: what the picture shows. draw: writes the picture to a path, in the format of its
     ending.
     """
 

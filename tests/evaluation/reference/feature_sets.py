@@ -1,4 +1,4 @@
-"""Fixed sets of features that our figures and other implementations' are computed on, equal on every machine."""
+"""Fixed sets of features that our metrics and other implementations' are computed on, equal on every machine."""
 
 from dataclasses import dataclass
 from pathlib import Path

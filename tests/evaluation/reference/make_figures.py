@@ -1,6 +1,6 @@
 """Write figures.json: what other implementations answer on the sets of feature_sets.py.
 
-    python tests/reference/make_figures.py FLD_CHECKOUT FLD_COMMIT
+    python tests/evaluation/reference/make_figures.py FLD_CHECKOUT FLD_COMMIT
 
 in an environment with torch, torchvision, scikit-learn, scikit-image, prdc, torchmetrics, and, for the code of
 github.com/marcojira/fld in FLD_CHECKOUT, matplotlib, seaborn and tqdm. Nothing else of naign is needed.
@@ -100,7 +100,7 @@ def main() -> None:
     del keep
     packages = ("torch", "numpy", "prdc", "torchmetrics", "scikit-learn", "scikit-image")
     content = {
-        "made_by": "python tests/reference/make_figures.py FLD_CHECKOUT FLD_COMMIT",
+        "made_by": "python tests/evaluation/reference/make_figures.py FLD_CHECKOUT FLD_COMMIT",
         "versions": {
             "marcojira/fld": commit,
             **{name: importlib.metadata.version(name) for name in packages},

@@ -40,16 +40,16 @@ class Memory {
 
 // How often each way was taken.
 struct Passes {
-  int64_t candidates;  // kept by the filter
-  int64_t overflow;    // data rows whose list was too short, in the first filter
-  int64_t exact;       // data rows compared exactly with a whole chunk
-  int64_t wild;        // pool rows compared exactly with a data row
+  int64_t candidates;    // kept by the filter
+  int64_t overflow;      // data rows whose list was too short, in the first filter
+  int64_t exact;         // data rows compared exactly with a whole chunk
+  int64_t out_of_range;  // pool rows compared exactly with a data row
 
   void count(const cuda::RerankProblem& p) {
     for (int slot = 0; slot < p.selection.active(); ++slot) {
       if (p.queries[slot].query.kind != RowKind::usual) continue;
       candidates += p.counts[p.selection.row(slot)];
-      wild += *p.wild_count;
+      out_of_range += *p.out_of_range_count;
     }
   }
   void before_launch(const std::type_info& type, const void* parameter) {
@@ -159,8 +159,8 @@ extern "C" void emulated_taking_part(const float* pool, int64_t rows, int64_t co
   std::vector<int8_t> values(padded * slabs * slab_bytes);
   std::vector<PoolColumn> found(padded);
   std::vector<RowBound> bounds(padded), panels(padded / panel_rows);
-  std::vector<int32_t> wild(padded);
-  int32_t wild_count = 0;
+  std::vector<int32_t> out_of_range(padded);
+  int32_t out_of_range_count = 0;
   Frame frame{};
   choose_frame(all, all, centre.data(), &frame, largest.data(), nullptr);
   PackProblem problem{};
@@ -175,8 +175,8 @@ extern "C" void emulated_taking_part(const float* pool, int64_t rows, int64_t co
   problem.columns = found.data();
   problem.bounds = bounds.data();
   problem.panels = panels.data();
-  problem.wild = wild.data();
-  problem.wild_count = &wild_count;
+  problem.out_of_range = out_of_range.data();
+  problem.out_of_range_count = &out_of_range_count;
   problem.skips_repeats = true;
   pack_rows(problem, nullptr);
   for (int64_t i = 0; i < rows; ++i) out[i] = found[i].norm < float_infinity;
