@@ -25,9 +25,9 @@ from naign_ext.config import (
     TrainConfig,
     differing_fields,
     load_config,
-    merge,
     save_config,
     validate_config,
+    with_changes,
 )
 from naign_ext.data import Dataset, load_dataset
 from naign_ext.distributed.processes import SINGLE_PROCESS, Processes, name_lost_processes
@@ -125,7 +125,7 @@ class Run:
                 raise ConfigError(
                     f"run: expected a run folder with {CONFIG_FILE}, or one of its checkpoints, got {given}"
                 )
-            return folder, _changed(load_config(folder / CONFIG_FILE), changes or {})
+            return folder, with_changes(load_config(folder / CONFIG_FILE), changes or {})
 
         with name_lost_processes(processes, run_folder(given)):
             folder, config = processes.on_main(read)
@@ -240,13 +240,6 @@ def load_configured(config: TrainConfig) -> Dataset:
     if config.train_rows is None:
         return dataset
     return dataset.with_train_rows(config.train_rows, config.data_seed)
-
-
-def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    for key in changes:
-        if key not in RESUMABLE:
-            raise ConfigError(f"{key}: cannot change when a run is resumed; only {', '.join(RESUMABLE)} can")
-    return validate_config(merge(config.model_dump(mode="json"), changes)) if changes else config
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

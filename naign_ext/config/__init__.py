@@ -9,6 +9,7 @@ from naign_ext.config.resolve import (
     resolve_config,
     save_config,
     validate_config,
+    with_changes,
 )
 from naign_ext.config.settings import ConfigError, overrides, parse_settings
 
@@ -28,4 +29,5 @@ __all__ = [
     "resolve_config",
     "save_config",
     "validate_config",
+    "with_changes",
 ]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from naign_ext.config.describe import describe_fields
-from naign_ext.config.fields import TrainConfig, section_options
+from naign_ext.config.fields import RESUMABLE, TrainConfig, section_options
 from naign_ext.config.presets import PRESETS, Tree, merge, preset_values
 from naign_ext.config.settings import ConfigError, overrides, read_yaml
 from naign_ext.options import explain
@@ -57,6 +57,21 @@ def validate_config(values: Mapping[str, Any]) -> TrainConfig:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(map(_explain, error.errors()))) from None
+
+
+def with_changes(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with which a run is resumed: new values, nested, for the fields of RESUMABLE.
+
+    Raises:
+        ConfigError: another field is to change, or a value is wrong.
+    """
+    if not changes:
+        return config
+    wanted = with_current_names(changes)
+    for key in wanted:
+        if key not in RESUMABLE:
+            raise ConfigError(f"{key}: cannot change when a run is resumed; only {', '.join(RESUMABLE)} can")
+    return validate_config(merge(config.model_dump(mode="json"), wanted))
 
 
 def with_current_names(values: Mapping[str, Any]) -> Tree:

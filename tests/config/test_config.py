@@ -16,6 +16,7 @@ from naign_ext.config import (
     resolve_config,
     save_config,
     validate_config,
+    with_changes,
 )
 from naign_ext.config.fields import CHOSEN, LogOptions
 from naign_ext.data import dataset_names
@@ -210,6 +211,12 @@ def test_former_names_are_read_from_every_source_and_win_over_the_preset(tmp_pat
     assert load_config(file).batch_size == 12
     later = resolve_config("digits", file=file, settings=["log.every=4", "batch_size=14"])
     assert (later.batch_size, later.log.every) == (14, 4)
+    resumed = with_changes(config, {"log": {"interval": 5}})
+    assert resumed == config.model_copy(update={"log": config.log.model_copy(update={"every": 5})})
+    with pytest.raises(
+        ConfigError, match="batch_size: cannot change when a run is resumed; only steps, device"
+    ):
+        with_changes(config, {"batch": 5})
     with pytest.raises(
         ConfigError, match="pool: is the former name of pool_size; expected one of them, got both"
     ):
