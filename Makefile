@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 NATIVE := $(wildcard $(foreach end,cpp cu cuh h inc,csrc/*.$(end) csrc/*/*.$(end) csrc/*/*/*.$(end)))
-EMULATION := $(wildcard tests/native/*/*)
+EMULATION := $(wildcard tests/native/*.cpp tests/native/emulation/*)
 PYTEST_WORKERS ?= 2
 RUN ?= runs/demo
 NVCC ?= $(shell command -v nvcc)
@@ -16,7 +16,7 @@ demo: install
 
 install: $(INSTALLED)
 
-$(INSTALLED): requirements.txt pyproject.toml setup.py $(NATIVE)
+$(INSTALLED): requirements.txt pyproject.toml setup.py csrc/cuda_architectures.py $(NATIVE)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found; set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
