@@ -211,7 +211,7 @@ def _naign(problem: Problem) -> Callable[[], Any]:
     padding = (None,) * (3 - len(problem.outputs))
 
     def call() -> Any:
-        total = fused_loss(problem.data, *problem.outputs, *padding, weights=WEIGHTS, norm=problem.norm).total  # type: ignore[arg-type]
+        total = fused_loss(problem.data, *problem.outputs, *padding, weights=WEIGHTS, norm=problem.norm).total  # type: ignore[call-overload]
         return _with_gradients(total, problem.outputs)
 
     return call

@@ -1,33 +1,44 @@
-// The fused loss as a torch operator.
+// The fused loss as torch operators.
 #define TORCH_TARGET_VERSION 0x020b000000000000
 
-#include <optional>
-#include <tuple>
-
 #include "fused_loss/binding.h"
+
+#include <tuple>
+#include <utility>
+#include <vector>
 
 namespace naign::glue {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fused_loss(
-    const Tensor& data, const Tensor& reconstruction, std::optional<Tensor> matched,
-    std::optional<Tensor> projected, double reconstruction_weight, double imle_weight,
-    double idempotence_weight, bool l1) {
-  const LossInputs inputs =
-      loss_inputs(data, reconstruction, matched, projected,
-                  {reconstruction_weight, imle_weight, idempotence_weight}, l1);
-  double terms[3];
-  cpu::fused_loss(inputs.loss, terms, torch_threads());
-  Tensor total = empty_like_device(data, {}, ScalarType::Float);
-  Tensor each = empty_like_device(data, {3}, ScalarType::Float);
+std::tuple<Tensor, Tensor, std::vector<Tensor>> fused_loss(const std::vector<Tensor>& tensors,
+                                                           const std::vector<int64_t>& predictions,
+                                                           const std::vector<int64_t>& targets,
+                                                           const std::vector<double>& weights,
+                                                           bool l1,
+                                                           const std::vector<int64_t>& wanted) {
+  LossInputs inputs = loss_inputs(tensors, predictions, targets, weights, l1, wanted);
+  const std::vector<double> terms = cpu::fused_loss(inputs.loss, torch_threads());
+  const int64_t count = static_cast<int64_t>(terms.size());
+  Tensor total = empty_like_device(tensors[0], {}, ScalarType::Float);
+  Tensor each = empty_like_device(tensors[0], {count}, ScalarType::Float);
   double sum = 0;
-  for (int t = 0; t < 3; ++t) {
+  for (int64_t t = 0; t < count; ++t) {
     static_cast<float*>(each.mutable_data_ptr())[t] = static_cast<float>(terms[t]);
-    sum += inputs.loss.weights[t] * terms[t];
+    sum += weights[t] * terms[t];
   }
   *static_cast<float*>(total.mutable_data_ptr()) = static_cast<float>(sum);
-  return {total, each, inputs.reconstruction.gradient, inputs.matched.gradient,
-          inputs.projected.gradient};
+  return {total, each, std::move(inputs.gradients)};
+}
+
+std::vector<Tensor> fused_loss_gradients(const std::vector<Tensor>& tensors,
+                                         const std::vector<int64_t>& predictions,
+                                         const std::vector<int64_t>& targets,
+                                         const std::vector<double>& weights, bool l1,
+                                         const std::vector<int64_t>& wanted, const Tensor& scale) {
+  LossInputs inputs = loss_inputs(tensors, predictions, targets, weights, l1, wanted);
+  inputs.loss.scale = loss_scale(scale, tensors[0]);
+  cpu::fused_loss(inputs.loss, torch_threads());
+  return inputs.gradients;
 }
 
 }  // namespace
@@ -35,14 +46,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fused_loss(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(naign, m) {
   m.def(
-      "fused_loss(Tensor data, Tensor reconstruction, Tensor? matched, Tensor? projected, "
-      "float reconstruction_weight, float imle_weight, float idempotence_weight, bool l1) -> "
-      "(Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "fused_loss(Tensor[] tensors, int[] predictions, int[] targets, float[] weights, bool l1, "
+      "int[] wanted) -> (Tensor total, Tensor terms, Tensor[] gradients)");
   m.def(
-      "fused_loss_scale_(Tensor scale, Tensor(a!)? reconstruction, Tensor(b!)? matched, "
-      "Tensor(c!)? projected) -> ()");
+      "fused_loss_gradients(Tensor[] tensors, int[] predictions, int[] targets, float[] weights, "
+      "bool l1, int[] wanted, Tensor scale) -> Tensor[]");
+  m.def("fused_loss_scale_(Tensor(a!)[] gradients, Tensor scale) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(naign, CPU, m) {
   m.impl("fused_loss", TORCH_BOX(&naign::glue::fused_loss));
+  m.impl("fused_loss_gradients", TORCH_BOX(&naign::glue::fused_loss_gradients));
 }

@@ -1,7 +1,8 @@
 // The tensors of the fused loss and the plain struct that its kernels see of them.
 #pragma once
 
-#include <optional>
+#include <algorithm>
+#include <vector>
 
 #include "common/tensors.h"
 #include "fused_loss/fused_loss.h"
@@ -9,60 +10,82 @@
 namespace naign::glue {
 
 // A kernel would read the other's memory as its own.
-inline void check_device(const Tensor& tensor, const Tensor& data, const char* name) {
+inline void check_device(const Tensor& tensor, const Tensor& other, const char* name) {
   STD_TORCH_CHECK(
-      tensor.is_cuda() == data.is_cuda() && tensor.get_device_index() == data.get_device_index(),
-      name, ": expected data's device");
+      tensor.is_cuda() == other.is_cuda() && tensor.get_device_index() == other.get_device_index(),
+      name, ": expected all on one device");
 }
 
-// An input, made contiguous, and room for its gradient, both empty where the term is absent.
-struct LossInput {
-  Tensor values;
-  Tensor gradient;
-  LossTensor view{nullptr, nullptr, Dtype::float32};
-};
-
-inline LossInput loss_input(const std::optional<Tensor>& tensor, const Tensor& data,
-                            const char* name) {
-  if (!tensor.has_value()) {
-    return {data, empty_like_device(data, {0}, data.scalar_type())};
-  }
-  STD_TORCH_CHECK(tensor->numel() == data.numel(), name, ": expected data's ", data.numel(),
-                  " elements, got ", tensor->numel());
-  check_device(*tensor, data, name);
-  LossInput input{made_contiguous(*tensor), empty_alike(*tensor)};
-  input.view = {input.values.const_data_ptr(), input.gradient.mutable_data_ptr(),
-                dtype_of(*tensor, name)};
-  return input;
-}
-
+// Contiguous inputs, room for the wanted gradients, and what the kernels see of both.
 struct LossInputs {
-  Tensor data;
-  LossInput reconstruction;
-  LossInput matched;
-  LossInput projected;
+  std::vector<Tensor> values;
+  std::vector<Tensor> gradients;
   FusedLoss loss;
 };
 
-inline LossInputs loss_inputs(const Tensor& data, const Tensor& reconstruction,
-                              const std::optional<Tensor>& matched,
-                              const std::optional<Tensor>& projected, const double (&weights)[3],
-                              bool l1) {
-  STD_TORCH_CHECK(!projected.has_value() || matched.has_value(), "matched: expected f(z)");
-  LossInputs inputs{made_contiguous(data),
-                    loss_input(reconstruction, data, "reconstruction"),
-                    loss_input(matched, data, "matched"),
-                    loss_input(projected, data, "projected"),
-                    {}};
-  const LossTensor x{inputs.data.const_data_ptr(), nullptr, dtype_of(data, "data")};
-  inputs.loss = {x,
-                 inputs.reconstruction.view,
-                 inputs.matched.view,
-                 inputs.projected.view,
-                 data.numel(),
-                 {weights[0], weights[1], weights[2]},
-                 l1};
+inline void check_index(int64_t index, size_t count, const char* name) {
+  STD_TORCH_CHECK(index >= 0 && index < static_cast<int64_t>(count), name,
+                  ": expected indices of tensors, got ", index);
+}
+
+inline std::vector<LossTerm> loss_terms(const std::vector<LossTensor>& tensors,
+                                        const std::vector<int64_t>& predictions,
+                                        const std::vector<int64_t>& targets,
+                                        const std::vector<double>& weights) {
+  STD_TORCH_CHECK(
+      !weights.empty() && predictions.size() == weights.size() && targets.size() == weights.size(),
+      "weights: expected one for each prediction and target, and at least one");
+  std::vector<LossTerm> terms;
+  terms.reserve(weights.size());
+  for (size_t t = 0; t < weights.size(); ++t) {
+    check_index(predictions[t], tensors.size(), "predictions");
+    check_index(targets[t], tensors.size(), "targets");
+    STD_TORCH_CHECK(predictions[t] != targets[t] &&
+                        tensors[predictions[t]].elements == tensors[targets[t]].elements,
+                    "targets: expected another tensor of the prediction's size");
+    terms.push_back({predictions[t], targets[t], weights[t]});
+  }
+  return terms;
+}
+
+inline LossInputs loss_inputs(const std::vector<Tensor>& tensors,
+                              const std::vector<int64_t>& predictions,
+                              const std::vector<int64_t>& targets,
+                              const std::vector<double>& weights, bool l1,
+                              const std::vector<int64_t>& wanted) {
+  STD_TORCH_CHECK(!tensors.empty(), "tensors: expected at least two");
+  LossInputs inputs;
+  inputs.loss.absolute = l1;
+  inputs.loss.scale = nullptr;
+  inputs.values.reserve(tensors.size());
+  inputs.loss.tensors.reserve(tensors.size());
+  inputs.gradients.reserve(wanted.size());
+  for (const Tensor& tensor : tensors) {
+    check_device(tensor, tensors[0], "tensors");
+    const Tensor& values = inputs.values.emplace_back(made_contiguous(tensor));
+    inputs.loss.tensors.push_back(
+        {values.const_data_ptr(), nullptr, values.numel(), dtype_of(values, "tensors")});
+  }
+  inputs.loss.terms = loss_terms(inputs.loss.tensors, predictions, targets, weights);
+  for (const int64_t index : wanted) {
+    check_index(index, tensors.size(), "wanted");
+    LossTensor& tensor = inputs.loss.tensors[index];
+    STD_TORCH_CHECK(tensor.gradient == nullptr || tensor.elements == 0,
+                    "wanted: expected every tensor once");
+    STD_TORCH_CHECK(std::any_of(inputs.loss.terms.begin(), inputs.loss.terms.end(),
+                                [&](const LossTerm& term) { return touches(term, index); }),
+                    "wanted: expected tensors of some term");
+    const Tensor& gradient = inputs.gradients.emplace_back(empty_alike(tensors[index]));
+    tensor.gradient = gradient.mutable_data_ptr();
+  }
   return inputs;
+}
+
+inline const float* loss_scale(const Tensor& scale, const Tensor& tensor) {
+  STD_TORCH_CHECK(scale.numel() == 1 && scale.scalar_type() == ScalarType::Float,
+                  "scale: expected one float32 number");
+  check_device(scale, tensor, "scale");
+  return static_cast<const float*>(scale.const_data_ptr());
 }
 
 }  // namespace naign::glue

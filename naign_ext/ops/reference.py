@@ -9,6 +9,8 @@ implementations (torch, portable C++, AVX2, AVX-512, CUDA) agree to the last bit
 every operation rounded to float64, none fused. Its relative error is below (D / 32 + 7) * 2^-53.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -166,38 +168,32 @@ def imle_knn(data: Tensor, pool: Tensor, k: int, reject_below: float | None) -> 
 
 
 def fused_loss(
-    data: Tensor,
-    reconstruction: Tensor,
-    matched: Tensor | None,
-    projected: Tensor | None,
-    weights: tuple[float, float, float],
-    norm: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The three unweighted terms (3,) in float64 and the gradient of their weighted sum.
+    tensors: Sequence[Tensor],
+    predictions: Sequence[int],
+    targets: Sequence[int],
+    weights: Sequence[float],
+    l1: bool,
+    wanted: Sequence[int],
+    scale: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """The unweighted terms, float64 (terms,), and gradients of their weighted sum, or of the sum times scale.
 
-    Gradients are with respect to reconstruction, matched and projected, in their dtypes; empty (0,) where the input
-    is absent. The gradient with respect to data is minus the sum of the three.
+    Term t compares tensors[predictions[t]] with tensors[targets[t]]. Gradients are with respect to tensors[i] for i
+    in wanted, in their dtypes, computed in float64 and rounded once.
     """
-    terms = torch.zeros(3, dtype=torch.float64, device=data.device)
-    gradients: list[Tensor | None] = [None, None, None]
-    for term, (a, b) in enumerate([(reconstruction, data), (matched, data), (projected, matched)]):
-        if a is None or b is None:
-            continue
-        difference = a.double() - b.double()
+    sums = {i: torch.zeros_like(tensors[i], dtype=torch.float64) for i in wanted}
+    terms = []
+    for prediction, target, weight in zip(predictions, targets, weights, strict=True):
+        difference = tensors[prediction].double() - tensors[target].double()
         count = max(1, difference.numel())
-        penalty, slope = (
-            (difference.square(), 2 * difference) if norm == "l2" else (difference.abs(), difference.sign())
-        )
-        terms[term] = penalty.sum() / count
-        gradients[term] = slope * (weights[term] / count)
-    if gradients[1] is not None and gradients[2] is not None:
-        gradients[1] = gradients[1] - gradients[2]
-    inputs = (reconstruction, matched, projected)
-    g = [
-        data.new_empty(0) if a is None or d is None else d.to(a.dtype)
-        for a, d in zip(inputs, gradients, strict=True)
-    ]
-    return terms, g[0], g[1], g[2]
+        penalty = difference.abs() if l1 else difference.square()
+        derivative = (difference.sign() if l1 else 2 * difference) * (weight / count)
+        terms.append(penalty.sum() / count)
+        for place, sign in ((prediction, 1), (target, -1)):
+            if place in sums:
+                sums[place] += sign * derivative
+    factor = 1 if scale is None else scale.double()
+    return torch.stack(terms), [(sums[i] * factor).to(tensors[i].dtype).contiguous() for i in wanted]
 
 
 def batch_norm_sums(x: Tensor, gradient: Tensor | None, centre: Tensor) -> Tensor:

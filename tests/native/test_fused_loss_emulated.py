@@ -32,33 +32,75 @@ def _on_hopper(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("kernel").emulated_device(ctypes.c_int(90), ctypes.c_int(0))
 
 
-def run(kernel: ctypes.CDLL, inputs: list[Tensor], *, l1: bool) -> list[Tensor]:
-    """Total, terms and gradients as torch.ops.naign.fused_loss returns them; no gradient where there is no input."""
-    present = [*inputs, *[None] * (4 - len(inputs))]
-    rooms = [torch.full((t.numel() + LANES,), 7.0, dtype=t.dtype) for t in inputs[1:]]
-    gradients = [room[: t.numel()] for room, t in zip(rooms, inputs[1:], strict=True)]
-    values = (ctypes.c_void_p * 4)(*[None if t is None else t.data_ptr() for t in present])
-    outputs = (ctypes.c_void_p * 4)(*[None, *[g.data_ptr() for g in gradients], *[None] * (4 - len(inputs))])
-    dtypes = (ctypes.c_int * 4)(*[0 if t is None else NUMBERS[t.dtype] for t in present])
-    total, terms = torch.full((), 7.0), torch.full((3,), 7.0)
+Terms = list[tuple[int, int, float]]
+WHOLE = list(zip((1, 2, 3), (0, 0, 2), WEIGHTS, strict=True))  # reconstruction, IMLE, idempotence
+
+
+class TensorRow(ctypes.Structure):
+    """A tensor as tests/native/emulation/fused_loss.cpp takes it."""
+
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        ("gradient", ctypes.c_void_p),
+        ("elements", ctypes.c_int64),
+        ("dtype", ctypes.c_int64),
+    )
+
+
+def table(tensors: list[Tensor], gradients: list[Tensor | None]) -> ctypes.Array:
+    """A row for each tensor; those without room for a gradient want none."""
+    rows = [
+        TensorRow(t.data_ptr(), None if g is None else g.data_ptr(), t.numel(), NUMBERS[t.dtype])
+        for t, g in zip(tensors, gradients, strict=True)
+    ]
+    return (TensorRow * len(rows))(*rows)
+
+
+def columns(terms: Terms) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:
+    predictions, targets, weights = zip(*terms, strict=True)
+    indices = ctypes.c_int64 * len(terms)
+    return indices(*predictions), indices(*targets), (ctypes.c_double * len(terms))(*weights)
+
+
+def run(
+    kernel: ctypes.CDLL,
+    inputs: list[Tensor],
+    *,
+    l1: bool,
+    terms: Terms | None = None,
+    wanted: list[int] | None = None,
+    scale: float | None = None,
+) -> list[Tensor]:
+    """Total, terms and the wanted gradients (all but the first) as torch.ops.naign.fused_loss returns them."""
+    terms = WHOLE[: len(inputs) - 1] if terms is None else terms
+    wanted = list(range(1, len(inputs))) if wanted is None else wanted
+    rooms = {i: torch.full((inputs[i].numel() + LANES,), 7.0, dtype=inputs[i].dtype) for i in wanted}
+    gradients = [rooms[i][: t.numel()] if i in rooms else None for i, t in enumerate(inputs)]
+    total, each = torch.full((), 7.0), torch.full((len(terms),), 7.0)
+    factor = None if scale is None else torch.tensor(scale)
     status = kernel.emulated_fused_loss(
-        values,
-        outputs,
-        dtypes,
-        ctypes.c_int64(inputs[0].numel()),
-        (ctypes.c_double * 3)(*WEIGHTS),
+        table(inputs, gradients),
+        ctypes.c_int(len(inputs)),
+        *columns(terms),
+        ctypes.c_int(len(terms)),
         ctypes.c_bool(l1),
+        ctypes.c_void_p(None if factor is None else factor.data_ptr()),
         ctypes.c_void_p(total.data_ptr()),
-        ctypes.c_void_p(terms.data_ptr()),
+        ctypes.c_void_p(each.data_ptr()),
     )
     assert status == 0
-    assert all((room[-LANES:] == 7).all() for room in rooms)
-    return [total, terms, *gradients]
+    assert all((room[-LANES:] == 7).all() for room in rooms.values())
+    return [total, each, *[g for g in gradients if g is not None]]
 
 
-def on_the_cpu(inputs: list[Tensor], *, l1: bool) -> list[Tensor]:
-    found = torch.ops.naign.fused_loss(*inputs, *[None] * (4 - len(inputs)), *WEIGHTS, l1)
-    return list(found[: 1 + len(inputs)])
+def on_the_cpu(
+    inputs: list[Tensor], *, l1: bool, terms: Terms | None = None, wanted: list[int] | None = None
+) -> list[Tensor]:
+    terms = WHOLE[: len(inputs) - 1] if terms is None else terms
+    wanted = list(range(1, len(inputs))) if wanted is None else wanted
+    columns = [list(column) for column in zip(*terms, strict=True)]
+    total, each, gradients = torch.ops.naign.fused_loss(inputs, *columns, l1, wanted)
+    return [total, each, *gradients]
 
 
 def normal(count: int, dtypes: tuple[torch.dtype, ...], seed: int, *, offset: int = 0) -> list[Tensor]:
@@ -67,8 +109,20 @@ def normal(count: int, dtypes: tuple[torch.dtype, ...], seed: int, *, offset: in
     return [torch.randn(count + offset, generator=g).to(dtype)[offset:] for dtype in dtypes]
 
 
-def assert_same_bits(kernel: ctypes.CDLL, inputs: list[Tensor], *, l1: bool) -> None:
-    for actual, expected in zip(run(kernel, inputs, l1=l1), on_the_cpu(inputs, l1=l1), strict=True):
+def assert_same_bits(
+    kernel: ctypes.CDLL,
+    inputs: list[Tensor],
+    *,
+    l1: bool,
+    terms: Terms | None = None,
+    wanted: list[int] | None = None,
+) -> None:
+    pairs = zip(
+        run(kernel, inputs, l1=l1, terms=terms, wanted=wanted),
+        on_the_cpu(inputs, l1=l1, terms=terms, wanted=wanted),
+        strict=True,
+    )
+    for actual, expected in pairs:
         torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
 
@@ -140,17 +194,83 @@ def test_nothing_at_all(kernel: ctypes.CDLL) -> None:
 @pytest.mark.parametrize("offset", [0, 1])
 def test_scaling(kernel: ctypes.CDLL, scale: float, offset: int) -> None:
     for count in (1, 7, 4096 * 3 + 5):
-        gradients = normal(count, MIXED[1:], 7, offset=offset)
+        gradients = [
+            *normal(count, MIXED[1:], 7, offset=offset),
+            *normal(count + 40, MIXED[1:], 8, offset=1 - offset),
+            *normal(5, (torch.float32,) * 50, 9),
+        ]
         expected = [(g.float() * scale).to(g.dtype) for g in gradients]
-        places = (ctypes.c_void_p * 3)(gradients[0].data_ptr(), None, gradients[2].data_ptr())
-        dtypes = (ctypes.c_int * 3)(*[NUMBERS[g.dtype] for g in gradients])
-        expected[1] = gradients[1].clone()
         number = torch.tensor(scale)
+        rows = table(gradients, gradients)
         assert not kernel.emulated_scale_gradients(
-            places, dtypes, ctypes.c_int64(count), ctypes.c_void_p(number.data_ptr())
+            rows, ctypes.c_int(len(rows)), ctypes.c_void_p(number.data_ptr())
         )
         for actual, wanted in zip(gradients, expected, strict=True):
             torch.testing.assert_close(actual, wanted, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, 2.0**17])
+@pytest.mark.parametrize("dtypes", [*UNIFORM, MIXED])
+def test_gradients_times_a_scale_are_rounded_once(
+    kernel: ctypes.CDLL, dtypes: tuple[torch.dtype, ...], scale: float
+) -> None:
+    for terms in (WHOLE, [*WHOLE, (3, 1, 0.1)]):
+        inputs, wanted = normal(4096 + 5, dtypes, 10), [0, 1, 2, 3]
+        columns = [list(column) for column in zip(*terms, strict=True)]
+        expected = torch.ops.naign.fused_loss_gradients(inputs, *columns, False, wanted, torch.tensor(scale))
+        found = run(kernel, inputs, l1=False, terms=terms, wanted=wanted, scale=scale)[2:]
+        for actual, of_cpu in zip(found, expected, strict=True):
+            torch.testing.assert_close(actual, of_cpu, rtol=0, atol=0)
+
+
+# Four tensors of one size, three of another.
+SHAPES = {
+    "a path in any order": [(2, 3, 0.3), (2, 1, 0.5), (1, 0, 0.7)],
+    "two terms from the middle": [(0, 1, 1.0), (2, 0, 0.5)],
+    "a star": [(1, 0, 1.0), (2, 0, 0.5), (3, 0, 0.25)],
+    "a cycle": [(1, 0, 1.0), (2, 1, 0.5), (0, 2, 0.25)],
+    "one pair twice": [(1, 0, 1.0), (0, 1, 0.5)],
+    "every pair": [(i, j, 1.0 / (1 + i + j)) for i in range(4) for j in range(4) if i != j],
+    "two groups": [(1, 0, 1.0), (5, 4, 0.5), (2, 0, 0.25), (6, 5, 0.125)],
+    "two groups, one in steps": [(1, 0, 1.0), (4, 5, 0.5), (2, 0, 0.25), (3, 0, 0.1), (6, 4, 0.125)],
+    "more terms than a launch takes": [(1 + i % 3, 0, 1.0 / (i + 1)) for i in range(101)],
+}
+STEPS = [[1], [1], [3], [3], [2], [12], [1, 1], [3, 1], [101]]
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"), list(zip(SHAPES.values(), STEPS, strict=True)), ids=list(SHAPES)
+)
+def test_paths_are_one_step(kernel: ctypes.CDLL, terms: Terms, expected: list[int]) -> None:
+    inputs = [*normal(9, MIXED, 1), *normal(5, MIXED[:3], 1)]
+    predictions, targets, _ = columns(terms)
+    steps = (ctypes.c_int64 * 8)()
+    rows = table(inputs, [None] * len(inputs))
+    kernel.loss_steps(rows, ctypes.c_int(len(rows)), predictions, targets, ctypes.c_int(len(terms)), steps)
+    assert [*itertools.takewhile(bool, steps)] == expected
+
+
+@pytest.mark.parametrize("l1", [False, True])
+@pytest.mark.parametrize("capability", [75, 90])
+@pytest.mark.parametrize("name", SHAPES)
+def test_terms_of_every_shape(kernel: ctypes.CDLL, name: str, capability: int, l1: bool) -> None:
+    kernel.emulated_device(ctypes.c_int(capability), ctypes.c_int(0))
+    many = len(SHAPES[name]) > 48
+    for dtypes, offset in itertools.product([MIXED] if many else [*UNIFORM, MIXED], (0, 1)):
+        count = PIECE + 4096 + 5 if dtypes is MIXED and not many else 4096 + 7
+        inputs = [
+            *normal(count, dtypes, 11, offset=offset),
+            *normal(4099, dtypes[:3], 12, offset=offset),
+        ]
+        touched = sorted({place for *pair, _ in SHAPES[name] for place in pair})
+        for wanted in (touched, touched[::2], []):
+            assert_same_bits(kernel, inputs, l1=l1, terms=SHAPES[name], wanted=wanted)
+
+
+def test_steps_in_any_order_of_threads(kernel: ctypes.CDLL) -> None:
+    kernel.emulated_device(ctypes.c_int(90), ctypes.c_int(1))
+    inputs = normal(PIECE + 4096 + 5, MIXED, 13)
+    assert_same_bits(kernel, inputs, l1=False, terms=SHAPES["every pair"], wanted=[0, 1, 2, 3])
 
 
 def ordered_mean(values: np.ndarray) -> np.float32:

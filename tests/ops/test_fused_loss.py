@@ -71,12 +71,22 @@ def test_gradcheck(norm: str) -> None:
     torch.autograd.gradcheck(lambda *t: fused_loss(*t, weights=(1.0, 2.0, 0.5), norm=norm).total, inputs[:3])
 
 
-@pytest.mark.parametrize("name", ["fused_loss", "fused_loss_reference"])
+COLUMNS = ([1, 2, 3], [0, 0, 2], [1.0, 0.5, 0.2])
+
+
+@pytest.mark.parametrize("suffix", ["", "_reference"])
 @pytest.mark.parametrize("present", [2, 3, 4])
-def test_opcheck(name: str, present: int) -> None:
-    inputs: list[Tensor | None] = [*tensors((4, 5), 4)[:present], *[None] * (4 - present)]
-    torch.library.opcheck(getattr(torch.ops.naign, name), (*inputs, 1.0, 0.5, 0.2, False))
-    torch.library.opcheck(getattr(torch.ops.naign, name), (*inputs, 1.0, 0.5, 0.2, True))
+@pytest.mark.parametrize("l1", [False, True])
+def test_opcheck(suffix: str, present: int, l1: bool) -> None:
+    inputs = tensors((4, 5), 4)[:present]
+    columns = [column[: present - 1] for column in COLUMNS]
+    for wanted in (list(range(present)), [1], []):
+        torch.library.opcheck(getattr(torch.ops.naign, f"fused_loss{suffix}"), (inputs, *columns, l1, wanted))
+        constants = [t.detach() for t in inputs]
+        torch.library.opcheck(
+            getattr(torch.ops.naign, f"fused_loss_gradients{suffix}"),
+            (constants, *columns, l1, wanted, torch.tensor(2.0)),
+        )
 
 
 @pytest.mark.slow
@@ -229,7 +239,9 @@ def test_backward_hands_out_the_gradients_without_copying_them() -> None:
     _, r, m, q = tensors((9, 31), 17)
     x = torch.zeros(9, 31)
     total = fused_loss(x, r, m, q).total
-    addresses = [t.data_ptr() for t in total.grad_fn.saved_tensors]
+    made = total.grad_fn.saved_tensors[4:]
+    addresses = [t.data_ptr() for t in made]
+    del made
     total.backward()
     assert [t.grad.data_ptr() for t in (r, m, q)] == addresses
 
@@ -328,6 +340,22 @@ MISTAKES = [
     ({"projected": ZERO}, ValueError, r"matched: expected f\(z\), got None"),
     ({"weights": (1.0, 2.0)}, ValueError, "weights: expected .* got 2 numbers"),
     ({"norm": "l3"}, ValueError, "norm: expected 'l2' or 'l1', got 'l3'"),
+    (
+        {"data": ZERO.to_sparse()},
+        TypeError,
+        r"^data: expected a dense tensor, got torch.sparse_coo; use .to_dense",
+    ),
+    ({"matched": ZERO.to_mkldnn()}, TypeError, r"^matched: expected a dense tensor, got torch._mkldnn"),
+    ({"weights": None}, TypeError, "^weights: expected three numbers, got NoneType"),
+    ({"weights": 1.0}, TypeError, "^weights: expected three numbers, got float"),
+    ({"weights": (1.0, None, 1.0)}, TypeError, "^weights: expected a number, got NoneType"),
+    ({"weights": "abc"}, TypeError, "^weights: expected a number, got str"),
+    (
+        {"weights": torch.ones(3, requires_grad=True)},
+        TypeError,
+        "^weights: expected a number, got a tensor that requires grad",
+    ),
+    ({"data": [(ZERO, ZERO, 1.0)]}, TypeError, "^reconstruction: expected nothing beside a list of terms"),
 ]
 
 
@@ -335,3 +363,39 @@ MISTAKES = [
 def test_mistakes_are_named(change: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fused_loss(**{"data": ZERO, "reconstruction": ZERO, **change})
+
+
+TERM_MISTAKES: list[tuple[list, type[Exception], str]] = [
+    ([], ValueError, "^terms: expected one or more"),
+    ([ZERO], TypeError, r"^terms\[0\]: expected \(prediction, target, weight\), got Tensor"),
+    ([(ZERO, ZERO)], TypeError, r"^terms\[0\]: expected \(prediction, target, weight\), got 2 items"),
+    ([(ZERO, None, 1.0)], TypeError, r"^terms\[0\], target: expected a torch.Tensor, got NoneType"),
+    (
+        [(ZERO, ZERO, 1.0), (ZERO.int(), ZERO, 1.0)],
+        TypeError,
+        r"^terms\[1\], prediction: expected a floating dtype",
+    ),
+    (
+        [(ZERO, ZERO[:1], 1.0)],
+        ValueError,
+        r"^terms\[0\], target: expected shape \(2, 3\) as the prediction has",
+    ),
+    ([(ZERO, ZERO, None)], TypeError, r"^terms\[0\], weight: expected a number, got NoneType"),
+    ([(ZERO, ZERO.to("meta"), 1.0)], ValueError, r"^terms\[0\], target: expected device cpu"),
+    (
+        [(ZERO, ZERO, 1.0), (ZERO.to("meta"), ZERO.to("meta"), 1.0)],
+        ValueError,
+        r"^terms\[1\], prediction: expected device",
+    ),
+]
+
+
+@pytest.mark.parametrize(("terms", "error", "message"), TERM_MISTAKES)
+def test_mistakes_in_terms_are_named(terms: list, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        fused_loss(terms)
+
+
+def test_weights_beside_terms_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"^weights: expected nothing beside a list of terms"):
+        fused_loss([(ZERO, ZERO, 1.0)], weights=(1.0, 2.0, 3.0))

@@ -5,14 +5,18 @@
 // into the other buffer: a thread for each lane of each term, so that every sum has the order that
 // the header fixes. The chain of 4096 dependent additions of a piece takes less time than its bytes
 // take, once two blocks share a multiprocessor.
+//
+// A group of several steps is one launch as well: a tile goes through all steps before the next one
+// comes, so that tensors of several terms are read again from the caches.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "common/launch.cuh"
-#include "fused_loss/fused_loss.h"
+#include "fused_loss/plan.h"
 
 namespace naign::cuda {
 namespace {
@@ -51,23 +55,50 @@ constexpr int words = access == Access::mixed ? 8 : 4;
 
 struct Tensor {
   const char* values;
-  char* gradient;
+  char* gradient;  // nullptr where it is not wanted
+  float* partial;  // the gradient's unfinished sum, of a tensor with terms in several steps
   Dtype dtype;
+  bool begun;       // the sum has begun
+  bool unfinished;  // the sum goes on: it is written to `partial`, unscaled, not to `gradient`
 };
 
+template <int terms>
+struct Step {
+  Tensor tensors[terms + 1];
+  float slopes[terms];
+};
+
+// Of one group; what a launch can be given.
+constexpr int most_steps = 48;
+
+template <int terms, int room>
 struct Arguments {
-  Tensor tensors[4];  // data, reconstruction, matched, projected
+  Step<terms> steps[room];
+  int count;
   bool aligned;
-  float slopes[3];
   int64_t elements;
-  double* sums;  // [term][piece]
+  const float* scale;
+  double* sums;  // [step][term][piece]
+};
+static_assert(sizeof(Arguments<1, most_steps>) <= 4096);
+
+// A term's sums of pieces, and what becomes of them.
+struct Row {
+  const double* sums;
+  int64_t pieces;
+  double weight;
+  double elements;
 };
 
-struct Outputs {
-  float* total;
+constexpr int most_rows = 48;
+
+struct Rows {
+  Row of[most_rows];
+  int count;
   float* terms;
-  double weights[3];
-  double elements;
+  double* running;  // the weighted sum of earlier rows, where there are any
+  bool first;
+  float* total;  // nullptr where more rows follow
 };
 
 template <int count>
@@ -117,6 +148,7 @@ __device__ Words<words<access>> read(const Tensor& tensor, int64_t at) {
 
 template <Access access>
 __device__ void write(const Tensor& tensor, int64_t at, const Words<words<access>>& gradient) {
+  if (tensor.gradient == nullptr || tensor.unfinished) return;
   auto* to = reinterpret_cast<uint4*>(tensor.gradient + offset_of<access>(tensor, at));
   to[0] = take(gradient.of);
   if constexpr (access == Access::mixed) {
@@ -224,82 +256,130 @@ __device__ Quad term(const Quad& a, const Quad& b, float slope, float* differenc
   return derivatives;
 }
 
-// Gradients and differences of one chunk.
-template <Access access, bool absolute, int terms, int readers>
-__device__ void work_on_chunk(const Arguments& arguments,
-                              const Words<words<access>> (&in)[terms + 1], int64_t at,
-                              float* differences) {
-  const Tensor(&tensors)[4] = arguments.tensors;
-  const float (&slopes)[3] = arguments.slopes;
-  Words<words<access>> out[terms];
-#pragma unroll
-  for (int quad = 0; quad < chunk<access> / 4; ++quad) {
-    float* const to = differences + quad * 4;
-    const Quad x = widen<access>(tensors[0], in[0], quad);
-    const Quad r = widen<access>(tensors[1], in[1], quad);
-    narrow<access>(tensors[1], term<absolute>(r, x, slopes[0], to), quad, out[0]);
-    if constexpr (terms > 1) {
-      const Quad m = widen<access>(tensors[2], in[2], quad);
-      Quad gradient = term<absolute>(m, x, slopes[1], to + row<readers>);
-      if constexpr (terms > 2) {
-        const Quad q = widen<access>(tensors[3], in[3], quad);
-        const Quad outer = term<absolute>(q, m, slopes[2], to + 2 * row<readers>);
-        narrow<access>(tensors[3], outer, quad, out[2]);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) gradient.of[i] -= outer.of[i];
-      }
-      narrow<access>(tensors[2], gradient, quad, out[1]);
+// The gradient of the elements from `at` on, in place of their values; where a tensor has terms in
+// other steps, it is added to their sum.
+template <Access access, bool in_steps>
+__device__ void settle(const Tensor& tensor, Quad gradient, int64_t at, int quad, float scale,
+                       Words<words<access>>& result) {
+  if (tensor.gradient == nullptr) return;
+  if constexpr (in_steps) {
+    auto* const partial = reinterpret_cast<float4*>(tensor.partial + at + quad * 4);
+    if (tensor.begun) {
+      const float4 sum = *partial;
+      gradient = {sum.x + gradient.of[0], sum.y + gradient.of[1], sum.z + gradient.of[2],
+                  sum.w + gradient.of[3]};
+    }
+    if (tensor.unfinished) {
+      const float (&of)[4] = gradient.of;
+      *partial = {of[0], of[1], of[2], of[3]};
+      return;
     }
   }
 #pragma unroll
-  for (int t = 0; t < terms; ++t) write<access>(tensors[t + 1], at, out[t]);
+  for (float& value : gradient.of) value *= scale;
+  narrow<access>(tensor, gradient, quad, result);
+}
+
+// Differences of one chunk; its values turn into gradients.
+template <Access access, bool absolute, int terms, int readers, bool in_steps>
+__device__ void work_on_chunk(const Step<terms>& step, float scale,
+                              Words<words<access>> (&of)[terms + 1], int64_t at,
+                              float* differences) {
+  const Tensor(&tensors)[terms + 1] = step.tensors;
+  const float (&slopes)[terms] = step.slopes;
+#pragma unroll
+  for (int quad = 0; quad < chunk<access> / 4; ++quad) {
+    float* const to = differences + quad * 4;
+    const Quad x = widen<access>(tensors[0], of[0], quad);
+    const Quad a = widen<access>(tensors[1], of[1], quad);
+    const Quad of_a = term<absolute>(a, x, slopes[0], to);
+    settle<access, in_steps>(tensors[1], of_a, at, quad, scale, of[1]);
+    // Each gradient is settled as soon as it is whole: registers are scarce.
+    Quad of_x;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) of_x.of[i] = -of_a.of[i];
+    if constexpr (terms > 1) {
+      const Quad b = widen<access>(tensors[2], of[2], quad);
+      Quad of_b = term<absolute>(b, x, slopes[1], to + row<readers>);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) of_x.of[i] -= of_b.of[i];
+      settle<access, in_steps>(tensors[0], of_x, at, quad, scale, of[0]);
+      if constexpr (terms > 2) {
+        const Quad c = widen<access>(tensors[3], of[3], quad);
+        const Quad of_c = term<absolute>(c, b, slopes[2], to + 2 * row<readers>);
+        settle<access, in_steps>(tensors[3], of_c, at, quad, scale, of[3]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) of_b.of[i] -= of_c.of[i];
+      }
+      settle<access, in_steps>(tensors[2], of_b, at, quad, scale, of[2]);
+    } else {
+      settle<access, in_steps>(tensors[0], of_x, at, quad, scale, of[0]);
+    }
+  }
+#pragma unroll
+  for (int t = 0; t <= terms; ++t) write<access>(tensors[t], at, of[t]);
 }
 
 // All reads of a tile are under way before the first is waited for.
-template <Access access, bool absolute, int terms, int readers>
-__device__ void work_on_tile(const Arguments& arguments, int64_t begin, float* differences) {
+template <Access access, bool absolute, int terms, int readers, bool in_steps>
+__device__ void work_on_tile(const Step<terms>& step, float scale, int64_t begin,
+                             float* differences) {
   constexpr int chunks = elements_a_reader / chunk<access>;
-  Words<words<access>> in[chunks][terms + 1];
+  Words<words<access>> of[chunks][terms + 1];
 #pragma unroll
   for (int c = 0; c < chunks; ++c) {
     const int64_t at = begin + (c * readers + static_cast<int>(threadIdx.x)) * chunk<access>;
 #pragma unroll
-    for (int t = 0; t <= terms; ++t) in[c][t] = read<access>(arguments.tensors[t], at);
+    for (int t = 0; t <= terms; ++t) of[c][t] = read<access>(step.tensors[t], at);
   }
 #pragma unroll
   for (int c = 0; c < chunks; ++c) {
     const int offset = (c * readers + static_cast<int>(threadIdx.x)) * chunk<access>;
-    work_on_chunk<access, absolute, terms, readers>(arguments, in[c], begin + offset,
-                                                    differences + offset);
+    work_on_chunk<access, absolute, terms, readers, in_steps>(step, scale, of[c], begin + offset,
+                                                              differences + offset);
   }
+}
+
+template <Access access, bool in_steps>
+__device__ void settle_element(const Tensor& tensor, float gradient, int64_t at, float scale) {
+  if (tensor.gradient == nullptr) return;
+  if constexpr (in_steps) {
+    if (tensor.begun) gradient = tensor.partial[at] + gradient;
+    if (tensor.unfinished) {
+      tensor.partial[at] = gradient;
+      return;
+    }
+  }
+  write_element<access>(tensor, at, gradient * scale);
 }
 
 // A tile that is not whole or not aligned. Elements from `end` on leave differences of zero, which
 // add nothing to any sum.
-template <Access access, bool absolute, int terms, int readers>
-__device__ void work_on_elements(const Arguments& arguments, int64_t begin, int64_t end,
+template <Access access, bool absolute, int terms, int readers, bool in_steps>
+__device__ void work_on_elements(const Step<terms>& step, float scale, int64_t begin, int64_t end,
                                  float* differences) {
-  const Tensor(&tensors)[4] = arguments.tensors;
-  const float (&slopes)[3] = arguments.slopes;
+  const Tensor(&tensors)[terms + 1] = step.tensors;
 #pragma unroll 2
   for (int offset = static_cast<int>(threadIdx.x); offset < tile<readers>; offset += readers) {
     const int64_t at = begin + offset;
     const bool inside = at < end;
     float in[terms + 1];
-    float out[terms];
+    float out[terms + 1];
 #pragma unroll
     for (int t = 0; t <= terms; ++t)
       in[t] = inside ? read_element<access, true>(tensors[t], at) : 0;
 #pragma unroll
     for (int t = 0; t < terms; ++t) {
-      const float difference = in[t + 1] - in[t == 2 ? 2 : 0];
+      const int other = LossStep::other(t);
+      const float difference = in[t + 1] - in[other];
       differences[t * row<readers> + offset] = difference;
-      out[t] = derivative<absolute>(difference, slopes[t]);
+      out[t + 1] = derivative<absolute>(difference, step.slopes[t]);
+      out[other] = t == 0 ? -out[1] : out[other] - out[t + 1];
     }
-    if constexpr (terms > 2) out[1] -= out[2];
     if (!inside) continue;
 #pragma unroll
-    for (int t = 0; t < terms; ++t) write_element<access>(tensors[t + 1], at, out[t]);
+    for (int t = 0; t <= terms; ++t)
+      settle_element<access, in_steps>(tensors[t], out[t], at, scale);
   }
 }
 
@@ -344,57 +424,72 @@ constexpr int blocks_a_multiprocessor =
         ? 1
         : 2;
 
-template <Access access, bool absolute, int terms, int readers>
+// Every adder's sum of each step.
+template <int room>
+constexpr int sums_bytes = room == 1 ? 0 : room * warp * static_cast<int>(sizeof(double));
+
+template <Access access, bool absolute, int terms, int readers, int room>
 __global__ void __launch_bounds__(readers + adders(terms),
                                   (blocks_a_multiprocessor<access, terms, readers>))
-    loss_of_piece(const __grid_constant__ Arguments arguments) {
+    loss_of_piece(const __grid_constant__ Arguments<terms, room> arguments) {
   // Never started there.
   if (before_ampere && readers == many_readers) return;
+  constexpr bool in_steps = room > 1;
+  const int count = in_steps ? arguments.count : 1;
   const int64_t piece = blockIdx.x;
   const int64_t begin = piece * loss_piece;
   const int64_t end = min(begin + loss_piece, arguments.elements);
   const int tiles = static_cast<int>((end - begin + tile<readers> - 1) / tile<readers>);
   float* const buffers = reinterpret_cast<float*>(dynamic_shared_memory());
+  const float scale = arguments.scale == nullptr ? 1.0f : *arguments.scale;
   // Threads beyond the last term repeat it.
   const int adder = static_cast<int>(threadIdx.x) - readers;
   const int added_term = min(adder / lanes, terms - 1);
   double sum = 0;
-  for (int index = 0; index < tiles; ++index) {
+  double* const sums = reinterpret_cast<double*>(buffers + 2 * terms * row<readers>) + adder;
+  if (in_steps && adder >= 0) {
+    for (int s = 0; s < count; ++s) sums[s * warp] = 0;
+  }
+  for (int index = 0; index < tiles * count; ++index) {
+    const int s = index % count;
+    const Step<terms>& step = arguments.steps[s];
     float* const differences = buffers + index % 2 * (terms * row<readers>);
-    const int64_t first = begin + static_cast<int64_t>(index) * tile<readers>;
+    const int64_t first = begin + static_cast<int64_t>(index / count) * tile<readers>;
     if (adder < 0) {
       if (first + tile<readers> <= end && (access != Access::mixed || arguments.aligned)) {
-        work_on_tile<access, absolute, terms, readers>(arguments, first, differences);
+        work_on_tile<access, absolute, terms, readers, in_steps>(step, scale, first, differences);
       } else {
-        work_on_elements<access, absolute, terms, readers>(arguments, first, end, differences);
+        work_on_elements<access, absolute, terms, readers, in_steps>(step, scale, first, end,
+                                                                     differences);
       }
     }
     // Readers write this buffer again only after the next barrier, where adders are done with it.
     __syncthreads();
     if (adder >= 0) {
       const float* const from = differences + added_term * row<readers> + adder % lanes;
+      if (in_steps) sum = sums[s * warp];
       sum = add_lane<absolute, readers>(sum, from);
+      if (in_steps) sums[s * warp] = sum;
     }
   }
   if (adder < 0) return;
-  double total = 0;
+  for (int s = 0; s < count; ++s) {
+    if (in_steps) sum = sums[s * warp];
+    double total = 0;
 #pragma unroll
-  for (int lane = 0; lane < lanes; ++lane) {
-    total += __shfl_sync(0xffffffffu, sum, lane, lanes);
-  }
-  if (adder % lanes == 0 && adder < terms * lanes) {
-    arguments.sums[added_term * static_cast<int64_t>(gridDim.x) + piece] = total;
+    for (int lane = 0; lane < lanes; ++lane) {
+      total += __shfl_sync(0xffffffffu, sum, lane, lanes);
+    }
+    if (adder % lanes == 0 && adder < terms * lanes) {
+      arguments.sums[(s * terms + added_term) * static_cast<int64_t>(gridDim.x) + piece] = total;
+    }
   }
 }
 
-// The pieces in order, a warp for each term: its lanes fetch the sums of 32 pieces at a time, two
-// batches ahead, and all add them up alike.
-__global__ void __launch_bounds__(3 * warp)
-    loss_of_pieces(const double* sums, int64_t pieces, int terms, const Outputs outputs) {
-  const int term = static_cast<int>(threadIdx.x) / warp;
+// The pieces in order, by a warp: its lanes fetch the sums of 32 pieces at a time, two batches
+// ahead, and all add them up alike.
+__device__ double sum_of_pieces(const double* from, int64_t count) {
   const int lane = static_cast<int>(threadIdx.x) % warp;
-  const double* const from = sums + term * pieces;
-  const int64_t count = term < terms ? pieces : 0;
   const auto fetch = [&](int64_t at) { return at < count ? from[at] : 0.0; };
   double now = fetch(lane);
   double next = fetch(warp + lane);
@@ -406,17 +501,32 @@ __global__ void __launch_bounds__(3 * warp)
     now = next;
     next = ahead;
   }
+  return sum;
+}
+
+constexpr int summing_warps = 4;
+
+// A warp for each term, or for several.
+__global__ void __launch_bounds__(summing_warps* warp)
+    loss_of_pieces(const __grid_constant__ Rows rows) {
   auto* const means = reinterpret_cast<double*>(dynamic_shared_memory());
-  if (lane == 0) means[term] = sum / outputs.elements;
+  for (int row = static_cast<int>(threadIdx.x) / warp; row < rows.count; row += summing_warps) {
+    const Row& of = rows.of[row];
+    const double mean = sum_of_pieces(of.sums, of.pieces) / of.elements;
+    if (threadIdx.x % warp == 0) means[row] = mean;
+  }
   __syncthreads();
   if (threadIdx.x != 0) return;
-  double total = 0;
-#pragma unroll
-  for (int t = 0; t < 3; ++t) {
-    total += outputs.weights[t] * means[t];
-    outputs.terms[t] = static_cast<float>(means[t]);
+  double total = rows.first ? 0 : *rows.running;
+  for (int row = 0; row < rows.count; ++row) {
+    total += rows.of[row].weight * means[row];
+    rows.terms[row] = static_cast<float>(means[row]);
   }
-  *outputs.total = static_cast<float>(total);
+  if (rows.total != nullptr) {
+    *rows.total = static_cast<float>(total);
+  } else {
+    *rows.running = total;
+  }
 }
 
 // A vector of 16 bytes, times the scale.
@@ -438,158 +548,287 @@ __device__ uint4 scaled(uint4 vector, Dtype dtype, float scale) {
   return take(of);
 }
 
-struct Gradients {
-  Tensor tensors[3];
-  bool aligned;
+struct ScaledTensor {
+  char* gradient;
   int64_t elements;
+  Dtype dtype;
+  bool aligned;
+};
+
+constexpr int most_scaled = 48;
+
+struct ScaledTensors {
+  ScaledTensor of[most_scaled];
+  int count;
   const float* scale;
 };
 
 __global__ void __launch_bounds__(many_readers)
-    scale_all(const __grid_constant__ Gradients gradients) {
-  const float scale = *gradients.scale;
+    scale_all(const __grid_constant__ ScaledTensors tensors) {
+  const float scale = *tensors.scale;
   if (scale == 1) return;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * many_readers + threadIdx.x;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * many_readers;
 #pragma unroll 1
-  for (const Tensor& tensor : gradients.tensors) {
-    if (tensor.gradient == nullptr) continue;
+  for (int t = 0; t < tensors.count; ++t) {
+    const ScaledTensor& tensor = tensors.of[t];
     const int64_t in_vector = tensor.dtype == Dtype::float32 ? 4 : 8;
-    const int64_t vectors = gradients.aligned ? gradients.elements / in_vector : 0;
+    const int64_t vectors = tensor.aligned ? tensor.elements / in_vector : 0;
     auto* const all = reinterpret_cast<uint4*>(tensor.gradient);
 #pragma unroll 4
     for (int64_t i = first; i < vectors; i += stride) all[i] = scaled(all[i], tensor.dtype, scale);
-    const Tensor own{tensor.gradient, tensor.gradient, tensor.dtype};
-    for (int64_t i = vectors * in_vector + first; i < gradients.elements; i += stride) {
+    const Tensor own{tensor.gradient, tensor.gradient, nullptr, tensor.dtype, false, false};
+    for (int64_t i = vectors * in_vector + first; i < tensor.elements; i += stride) {
       write_element<Access::mixed>(own, i, read_element<Access::mixed, false>(own, i) * scale);
     }
   }
 }
 
-using Kernel = void (*)(const Arguments);
-
-template <Access access, bool absolute, int readers>
-Kernel kernel_of(int terms) {
-  if (terms == 1) return loss_of_piece<access, absolute, 1, readers>;
-  return terms == 2 ? loss_of_piece<access, absolute, 2, readers>
-                    : loss_of_piece<access, absolute, 3, readers>;
-}
-
-template <Access access, int readers = many_readers>
-Kernel kernel_of(int terms, bool absolute) {
-  return absolute ? kernel_of<access, true, readers>(terms)
-                  : kernel_of<access, false, readers>(terms);
-}
-
-Kernel kernel_of(Access access, int terms, bool absolute) {
-  switch (access) {
-    case Access::float32:
-      return kernel_of<Access::float32>(terms, absolute);
-    case Access::bfloat16:
-      return kernel_of<Access::bfloat16>(terms, absolute);
-    case Access::float16:
-      return kernel_of<Access::float16>(terms, absolute);
-    default:
-      return kernel_of<Access::mixed>(terms, absolute);
-  }
-}
-
-// How the pieces are summed: a kernel, and what it is started with.
-struct Launch {
-  Kernel kernel;
-  int threads;
-  int shared_bytes;
-
-  // For the current device.
-  static Launch of(Access access, int terms, bool absolute) {
-    int device = 0;
-    int most_bytes = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (most_bytes < shared_bytes_of<many_readers>(3)) {
-      return {kernel_of<Access::mixed, few_readers>(terms, absolute), few_readers + adders(terms),
-              shared_bytes_of<few_readers>(terms)};
-    }
-    return {kernel_of(access, terms, absolute), many_readers + adders(terms),
-            shared_bytes_of<many_readers>(terms)};
-  }
-};
-
 bool at_multiple_of_16(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % sizeof(uint4) == 0;
 }
 
-Tensor tensor_of(const LossTensor& tensor) {
-  return {static_cast<const char*>(tensor.values), static_cast<char*>(tensor.gradient),
-          tensor.dtype};
-}
+// Where the kernels keep what they hand on, in bytes from the workspace's begin.
+struct Workspace {
+  std::vector<int64_t> sums;      // of each group
+  std::vector<int64_t> partials;  // of each tensor; -1 where its gradient itself serves, or none is
+  int64_t bytes = sizeof(double);  // the weighted sum comes first
+};
 
-bool all_aligned(const Tensor (&tensors)[4]) {
-  for (const Tensor& tensor : tensors) {
-    if (!at_multiple_of_16(tensor.values) || !at_multiple_of_16(tensor.gradient)) return false;
+Workspace workspace_of(const FusedLoss& loss, const std::vector<LossGroup>& groups) {
+  Workspace found;
+  found.partials.assign(loss.tensors.size(), -1);
+  for (const LossGroup& group : groups) {
+    found.sums.push_back(found.bytes);
+    found.bytes +=
+        static_cast<int64_t>(group.terms.size() * sizeof(double)) * loss_pieces(group.elements);
+    for (const LossStep& step : group.steps) {
+      for (int o = 0; o <= step.terms; ++o) {
+        const LossOperand& operand = step.operands[o];
+        const LossTensor& tensor = loss.tensors[operand.tensor];
+        if (!operand.unfinished || operand.begun || tensor.gradient == nullptr ||
+            tensor.dtype == Dtype::float32) {
+          continue;
+        }
+        found.bytes = (found.bytes + 15) / 16 * 16;
+        found.partials[operand.tensor] = found.bytes;
+        found.bytes += tensor.elements * static_cast<int64_t>(sizeof(float));
+      }
+    }
   }
-  return true;
+  return found;
 }
 
-Access access_of(const Arguments& arguments, int terms) {
-  if (!arguments.aligned) return Access::mixed;
-  const Dtype dtype = arguments.tensors[0].dtype;
-  for (int t = 1; t <= terms; ++t) {
-    if (arguments.tensors[t].dtype != dtype) return Access::mixed;
+// What the launches of a loss have in common.
+struct Launches {
+  const FusedLoss& loss;
+  Workspace workspace;
+  char* memory;
+  cudaStream_t stream;
+
+  Tensor tensor_of(const LossOperand& operand) const {
+    const LossTensor& tensor = loss.tensors[operand.tensor];
+    Tensor found{static_cast<const char*>(tensor.values),
+                 static_cast<char*>(tensor.gradient),
+                 nullptr,
+                 tensor.dtype,
+                 operand.begun,
+                 operand.unfinished};
+    if (operand.begun || operand.unfinished) {
+      const int64_t offset = workspace.partials[operand.tensor];
+      found.partial = static_cast<float*>(offset < 0 ? tensor.gradient : memory + offset);
+    }
+    return found;
+  }
+
+  double* sums_of(size_t group) const {
+    return reinterpret_cast<double*>(memory + workspace.sums[group]);
+  }
+};
+
+template <int terms, int room>
+Access access_of(const Arguments<terms, room>& arguments) {
+  if (!arguments.aligned || room > 1) return Access::mixed;
+  const Tensor(&tensors)[terms + 1] = arguments.steps[0].tensors;
+  const Dtype dtype = tensors[0].dtype;
+  for (const Tensor& tensor : tensors) {
+    if (tensor.dtype != dtype) return Access::mixed;
   }
   if (dtype == Dtype::float32) return Access::float32;
   return dtype == Dtype::bfloat16 ? Access::bfloat16 : Access::float16;
 }
 
-cudaError_t launch_pieces(const FusedLoss& loss, int terms, double* sums, cudaStream_t stream) {
-  Arguments arguments{{tensor_of(loss.data), tensor_of(loss.reconstruction),
-                       tensor_of(loss.matched), tensor_of(loss.projected)},
-                      false,
-                      {loss.slope(0), loss.slope(1), loss.slope(2)},
-                      loss.elements,
-                      sums};
-  arguments.aligned = all_aligned(arguments.tensors);
-  const Launch launch = Launch::of(access_of(arguments, terms), terms, loss.absolute);
+template <int terms, int room>
+using Kernel = void (*)(const Arguments<terms, room>);
+
+template <Access access, int terms, int room, int readers = many_readers>
+Kernel<terms, room> kernel_of(bool absolute) {
+  return absolute ? loss_of_piece<access, true, terms, readers, room>
+                  : loss_of_piece<access, false, terms, readers, room>;
+}
+
+// A group of several steps has no kernels for tensors of one type.
+template <int terms, int room>
+Kernel<terms, room> kernel_of(Access access, bool absolute) {
+  if constexpr (room == 1) {
+    switch (access) {
+      case Access::float32:
+        return kernel_of<Access::float32, terms, room>(absolute);
+      case Access::bfloat16:
+        return kernel_of<Access::bfloat16, terms, room>(absolute);
+      case Access::float16:
+        return kernel_of<Access::float16, terms, room>(absolute);
+      default:
+        break;
+    }
+  }
+  return kernel_of<Access::mixed, terms, room>(absolute);
+}
+
+// How the pieces are summed: a kernel, and what it is started with.
+template <int terms, int room>
+struct Launch {
+  Kernel<terms, room> kernel;
+  int threads;
+  int shared_bytes;
+
+  // For the current device.
+  static Launch of(Access access, bool absolute) {
+    int device = 0;
+    int most_bytes = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (most_bytes < shared_bytes_of<many_readers>(loss_step_terms)) {
+      return {kernel_of<Access::mixed, terms, room, few_readers>(absolute),
+              few_readers + adders(terms), shared_bytes_of<few_readers>(terms) + sums_bytes<room>};
+    }
+    return {kernel_of<terms, room>(access, absolute), many_readers + adders(terms),
+            shared_bytes_of<many_readers>(terms) + sums_bytes<room>};
+  }
+};
+
+// Steps from `begin` on of a group, as many as one launch takes.
+template <int terms, int room>
+cudaError_t launch_steps(const Launches& launches, const LossGroup& group, size_t begin,
+                         double* sums) {
+  Arguments<terms, room> arguments{};
+  arguments.count = static_cast<int>(std::min<size_t>(room, group.steps.size() - begin));
+  arguments.aligned = true;
+  for (int s = 0; s < arguments.count; ++s) {
+    const LossStep& from = group.steps[begin + s];
+    Step<terms>& step = arguments.steps[s];
+    for (int t = 0; t < terms; ++t) step.slopes[t] = launches.loss.slope(from.term[t]);
+    for (int t = 0; t <= terms; ++t) {
+      const Tensor& tensor = step.tensors[t] = launches.tensor_of(from.operands[t]);
+      arguments.aligned &= at_multiple_of_16(tensor.values) && at_multiple_of_16(tensor.gradient) &&
+                           at_multiple_of_16(tensor.partial);
+    }
+  }
+  arguments.elements = group.elements;
+  arguments.scale = launches.loss.scale;
+  arguments.sums = sums;
+  const auto launch = Launch<terms, room>::of(access_of(arguments), launches.loss.absolute);
   const cudaError_t allowed =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(launch.kernel),
                            cudaFuncAttributeMaxDynamicSharedMemorySize, launch.shared_bytes);
   if (allowed != cudaSuccess) return allowed;
-  return start(launch.kernel, static_cast<unsigned>(loss.pieces()), launch.threads,
-               launch.shared_bytes, stream, arguments);
+  return start(launch.kernel, static_cast<unsigned>(loss_pieces(group.elements)), launch.threads,
+               launch.shared_bytes, launches.stream, arguments);
+}
+
+cudaError_t launch_group(const Launches& launches, const LossGroup& group, double* sums) {
+  if (group.elements == 0) return cudaSuccess;
+  if (group.steps.size() == 1) {
+    const int terms = group.steps[0].terms;
+    if (terms == 1) return launch_steps<1, 1>(launches, group, 0, sums);
+    return terms == 2 ? launch_steps<2, 1>(launches, group, 0, sums)
+                      : launch_steps<3, 1>(launches, group, 0, sums);
+  }
+  for (size_t begin = 0; begin < group.steps.size(); begin += most_steps) {
+    double* const own = sums + static_cast<int64_t>(begin) * loss_pieces(group.elements);
+    const cudaError_t status = launch_steps<1, most_steps>(launches, group, begin, own);
+    if (status != cudaSuccess) return status;
+  }
+  return cudaSuccess;
+}
+
+// A row for each term, in order.
+std::vector<Row> rows_of(const Launches& launches, const std::vector<LossGroup>& groups) {
+  std::vector<Row> rows(launches.loss.terms.size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const LossGroup& group = groups[g];
+    const int64_t pieces = loss_pieces(group.elements);
+    const double* sums = launches.sums_of(g);
+    for (const LossStep& step : group.steps) {
+      for (int t = 0; t < step.terms; ++t, sums += pieces) {
+        rows[step.term[t]] = {sums, pieces, launches.loss.terms[step.term[t]].weight,
+                              static_cast<double>(std::max<int64_t>(1, group.elements))};
+      }
+    }
+  }
+  return rows;
+}
+
+cudaError_t launch_rows(const std::vector<Row>& all, float* total, float* terms, double* running,
+                        cudaStream_t stream) {
+  for (size_t begin = 0; begin < all.size(); begin += most_rows) {
+    Rows rows{};
+    rows.count = static_cast<int>(std::min<size_t>(most_rows, all.size() - begin));
+    std::copy_n(all.begin() + static_cast<int64_t>(begin), rows.count, rows.of);
+    rows.terms = terms + begin;
+    rows.running = running;
+    rows.first = begin == 0;
+    rows.total = begin + most_rows < all.size() ? nullptr : total;
+    const cudaError_t status =
+        start(loss_of_pieces, 1, summing_warps * warp, rows.count * sizeof(double), stream, rows);
+    if (status != cudaSuccess) return status;
+  }
+  return cudaSuccess;
 }
 
 // As many blocks as keep every multiprocessor of a large device busy.
 constexpr int64_t most_scaling_blocks = 512;
 
+cudaError_t launch_scaling(const ScaledTensors& tensors, cudaStream_t stream) {
+  int64_t elements = 0;
+  for (int t = 0; t < tensors.count; ++t) elements = std::max(elements, tensors.of[t].elements);
+  if (elements == 0) return cudaSuccess;
+  const int64_t blocks =
+      std::min((elements + tile<many_readers> - 1) / tile<many_readers>, most_scaling_blocks);
+  return start(scale_all, static_cast<unsigned>(blocks), many_readers, 0, stream, tensors);
+}
+
 }  // namespace
+
+int64_t fused_loss_workspace_bytes(const FusedLoss& loss) {
+  return workspace_of(loss, loss_groups(loss)).bytes;
+}
 
 int fused_loss(const FusedLoss& loss, float* total, float* terms, void* workspace,
                CUstream_st* stream) {
-  const int count = loss.projected.values != nullptr ? 3 : loss.matched.values != nullptr ? 2 : 1;
-  auto* const sums = static_cast<double*>(workspace);
-  if (loss.elements > 0) {
-    const cudaError_t status = launch_pieces(loss, count, sums, stream);
+  const std::vector<LossGroup> groups = loss_groups(loss);
+  const Launches launches{loss, workspace_of(loss, groups), static_cast<char*>(workspace), stream};
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const cudaError_t status = launch_group(launches, groups[g], launches.sums_of(g));
     if (status != cudaSuccess) return status;
   }
-  const Outputs outputs{total,
-                        terms,
-                        {loss.weights[0], loss.weights[1], loss.weights[2]},
-                        loss.elements > 0 ? static_cast<double>(loss.elements) : 1};
-  return start(loss_of_pieces, 1, 3 * warp, 3 * sizeof(double), stream, sums, loss.pieces(), count,
-               outputs);
+  return launch_rows(rows_of(launches, groups), total, terms, static_cast<double*>(workspace),
+                     stream);
 }
 
-int scale_gradients(const LossTensor (&gradients)[3], int64_t elements, const float* scale,
+int scale_gradients(const std::vector<LossTensor>& tensors, const float* scale,
                     CUstream_st* stream) {
-  if (elements == 0) return cudaSuccess;
-  Gradients all{{tensor_of(gradients[0]), tensor_of(gradients[1]), tensor_of(gradients[2])},
-                true,
-                elements,
-                scale};
-  for (const Tensor& tensor : all.tensors) all.aligned &= at_multiple_of_16(tensor.gradient);
-  const int64_t blocks =
-      std::min((elements + tile<many_readers> - 1) / tile<many_readers>, most_scaling_blocks);
-  return start(scale_all, static_cast<unsigned>(blocks), many_readers, 0, stream, all);
+  ScaledTensors some{};
+  some.scale = scale;
+  for (const LossTensor& tensor : tensors) {
+    some.of[some.count++] = {static_cast<char*>(tensor.gradient), tensor.elements, tensor.dtype,
+                             at_multiple_of_16(tensor.gradient)};
+    if (some.count < most_scaled && &tensor != &tensors.back()) continue;
+    const cudaError_t status = launch_scaling(some, stream);
+    if (status != cudaSuccess) return status;
+    some.count = 0;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace naign::cuda

@@ -1,33 +1,54 @@
 // The fused loss as a function of arrays, for tests/native/test_fused_loss_emulated.py.
 #include <cuda_runtime.h>
 
-#include "fused_loss/fused_loss.h"
+#include "fused_loss/plan.h"
 
 extern "C" void emulated_device(int capability, int backwards) {
   emulation::capability = capability;
   emulation::backwards = backwards != 0;
 }
 
-extern "C" int emulated_fused_loss(const void* const* values, void* const* gradients,
-                                   const int* dtypes, int64_t elements, const double* weights,
-                                   bool absolute, float* total, float* terms) {
-  naign::FusedLoss loss{};
-  naign::LossTensor* tensors[] = {&loss.data, &loss.reconstruction, &loss.matched, &loss.projected};
-  for (int t = 0; t < 4; ++t) {
-    *tensors[t] = {values[t], gradients[t], static_cast<naign::Dtype>(dtypes[t])};
+// Rows of a table: a tensor's values, its gradient, elements and dtype.
+struct TensorRow {
+  const void* values;
+  void* gradient;
+  int64_t elements;
+  int64_t dtype;
+};
+
+static std::vector<naign::LossTensor> tensors_of(const TensorRow* rows, int count) {
+  std::vector<naign::LossTensor> tensors;
+  for (int t = 0; t < count; ++t) {
+    const TensorRow& row = rows[t];
+    tensors.push_back({row.values, row.gradient, row.elements, naign::Dtype(row.dtype)});
   }
-  loss.elements = elements;
-  std::copy_n(weights, 3, loss.weights);
-  loss.absolute = absolute;
-  std::vector<char> workspace(naign::cuda::fused_loss_workspace_bytes(loss.pieces()));
+  return tensors;
+}
+
+extern "C" int emulated_fused_loss(const TensorRow* tensors, int tensor_count,
+                                   const int64_t* predictions, const int64_t* targets,
+                                   const double* weights, int term_count, bool absolute,
+                                   const float* scale, float* total, float* terms) {
+  naign::FusedLoss loss{tensors_of(tensors, tensor_count), {}, absolute, scale};
+  for (int t = 0; t < term_count; ++t) {
+    loss.terms.push_back({predictions[t], targets[t], weights[t]});
+  }
+  const int64_t bytes = naign::cuda::fused_loss_workspace_bytes(loss);
+  std::vector<double> workspace(bytes / sizeof(double) + 1);
   return naign::cuda::fused_loss(loss, total, terms, workspace.data(), nullptr);
 }
 
-extern "C" int emulated_scale_gradients(void* const* gradients, const int* dtypes, int64_t elements,
-                                        const float* scale) {
-  naign::LossTensor tensors[3];
-  for (int t = 0; t < 3; ++t) {
-    tensors[t] = {nullptr, gradients[t], static_cast<naign::Dtype>(dtypes[t])};
+extern "C" int emulated_scale_gradients(const TensorRow* tensors, int count, const float* scale) {
+  return naign::cuda::scale_gradients(tensors_of(tensors, count), scale, nullptr);
+}
+
+// How many steps each group of a loss takes; 0 after the last one.
+extern "C" void loss_steps(const TensorRow* tensors, int tensor_count, const int64_t* predictions,
+                           const int64_t* targets, int term_count, int64_t* steps) {
+  naign::FusedLoss loss{tensors_of(tensors, tensor_count), {}, false, nullptr};
+  for (int t = 0; t < term_count; ++t) loss.terms.push_back({predictions[t], targets[t], 1});
+  for (const naign::LossGroup& group : naign::loss_groups(loss)) {
+    *steps++ = static_cast<int64_t>(group.steps.size());
   }
-  return naign::cuda::scale_gradients(tensors, elements, scale, nullptr);
+  *steps = 0;
 }
