@@ -1,10 +1,16 @@
-"""Builds naign_ext._C. Environment: NAIGN_CUDA=auto|0|1, NAIGN_REQUIRE_EXTENSION=1, MAX_JOBS.
+"""Builds naign_ext._C.
+
+Environment: NAIGN_CUDA=auto|0|1, NAIGN_REQUIRE_EXTENSION=1, NAIGN_DEBUG_SYMBOLS=1, MAX_JOBS.
+
+NAIGN_DEBUG_SYMBOLS=1 keeps what debuggers and profilers read, the source lines of host and device code; the
+library is eleven times as large with it. Without it the compilers are told -g0, whatever Python's own flags say.
 
 Without torch in the build environment, or without a working compiler, the package is installed without the
 extension and runs on its torch reference; NAIGN_REQUIRE_EXTENSION=1 makes that an error.
 """
 
 import os
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +19,7 @@ from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
 REQUIRED = os.environ.get("NAIGN_REQUIRE_EXTENSION") == "1"
+DEBUG_SYMBOLS = os.environ.get("NAIGN_DEBUG_SYMBOLS") == "1"
 
 
 def cuda_state() -> tuple[bool, str]:
@@ -36,10 +43,9 @@ def cuda_state() -> tuple[bool, str]:
 
 
 def sources(*, cuda: bool) -> list[str]:
-    """Every kernel and every binding; those for CUDA are *.cu and *_cuda.cpp."""
-    host = list((ROOT / "csrc").rglob("*.cpp"))
-    device = list((ROOT / "csrc").rglob("*.cu"))
-    chosen = [p for p in host if cuda or not p.stem.endswith("_cuda")] + (device if cuda else [])
+    """Every kernel and every binding; those for CUDA lie in folders of that name, or are *_cuda.cpp."""
+    files = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cpp", ".cu")]
+    chosen = [p for p in files if cuda or not (p.parent.name == "cuda" or p.stem.endswith("_cuda"))]
     return sorted(str(p.relative_to(ROOT)) for p in chosen)
 
 
@@ -51,15 +57,13 @@ def extension() -> tuple[list, dict]:
     cuda, reason = cuda_state()
     host_flags = ["-std=c++20", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
     host_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-maybe-uninitialized"]
-    host_flags += ["-Wno-unused-function"]
+    host_flags += ["-Wno-unused-function", "-g" if DEBUG_SYMBOLS else "-g0"]
     device_flags = ["-std=c++20", "-O3", "--fmad=false", "--threads=4", "-Xcompiler=-fvisibility=hidden"]
-    # sm_75 has no filter. PTX of compute_80 serves what lies between the others: sm_100 and the like.
+    architectures = runpy.run_path(str(ROOT / "csrc" / "cuda_architectures.py"))["ARCHITECTURES"]
     device_flags += [
-        "-gencode=arch=compute_75,code=sm_75",
-        "-gencode=arch=compute_80,code=[sm_80,compute_80]",
-        "-gencode=arch=compute_90a,code=sm_90a",
+        f"-gencode=arch={arch},code=[{','.join(codes)}]" for arch, codes in architectures.items()
     ]
-    device_flags += ["-gencode=arch=compute_120,code=compute_120"]
+    device_flags += ["-Xcompiler=-g", "-lineinfo"] if DEBUG_SYMBOLS else ["-Xcompiler=-g0"]
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     built = make(
         "naign_ext._C",

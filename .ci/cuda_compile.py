@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,15 +23,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-# -gencode of each pass, as in setup.py; the last one is PTX, that a later driver compiles.
-TARGETS = {
-    "sm_75": "arch=compute_75,code=sm_75",
-    "sm_80": "arch=compute_80,code=sm_80",
-    "sm_90a": "arch=compute_90a,code=sm_90a",
-    "compute_120": "arch=compute_120,code=compute_120",
-}
-# ptxas compiles the PTX for this architecture as well, to be sure that it can.
-PTX_ON = {"compute_120": "sm_120"}
+ROOT = Path(__file__).resolve().parent.parent
+ARCHITECTURES: dict[str, tuple[str, ...]] = runpy.run_path(str(ROOT / "csrc" / "cuda_architectures.py"))[
+    "ARCHITECTURES"
+]
+# -gencode of each pass, by what it makes. PTX beside machine code is what that is made of.
+TARGETS = {codes[0]: f"arch={arch},code={codes[0]}" for arch, codes in ARCHITECTURES.items()}
+# ptxas compiles PTX alone for this architecture as well, to be sure that it can.
+PTX_ON = {name: name.replace("compute_", "sm_") for name in TARGETS if name.startswith("compute_")}
 NVCC_FLAGS = ["-std=c++20", "-O3", "--fmad=false", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra"]
 GLUE_FLAGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-fvisibility=hidden"]
 
@@ -215,7 +215,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
     parser.add_argument("--nvcc", default=shutil.which("nvcc") or "")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
-    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
+    parser.add_argument("--root", type=Path, default=ROOT)
     parser.add_argument("--no-glue", action="store_true")
     chosen = parser.parse_args()
     if not chosen.nvcc:

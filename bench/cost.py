@@ -244,7 +244,7 @@ def compared(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
             continue
         link = links[str(ranks)]
         machine = calibrated(one, link=link["bytes_per_s"], latency=link["latency_s"])
-        crowd = ranks * row["threads"] / header["cores"]
+        crowd = ranks * header["threads"] / header["cores"]
         expected = sum(seconds(problem_of(row), machine, ranks, crowd).values())
         cells = [f"{1e3 * value:.3g}" for value in (one["median_s"], row["median_s"], expected)]
         found.append([row["workload"], row["peer"], *cells, f"{row['speedup']:.2f}"])

@@ -7,7 +7,6 @@ search takes its turn.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from naign_bench.harness import environment
 from torch import Tensor
 
 from naign_ext import ImleSearch, Neighbours, _native, imle_knn
+from naign_ext.json_files import write_json
 from naign_ext.ops import reference
 
 METHODS = ("", "packed", "tree", "differences", "lane_sums", "lanes")
@@ -66,7 +66,7 @@ def run_exactness(
     outcome = Outcome(tried, wrong, first, time.perf_counter() - start)
     if json_path is not None:
         header = environment("cpu", torch.get_num_threads(), "exactness")
-        json_path.write_text(json.dumps({"header": header, "seed": seed, **asdict(outcome)}, indent=1) + "\n")
+        write_json(json_path, {"header": header, "seed": seed, **asdict(outcome)})
     return outcome
 
 

@@ -18,8 +18,19 @@ from typing import Any
 
 import torch
 from naign_bench import harness
-from naign_bench.harness import DTYPES, Absent, Effort, Peer, Results, Row, device_kind
-from naign_bench.knn_peers import OURS, Unavailable
+from naign_bench.harness import (
+    DTYPES,
+    OURS,
+    Absent,
+    Effort,
+    Peer,
+    Results,
+    Row,
+    chosen_of,
+    device_kind,
+    names_in,
+)
+from naign_bench.knn_peers import Unavailable
 from naign_bench.memory import Job, MemoryProbe, cuda_peak_bytes
 from naign_bench.peaks import copy_rate
 from torch import Tensor
@@ -122,7 +133,7 @@ def run_loss(
                 ready = [peer for peer in built if isinstance(peer, Peer)]
                 measured = harness.measure(ready, Effort(repeats=repeats), device=device, seed=seed)
                 columns = _workload_columns(workload, dtype)
-                rows = harness.rows(results.header, columns, built, measured, peaks)
+                rows = harness.rows(columns, built, measured, peaks)
                 results.rows += _with_rates(rows, workload.traffic_bytes(DTYPES[dtype]))
                 if json_path is not None:
                     harness.save(results, json_path)
@@ -136,17 +147,12 @@ def run_loss(
 
 def workload_names() -> list[str]:
     """Names of single workloads and of the sets quick, full and cuda."""
-    return [*SETS, *dict.fromkeys(workload.name for group in SETS.values() for workload in group)]
+    return names_in(SETS)
 
 
 def resolve(names: Sequence[str]) -> list[Workload]:
     """Workloads of these names, sets expanded, each once, in order."""
-    known: dict[str, Sequence[Workload]] = {w.name: (w,) for group in SETS.values() for w in group}
-    groups = {**known, **SETS}
-    unknown = [name for name in names if name not in groups]
-    if unknown:
-        raise ValueError(f"workloads: expected names among {workload_names()}, got {unknown}")
-    return list(dict.fromkeys(workload for name in names for workload in groups[name]))
+    return chosen_of(SETS, names)
 
 
 def make(workload: Workload, seed: int, device: str, dtype: torch.dtype) -> Problem:

@@ -5,7 +5,8 @@ rounds whose order is shuffled anew each round. A drift of the machine (clock, n
 all of them alike, and none profits from always following the same one. What this cannot even out is a
 machine that is busy otherwise: threads that wait for each other in short parallel sections lose whole time
 slices, some peers far more than others, so the load before the run is kept in the header. A row is a plain
-dict of the columns in `COLUMNS` plus those of its kind, so that results are JSON as they stand.
+dict of the columns in `COLUMNS` plus those of its kind, so that results are JSON as they stand; what all rows
+share (machine, threads, versions, date, commit) stands in the header alone.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
+from naign_ext.json_files import write_json
+
 SCHEMA = 1
+OURS = "naign"
+"""The peer that all others are compared with."""
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Row = dict[str, Any]
 Check = Callable[[Any], Mapping[str, Any]]
@@ -37,9 +43,6 @@ COLUMNS: dict[str, str] = {
     "workload": "name of the workload",
     "shape": "sizes of the problem, a list of integers",
     "dtype": "type of the inputs",
-    "device": "cpu or cuda",
-    "device_name": "processor or accelerator",
-    "threads": "threads every peer was given",
     "peer": "what ran",
     "status": "ok, absent (cannot run here) or failed (raised)",
     "reason": "why it is absent or failed, else null",
@@ -50,12 +53,7 @@ COLUMNS: dict[str, str] = {
     "max_s": "slowest, seconds",
     "repeats": "timed rounds",
     "calls_per_repeat": "calls averaged within one timed round",
-    "seconds": "seconds of a call in each round, in order",
     "peak_memory_bytes": "peak of memory beyond the inputs in one call, workspace and result included",
-    "versions": "versions of naign, python, torch and the peers' packages",
-    "isa": "instruction set that naign's kernels chose, or 'torch reference'",
-    "date": "start of the run, UTC, ISO 8601",
-    "commit": "git commit of the source tree, '+' appended when it had changes; null outside a checkout",
 }
 
 
@@ -241,6 +239,31 @@ def _check(peer: Peer, result: Measurement, answer: Any) -> None:
         result.checked[name] = value if known is None or value is None else max(known, value)
 
 
+class Named(Protocol):
+    """A workload: hashable, with a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+W = TypeVar("W", bound=Named)
+
+
+def names_in(sets: Mapping[str, Sequence[W]]) -> list[str]:
+    """The names of sets of workloads, then those of the workloads, each once."""
+    return [*sets, *dict.fromkeys(workload.name for group in sets.values() for workload in group)]
+
+
+def chosen_of(sets: Mapping[str, Sequence[W]], names: Sequence[str]) -> list[W]:
+    """Workloads of these names, sets expanded, each once, in order; ValueError names those that are unknown."""
+    known: dict[str, Sequence[W]] = {w.name: (w,) for group in sets.values() for w in group}
+    groups = {**known, **sets}
+    unknown = [name for name in names if name not in groups]
+    if unknown:
+        raise ValueError(f"workloads: expected names among {names_in(sets)}, got {unknown}")
+    return list(dict.fromkeys(workload for name in names for workload in groups[name]))
+
+
 def check_choices(*, device: str, dtype: str, **counts: int) -> None:
     """ValueError for a device or dtype that cannot be measured here, or a count below 1."""
     if device_kind(device) not in {"cpu", "cuda"}:
@@ -276,7 +299,10 @@ def set_threads(threads: int | None) -> int:
 
 
 def environment(device: str, threads: int, kind: str) -> dict[str, Any]:
-    """The header of a run: machine, software, date, commit."""
+    """The header of a run: machine, threads of every peer, software, date (start, UTC), commit.
+
+    extension: what naign says of its kernels, the instruction set they chose among it. commit: see :func:`commit`.
+    """
     return {
         "schema": SCHEMA,
         "kind": kind,
@@ -425,7 +451,6 @@ def _load() -> float | None:
 
 
 def rows(
-    header: Mapping[str, Any],
     columns: Mapping[str, Any],
     built: Sequence[Peer | Absent],
     measured: Mapping[str, Measurement],
@@ -434,7 +459,6 @@ def rows(
     """One row for each peer of a workload, in the order of `built`; peaks: bytes of peak memory by peer."""
     return [
         row(
-            header,
             {**columns, "peer": peer.name, "peak_memory_bytes": peaks.get(peer.name)},
             peer if isinstance(peer, Absent) else measured[peer.name],
         )
@@ -442,18 +466,23 @@ def rows(
     ]
 
 
-def row(header: Mapping[str, Any], columns: Mapping[str, Any], outcome: Measurement | Absent) -> Row:
-    """One row: what the header says of the machine, `columns` of the workload, and the outcome."""
-    names = ("device", "device_name", "threads", "versions", "date", "commit")
-    shared = {name: header[name] for name in names}
-    base: Row = {**dict.fromkeys(COLUMNS), **columns, **shared, "seconds": [], "repeats": 0}
-    base["isa"] = (header["extension"] or {}).get("isa")
+def row(columns: Mapping[str, Any], outcome: Measurement | Absent) -> Row:
+    """One row: `columns` of the workload, and the outcome."""
+    base: Row = {**dict.fromkeys(COLUMNS), **columns, "repeats": 0}
     if isinstance(outcome, Absent):
         return {**base, "status": "absent", "reason": outcome.reason}
     if outcome.error is not None:
         return {**base, "status": "failed", "reason": outcome.error}
     timing = {**spread(outcome.seconds), "repeats": len(outcome.seconds), "calls_per_repeat": outcome.calls}
-    return {**base, **timing, **outcome.checked, "seconds": outcome.seconds, "status": "ok"}
+    return {**base, **timing, **outcome.checked, "status": "ok"}
+
+
+def by(column: str, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows by their value of a column, in the order of first appearance."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[column], []).append(row)
+    return groups
 
 
 def ratio(row: Row, reference: Row | None) -> float | None:
@@ -467,10 +496,7 @@ def save(results: Results, path: Path | str) -> Path:
     """Write results as JSON (not-a-number and infinities become null) and return the path."""
     validate(results.as_dict())
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".partial")
-    temporary.write_text(json.dumps(_finite(results.as_dict()), indent=1, allow_nan=False) + "\n")
-    temporary.replace(target)
+    write_json(target, _finite(results.as_dict()))
     return target
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from naign_bench import harness
-from naign_bench.harness import DTYPES, Absent, Effort, Peer, Results, Row, device_kind
-from naign_bench.knn_peers import OURS, PREPARED, Problem, build_peer, peer_names
+from naign_bench.harness import DTYPES, OURS, Absent, Effort, Peer, Results, Row, device_kind
+from naign_bench.knn_peers import PREPARED, Problem, build_peer, peer_names
 from naign_bench.knn_workloads import Workload, grid, make, resolve
 from naign_bench.memory import Job, MemoryProbe, cuda_peak_bytes
 from naign_bench.oracle import truth
@@ -154,7 +154,7 @@ def _run_workload(workload: Workload, setting: _Setting, header: Mapping[str, An
         data, pool = make(workload, setting.seed)
     except ImportError as error:
         missing = f"its data cannot be made: {error}"
-        return harness.rows(header, columns, [Absent(name, missing) for name in setting.peers], {}, {})
+        return harness.rows(columns, [Absent(name, missing) for name in setting.peers], {}, {})
     data, pool = (values.to(setting.device, DTYPES[setting.dtype]) for values in (data, pool))
     known = truth(data, pool, workload.k, queries=setting.queries, seed=setting.seed)
     problem = Problem(data, pool, workload.k, setting.threads, known)
@@ -163,7 +163,7 @@ def _run_workload(workload: Workload, setting: _Setting, header: Mapping[str, An
     ready = [peer for peer in built if isinstance(peer, Peer)]
     peaks = _peak_memory(ready, problem, setting)
     measured = harness.measure(ready, setting.effort, device=setting.device, seed=setting.seed)
-    return _with_rates(harness.rows(header, columns, built, measured, peaks), workload, header["peaks"])
+    return _with_rates(harness.rows(columns, built, measured, peaks), workload, header["peaks"])
 
 
 def _workload_columns(workload: Workload, dtype: str) -> dict[str, Any]:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from naign_bench.harness import Absent, Peer
+from naign_bench.harness import OURS, Absent, Peer
 from naign_bench.oracle import Truth, compare
 from torch import Tensor
 
 from naign_ext.memory import available_bytes
 
-OURS = "naign"
 PREPARED = "naign prepared"
 # Elements of a block of scores and rows of data in it: for torch on the CPU, where blocks stay in the cache, the
 # fastest powers of two over shapes from (100, 10000, 3072) to (20000, 4000, 64); on a GPU enough to fill it.

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from naign_bench.harness import chosen_of, names_in
 from naign_bench.oracle import blocks
 from torch import Tensor
 from torch.nn import functional
@@ -89,17 +90,12 @@ SETS = {"quick": QUICK, "full": FULL, "cuda": CUDA}
 
 def workload_names() -> list[str]:
     """Names of single workloads and of the sets quick, full and cuda."""
-    return [*SETS, *(workload.name for group in SETS.values() for workload in group)]
+    return names_in(SETS)
 
 
 def resolve(names: Sequence[str]) -> list[Workload]:
     """Workloads of these names, sets expanded, each once, in order."""
-    known = {workload.name: [workload] for group in SETS.values() for workload in group}
-    groups: dict[str, Sequence[Workload]] = {**known, **SETS}
-    unknown = [name for name in names if name not in groups]
-    if unknown:
-        raise ValueError(f"workloads: expected names among {workload_names()}, got {unknown}")
-    return list(dict.fromkeys(workload for name in names for workload in groups[name]))
+    return chosen_of(SETS, names)
 
 
 def grid(count: int, seed: int, *, max_bytes: float = 2**30, max_operations: float = 4e11) -> list[Workload]:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from naign_bench.harness import Results, Row
+from naign_bench.harness import OURS, Results, Row, by
+
+from naign_ext.pictures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_OURS = "naign"
 # Okabe and Ito's colours, told apart with every kind of colour blindness; black is ours.
 _COLOURS = {
     "naign": "#000000",
@@ -34,9 +35,12 @@ _COLOURS = {
     "gemm bf16": "#F0E442",
     "copy": "#E69F00",
 }
+_OTHER = "#999999"
 _MARKERS = {"naign": "o", "naign prepared": "D", "faiss": "s", "torch fp32": "^", "gemm fp32": "v"}
 # With more workloads than this, dots of all workloads take the place of bars.
 _MOST_BARS = 14
+_DPI = 200
+_FAINT = "#555555"
 _STYLE: Any = {
     "font.size": 8.5,
     "axes.titlesize": 10,
@@ -65,19 +69,16 @@ def draw(results: Results, path: Path | str) -> Path:
     rows = [row for row in results.rows if row["status"] == "ok"]
     if not rows:
         raise ValueError("results: expected at least one measured row, got none")
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_STYLE):
         figure = Figure(layout="constrained")
         FigureCanvasAgg(figure)
         _DRAWN[results.header["kind"]](figure, results.header, rows)
-        figure.savefig(target, dpi=200)
-    return target
+        return save_figure(figure, Path(path), _DPI)
 
 
 def _draw_search(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    compared = [row for row in rows if row["peer"] != _OURS and row["ratio_naign"] is not None]
-    workloads = _by_workload(compared)
+    compared = [row for row in rows if row["peer"] != OURS and row["ratio_naign"] is not None]
+    workloads = by("workload", compared)
     many = len(workloads) > _MOST_BARS
     height = 1.6 + sum(0.13 * len(group) + 0.15 for group in workloads.values())
     figure.set_size_inches(11.5, 5.0 if many else max(4.6, height))
@@ -90,14 +91,7 @@ def _draw_search(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row])
     else:
         _ratio_bars(left, workloads)
     _roofline(right, header, rows)
-    figure.supxlabel(_machine(header), fontsize=7.5, color="#555555")
-
-
-def _by_workload(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["workload"], []).append(row)
-    return groups
+    figure.supxlabel(_machine(header), fontsize=7.5, color=_FAINT)
 
 
 def _ratio_bars(axes: Axes, workloads: Mapping[str, Sequence[Row]]) -> None:
@@ -112,7 +106,7 @@ def _ratio_bars(axes: Axes, workloads: Mapping[str, Sequence[Row]]) -> None:
                 position,
                 math.log10(ratio),
                 height=0.86,
-                color=_COLOURS.get(peer, "#999999"),
+                color=_COLOURS.get(peer, _OTHER),
                 hatch="////" if wrong else None,
                 edgecolor="white" if wrong else "none",
                 linewidth=0,
@@ -145,14 +139,14 @@ def _ratio_bars(axes: Axes, workloads: Mapping[str, Sequence[Row]]) -> None:
 
 def _ratio_dots(axes: Axes, rows: Sequence[Row]) -> None:
     """One line of dots for each peer, a dot for each workload; the smallest ratio is written beside it."""
-    groups = _by_peer(rows)
+    groups = by("peer", rows)
     for position, (peer, group) in enumerate(groups.items()):
         ratios = sorted(row["ratio_naign"] for row in group)
         xs = [math.log10(ratio) for ratio in ratios]
         shifts = [0.18 * (number % 5 - 2) / 2 for number in range(len(xs))]
         ys = [position + shift for shift in shifts]
         axes.scatter(
-            xs, ys, s=16, color=_COLOURS.get(peer, "#999999"), edgecolor="white", linewidth=0.4, zorder=3
+            xs, ys, s=16, color=_COLOURS.get(peer, _OTHER), edgecolor="white", linewidth=0.4, zorder=3
         )
         worst = f"worst {_digits(ratios[0])}"
         axes.annotate(worst, (xs[0], position - 0.3), ha="center", va="bottom", fontsize=6.5)
@@ -162,7 +156,7 @@ def _ratio_dots(axes: Axes, rows: Sequence[Row]) -> None:
     _logarithmic_ticks(axes, [row["ratio_naign"] for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    axes.set_title(f"Time of each peer over the time of imle_knn, {len(_by_workload(rows))} shapes")
+    axes.set_title(f"Time of each peer over the time of imle_knn, {len(by('workload', rows))} shapes")
     axes.set_xlabel("right of 1: imle_knn is faster")
 
 
@@ -205,16 +199,16 @@ def _roofline(axes: Axes, header: Mapping[str, Any], rows: Sequence[Row]) -> Non
             va="center",
             fontsize=7,
         )
-    for peer, group in _by_peer(rows).items():
+    for peer, group in by("peer", rows).items():
         axes.scatter(
             [_intensity(row) for row in group],
             [row["gflops"] for row in group],
             s=34 if peer in _MARKERS else 20,
             marker=_MARKERS.get(peer, "o"),
-            color=_COLOURS.get(peer, "#999999"),
+            color=_COLOURS.get(peer, _OTHER),
             edgecolor="white",
             linewidth=0.5,
-            zorder=4 if peer.startswith(_OURS) else 3,
+            zorder=4 if peer.startswith(OURS) else 3,
             label=peer,
         )
     axes.set_xscale("log")
@@ -246,15 +240,8 @@ def _intensity(row: Row) -> float:
     return float(row["n"] * row["m"] / (2 * (row["n"] + row["m"])))
 
 
-def _by_peer(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["peer"], []).append(row)
-    return groups
-
-
 def _draw_loss(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    workloads = _by_workload(rows)
+    workloads = by("workload", rows)
     figure.set_size_inches(7.5, 1.6 + sum(0.2 * len(group) + 0.15 for group in workloads.values()))
     axes = figure.subplots()
     position, ticks, labels, named = 0.0, [], [], set()
@@ -262,7 +249,7 @@ def _draw_loss(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -
         start = position
         for row in group:
             peer = row["peer"]
-            colour = _COLOURS.get(peer, "#999999")
+            colour = _COLOURS.get(peer, _OTHER)
             axes.barh(position, row["gbs"], 0.86, color=colour, label=None if peer in named else peer)
             axes.annotate(
                 f"{row['gbs']:.1f}",
@@ -286,14 +273,14 @@ def _draw_loss(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -
     axes.set_title("Loss, forward and backward")
     axes.set_xlabel("GB/s of the bytes that must move: inputs read once, gradients written once")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, fontsize=7.5)
-    figure.supxlabel(_machine(header), fontsize=7.5, color="#555555")
+    figure.supxlabel(_machine(header), fontsize=7.5, color=_FAINT)
 
 
 def _draw_pool(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Time and peak memory against the pool's size, a line for each workload, and the line of proportion."""
     figure.set_size_inches(9.5, 3.8)
     left, right = figure.subplots(1, 2)
-    for group, colour in zip(_by_workload(rows).values(), ("#0072B2", "#D55E00", "#009E73"), strict=False):
+    for group, colour in zip(by("workload", rows).values(), ("#0072B2", "#D55E00", "#009E73"), strict=False):
         label = f"{group[0]['n']:,} rows of {group[0]['d']}"
         sizes, taken = [row["m"] for row in group], [row["median_s"] for row in group]
         left.plot(sizes, [taken[-1] * m / sizes[-1] for m in sizes], ":", color=colour, linewidth=1)
@@ -310,7 +297,7 @@ def _draw_pool(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -
     left.set_yscale("log")
     right.set_ylim(bottom=0)
     left.legend(fontsize=7.5, title="dotted: in proportion", title_fontsize=7.5)
-    figure.supxlabel(_machine(header), fontsize=7.5, color="#555555")
+    figure.supxlabel(_machine(header), fontsize=7.5, color=_FAINT)
 
 
 def _draw_train(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
@@ -339,7 +326,7 @@ def _draw_train(figure: Figure, header: Mapping[str, Any], rows: Sequence[Row]) 
     axes.set_title("An update's time")
     axes.set_xlabel("milliseconds")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5, fontsize=7.5)
-    figure.supxlabel(_machine(header), fontsize=7.5, color="#555555")
+    figure.supxlabel(_machine(header), fontsize=7.5, color=_FAINT)
 
 
 def _sum_before(shares: Mapping[str, float], stage: str) -> float:

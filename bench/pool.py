@@ -8,7 +8,6 @@ process of its own, where time and peak memory are taken in the same match.
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from naign_bench import harness
-from naign_bench.harness import Measurement, Results, Row
-from naign_bench.knn_peers import OURS
+from naign_bench.harness import OURS, Measurement, Results, Row
 from naign_bench.memory import Job, MemoryProbe, cuda_peak_and_answer
 
 if TYPE_CHECKING:
@@ -105,7 +103,7 @@ def run_pool(
                         "device": device,
                         "threads": threads,
                     }
-                    results.rows.append(_measured(results.header, workload, problem, probe))
+                    results.rows.append(_measured(workload, problem, probe))
                     if json_path is not None:
                         harness.save(results, json_path)
     finally:
@@ -113,7 +111,7 @@ def run_pool(
     return results
 
 
-def _measured(header: dict[str, Any], workload: Workload, problem: dict[str, Any], probe: MemoryProbe) -> Row:
+def _measured(workload: Workload, problem: dict[str, Any], probe: MemoryProbe) -> Row:
     columns = {
         **dict.fromkeys(COLUMNS),
         **{name: problem[name] for name in ("n", "m", "d", "widths")},
@@ -129,8 +127,8 @@ def _measured(header: dict[str, Any], workload: Workload, problem: dict[str, Any
         "peak_memory_bytes": peak,
         **{name: told[name] for name in ("chunk", "generation_s", "search_s")},
     }
-    row = harness.row(header, columns, Measurement([told["seconds"]]))
-    return {**row, "latents_per_s": problem["m"] / statistics.median(row["seconds"])}
+    row = harness.row(columns, Measurement([told["seconds"]]))
+    return {**row, "latents_per_s": problem["m"] / row["median_s"]}
 
 
 def _measured_here(problem: dict[str, Any], probe: MemoryProbe) -> tuple[int | None, dict[str, Any]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from naign_bench.harness import Results, Row
+from naign_bench.harness import OURS, Results, Row, by
 from rich.console import Console
 from rich.table import Table
 
 Cell = Callable[[Row], str]
-_OURS = "naign"
 
 
 def seconds(value: float | None) -> str:
@@ -110,9 +109,7 @@ def show(results: Results, console: Console | None = None) -> None:
     """Print the machine, a table for each workload, and over several workloads the worst ratios."""
     console = console or Console()
     console.print(_machine(results.header))
-    groups: dict[str, list[Row]] = {}
-    for row in results.rows:
-        groups.setdefault(row["workload"], []).append(row)
+    groups = by("workload", results.rows)
     for rows in groups.values():
         for table in _tables(rows, {**_SHARED, **_OWN[results.header["kind"]]}, console.width):
             console.print(table)
@@ -155,7 +152,7 @@ def _tables(rows: Sequence[Row], cells: Mapping[str, Cell], width: int) -> Itera
     for names in _fitting(columns, width):
         table = _plain_table(title, names[:1], names[1:])
         for i, row in enumerate(measured):
-            style = "bold" if row["peer"].startswith(_OURS) else None
+            style = "bold" if row["peer"].startswith(OURS) else None
             table.add_row(*(columns[name][i] for name in names), style=style)
         yield table
         title = ""
@@ -191,7 +188,7 @@ def worst_ratios(rows: Sequence[Row]) -> dict[str, tuple[float, Row]]:
     worst: dict[str, tuple[float, Row]] = {}
     for row in rows:
         value = row["ratio_naign"]
-        if value is None or row["peer"] == _OURS:
+        if value is None or row["peer"] == OURS:
             continue
         if row["peer"] not in worst or value < worst[row["peer"]][0]:
             worst[row["peer"]] = (value, row)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +120,7 @@ def run_train(
                 say(f"{name} {preset}: {run.name}")
                 if run.error is None:
                     _measure(run, updates, threads)
-        results.rows += _rows(results.header, runs)
+        results.rows += _rows(runs)
         if json_path is not None:
             harness.save(results, json_path)
     return results
@@ -183,7 +183,7 @@ def _in_processes(count: int, arguments: Sequence[str], threads: int) -> str:
     return done.stdout
 
 
-def _rows(header: Mapping[str, Any], runs: Sequence[Run]) -> list[Row]:
+def _rows(runs: Sequence[Run]) -> list[Row]:
     rows = []
     for run in runs:
         problem = describe(run.config)
@@ -199,7 +199,7 @@ def _rows(header: Mapping[str, Any], runs: Sequence[Run]) -> list[Row]:
             "batch": run.batch,
         }
         outcome = Absent(run.name, run.error) if run.error else Measurement(run.seconds)
-        row = harness.row(header, columns, outcome)
+        row = harness.row(columns, outcome)
         if row["status"] == "ok":
             row |= _accounts(run, row["median_s"])
         rows.append(row)

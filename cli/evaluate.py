@@ -1,18 +1,18 @@
-"""`naign evaluate`: every figure of a run, again."""
+"""`naign evaluate`: every metric of a run, again."""
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 from naign_cli.arguments import Checkpoint, Device, Run, Seed, Weights, which
 from naign_cli.guard import Mistake, guarded
-from naign_cli.output import notes, plain, print_figures, print_files, print_json
+from naign_cli.output import notes, plain, print_files, print_json, print_metrics
 
 METRICS_HELP = (
-    "Only these, separated by commas: the groups projection, samples, ood, likelihood, restoration, or single figures "
-    "modes, high_quality, classes, energy_distance, w2, sliced_w2, fld, fid, kid, prdc (precision, recall, density, "
-    "coverage), train_coverage, authenticity, variance_ratio, auroc, distance_field. Default: all that fit the data."
+    "Only these, separated by commas: the groups projection, samples, ood, likelihood, restoration; families prdc "
+    "(precision, recall, density, coverage), auroc, distance_field; or single metrics of docs/metrics.md, such as fld. "
+    "Default: all that fit the data."
 )
 FEATURES_HELP = (
     "Where sets of images are compared: pixels, pca (64 components), classifier (trained once for the data set and "
@@ -33,8 +33,13 @@ def evaluate(
         Path | None,
         typer.Option(metavar="PATH", help="Weights of inception (a file) or dinov2 (a folder)."),
     ] = None,
-    anchors: Annotated[
-        bool, typer.Option("--anchors/--no-anchors", help="Also measure what scores without f.")
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines/--no-baselines",
+            "--anchors/--no-anchors",
+            help="Also measure what scores without f (formerly --anchors).",
+        ),
     ] = True,
     seed: Seed = 0,
     samples: Annotated[
@@ -48,35 +53,37 @@ def evaluate(
     ] = True,
     json: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Write figures with their meaning as JSON; - is stdout."),
+        typer.Option(
+            "--json", metavar="FILE", help="Write the rows and what they mean as JSON; - is stdout."
+        ),
     ] = None,
 ) -> None:
-    """Measure a run's f on its data set, append the figures to RUN/metrics.jsonl and print them.
+    """Measure a run's f on its data set, append the rows to RUN/metrics.jsonl and print them.
 
-    Beside each figure stands what something trivial scores. docs/metrics.md defines all of them.
+    Beside each number stands what baselines without a network score. docs/metrics.md defines all of them.
     """
-    from naign_ext.evaluation import PARTS, SPACES
-    from naign_ext.evaluation.evaluate import chosen_metrics
-    from naign_ext.report.page import write_report
+    from naign_ext.evaluation import SPACES
+    from naign_ext.evaluation.registry import chosen_metrics
+    from naign_ext.report import write_report
 
     if features is not None and features not in SPACES:
         raise Mistake(f"--features: expected one of {', '.join(SPACES)}, got {features!r}")
     names = [name.strip() for part in metrics or [] for name in part.split(",") if name.strip()]
-    parts = [part for part in names or PARTS if part != "anchors"] + (["anchors"] if anchors else [])
     try:
-        chosen_metrics(parts)
+        chosen_metrics(names or None)
     except ValueError as error:
-        raise Mistake(f"--metrics: {str(error).removeprefix('parts: ')}") from None
+        raise Mistake(f"--{error}") from None
     with notes().status("measuring") as status:
         found = write_report(
             run,
             seed=seed,
             samples=samples,
             device=device,
-            weights=weights,
+            weights=cast(Literal["ema", "model"], weights),
             checkpoint=which(checkpoint),
             pictures=report,
-            parts=parts,
+            metrics=names or None,
+            baselines=baselines,
             features=features,
             feature_weights=feature_weights,
             say=status.update,
@@ -84,17 +91,17 @@ def evaluate(
     answer = {
         "run": run,
         "features": found.features,
-        "figures": found.figures,
+        "metrics": found.results.to_json(),
         "meaning": found.meaning,
         "files": found.files if report else [],
     }
     if json is not None and str(json) == "-":
         print_json(answer)
         return
-    print_figures(found.figures, found.features)
+    print_metrics(found.results, found.features)
     written = list(found.files) if report else []
     if json is not None:
         json.write_text(json_module.dumps(plain(answer), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         written.append(json)
     if written:
-        print_files(written, "pictures and figures")
+        print_files(written, "pictures and tables")

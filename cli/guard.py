@@ -1,5 +1,6 @@
 """From exceptions to exit codes: 2 for a user's mistake, 1 for a failure, and no traceback for either."""
 
+import errno
 import functools
 import os
 import traceback
@@ -13,7 +14,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FAILED, MISTAKE = 1, 2
-_WRONG_PATHS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, FileExistsError)
+_WRONG_PATHS = frozenset(
+    (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    )
+)
 
 
 class Mistake(ValueError):
@@ -35,12 +47,16 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise
         except KeyboardInterrupt as error:
             raise _stop(error, "interrupted", FAILED) from None
-        except _WRONG_PATHS as error:
-            raise _stop(error, f"{error.filename}: {error.strerror}", MISTAKE) from None
         except OSError as error:
-            raise _stop(error, str(error), FAILED) from None
+            raise _stop(error, *_of_system(error)) from None
+        except ModuleNotFoundError as error:
+            if (error.name or "naign").startswith("naign"):
+                raise
+            raise _stop(error, f"{error}; install it with: pip install 'naign[train]'", FAILED) from None
         except ValueError as error:
             raise _stop(error, str(error), MISTAKE) from None
+        except MemoryError as error:
+            raise _stop(error, f"out of memory: {error}", FAILED) from None
         except RuntimeError as error:
             if _told_elsewhere(error):
                 raise typer.Exit(FAILED) from None
@@ -57,7 +73,16 @@ def _foreseen(error: RuntimeError) -> bool:
     from naign_ext.distributed.processes import ProcessLostError
     from naign_ext.training.trainer import NonFiniteLossError
 
+    if "DefaultCPUAllocator: " in str(error):
+        return True
     return isinstance(error, NonFiniteLossError | ProcessLostError | torch.OutOfMemoryError)
+
+
+def _of_system(error: OSError) -> tuple[str, int]:
+    """Text and exit code of an error of the operating system: a path that cannot be used is a mistake."""
+    if error.errno not in _WRONG_PATHS:
+        return str(error), FAILED
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error), MISTAKE
 
 
 def _told_elsewhere(error: RuntimeError) -> bool:

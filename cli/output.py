@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from naign_ext.report.page import FigureRow
+    from naign_ext.evaluation import Results
+    from naign_ext.report.tables import MetricRow
 
 
 def results() -> Console:
@@ -77,55 +78,47 @@ def print_files(paths: Iterable[Path], title: str = "written") -> None:
 MARKS = {"lower is better": "v", "higher is better": "^", "1 is best": "1", "": ""}
 
 
-def print_figures(figures: Mapping[str, float], features: str = "") -> None:
-    """The tables of a run's figures, each with what trivial competitors score in the columns at its right."""
-    from naign_ext.report.page import accuracy_sentence, baselines_sentence, figure_rows, restoration_rows
+def print_metrics(measured: "Results", features: str = "") -> None:
+    """The tables of a run's metrics, each with what the baselines score in the columns at its right."""
+    from naign_ext.report import tables
 
-    rows = figure_rows(figures)
+    rows = tables.metric_rows(measured)
     for group in dict.fromkeys(row.group for row in rows):
         results().print(_group_table(group, [row for row in rows if row.group == group], features))
         results().print()
-    legend = "v lower is better, ^ higher is better, 1 one is best" if rows else ""
-    others = baselines_sentence(figures)
-    if legend:
+    if rows:
+        others = tables.baselines_sentence(measured)
+        legend = "v lower is better, ^ higher is better, 1 one is best"
         results().print(legend + (f"; without f: {others}" if others else ""), style="dim")
         results().print()
-    restored = restoration_rows(figures)
+    restored = tables.restoration_rows(measured)
     if restored:
-        columns = ["", "PSNR before", "after", "gain dB", "clipped", "filter", "SSIM before", "after "]
-        cells = (
-            "psnr_before",
-            "psnr_after",
-            "gain",
-            "gain_clipped",
-            "filter_gain",
-            "ssim_before",
-            "ssim_after",
-        )
-        lines = [[row.what, *(getattr(row, cell) for cell in cells)] for row in restored]
+        columns = ["", *tables.RESTORATION_COLUMNS]
+        lines = [[row.what, *row.numbers] for row in restored]
         print_table("restoration of held-out images", columns, lines, numbers=columns[1:])
-        sentence = accuracy_sentence(figures)
+        sentence = tables.accuracy_sentence(measured)
         if sentence:
             results().print(sentence, style="dim")
         results().print()
 
 
-def _group_table(group: str, rows: Sequence["FigureRow"], features: str) -> Table:
-    """One group of figures: a column for f(z), for f(f(z)), and for each baseline that has any of them."""
-    baselines = list(dict.fromkeys(name for row in rows for name in row.anchors))
+def _group_table(group: str, rows: Sequence["MetricRow"], features: str) -> Table:
+    """One group of metrics: a column for f(z) or f, for f(f(z)), and for each baseline that has any of them."""
+    from naign_ext.report.tables import baseline_columns
+
+    baselines = baseline_columns(rows)
     twice = any(row.twice for row in rows)
-    title = f"{group}, compared by {features}" if group == "samples" and features else group
+    title = f"{group}, compared by {features}" if twice and features else group
     made = Table(
         title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0)
     )
     made.add_column("", no_wrap=True)
     made.add_column("", no_wrap=True, style="dim")
-    made.add_column("f(z)" if group == "samples" else "f", justify="right", header_style="dim", no_wrap=True)
-    if twice:
-        made.add_column("f(f(z))", justify="right", header_style="dim", no_wrap=True)
+    for name in ("f(z)", "f(f(z))") if twice else ("f",):
+        made.add_column(name, justify="right", header_style="dim", no_wrap=True)
     for name in baselines:
         made.add_column(name, justify="right", header_style="dim", style="dim", min_width=5)
     for row in rows:
         cells = [row.title, MARKS[row.better], row.value, *([row.twice] if twice else [])]
-        made.add_row(*cells, *(row.anchors.get(name, "") for name in baselines))
+        made.add_row(*cells, *(row.baselines.get(name, "") for name in baselines))
     return made

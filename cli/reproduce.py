@@ -55,16 +55,17 @@ def reproduce(
     ] = None,
     results_: Annotated[
         Path | None,
-        typer.Option("--results", metavar="DIR", help="Where JSON and figures go; default DIR/results."),
+        typer.Option("--results", metavar="DIR", help="Where JSON and pictures go; default DIR/results."),
     ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Runs trained at a time, a thread each; default: one a processor."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; CUDA takes one run at a time.")] = "cpu",
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write each figure as PDF too, beside its PNG.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Train NAIGN, IGN and trivial baselines, compare them, draw the figure, and say whether the claim holds.
+    """Train NAIGN, IGN and trivial baselines, compare them, draw a picture, and say whether the claim holds.
 
     Runs are kept by a hash of their configuration: a second call continues where the first stopped, and claims
     share runs.
@@ -99,14 +100,16 @@ def reproduce(
 
         study = Study(root, effort, workers, device, say)
         for one in chosen:
-            outcome = reproduce_claim(one, study, folder)
+            outcome = reproduce_claim(one, study, folder, pdf=pdf)
             found.append(outcome.result)
             if not json:
                 print_claim(outcome.result)
                 print_files(outcome.files)
                 results().print()
     if json:
-        print_json(found[0] if claim != ALL else found)
+        from naign_ext.reproduce.record import to_json
+
+        print_json([to_json(one) for one in found] if claim == ALL else to_json(found[0]))
 
 
 def _restricted(claim: "Claim", datasets: list[str] | None) -> "Claim":
@@ -123,7 +126,7 @@ def _restricted(claim: "Claim", datasets: list[str] | None) -> "Claim":
 
 
 def print_claim(result: Mapping[str, Any]) -> None:
-    """The claim, its figures as mean [min, max], and the verdicts."""
+    """The claim, its metrics as mean [min, max], and the verdicts."""
     from naign_ext.reproduce.methods import METHODS, NAIGN
     from naign_ext.reproduce.results import table_rows
 
@@ -132,13 +135,13 @@ def print_claim(result: Mapping[str, Any]) -> None:
     console.print(result["effort"]["in_words"], style="dim")
     wide = console.width >= _WIDE
     methods = [m.label for m in METHODS.values()]
-    columns = ["data", "figure", *methods, *(["best trivial", "true data"] if wide else []), "against IGN"]
+    columns = ["data", "metric", *methods, *(["best trivial", "true data"] if wide else []), "against IGN"]
     rows = []
-    for dataset, figure, direction, *values, trivial, data, verdicts in table_rows(result):
-        name = f"{figure} ({direction.split()[0]})" if direction else figure
-        rows.append([dataset, name, *values, *([trivial, data] if wide else []), verdicts])
+    for dataset, metric, direction, *values, baseline, data, verdicts in table_rows(result):
+        name = f"{metric} ({direction.split()[0]})" if direction else metric
+        rows.append([dataset, name, *values, *([baseline, data] if wide else []), verdicts])
     print_table("", columns, rows, numbers=methods)
-    for against, words in (("ign", "against IGN"), ("trivial", "against trivial baselines")):
+    for against, words in (("ign", "against IGN"), ("baselines", "against trivial baselines")):
         for method in NAIGN:
             verdict = result["verdicts"][against][method]
             counts = ", ".join(f"{n} {v}" for v, n in verdict["comparisons"].items())

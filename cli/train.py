@@ -10,12 +10,12 @@ import typer
 from naign_cli.arguments import Settings
 from naign_cli.fields import with_field_flags
 from naign_cli.guard import FAILED, Mistake, guarded
-from naign_cli.output import notes, print_figures, print_files, print_json, results, say
+from naign_cli.output import notes, print_files, print_json, print_metrics, results, say
 
 if TYPE_CHECKING:
     from naign_ext.config import TrainConfig
     from naign_ext.distributed.processes import Processes
-    from naign_ext.report.page import Report
+    from naign_ext.report import Report
     from naign_ext.run import Run
     from naign_ext.training.progress import Progress, TrainResult
 
@@ -165,14 +165,14 @@ def _finish(run: "Run", result: "TrainResult", *, json: bool, report: bool) -> N
                 "signal": result.signal,
                 "checkpoint": result.checkpoint,
                 "best": result.best,
-                "figures": written.figures if written else None,
+                "metrics": written.results.to_json() if written else None,
                 "files": written.files if written else [],
             }
         )
     elif written is not None:
         results().print()
-        print_figures(written.figures, written.features)
-        print_files(written.files, "pictures and figures")
+        print_metrics(written.results, written.features)
+        print_files(written.files, "pictures and tables")
         print_files([result.run / "metrics.jsonl", result.best], "all numbers, and the weights")
     if result.status == "interrupted":
         say(f"stopped by {result.signal} after {result.step} of {result.steps} updates; everything is saved")
@@ -181,7 +181,7 @@ def _finish(run: "Run", result: "TrainResult", *, json: bool, report: bool) -> N
 
 
 def _write_report(run: "Run") -> "Report":
-    from naign_ext.report.page import write_report
+    from naign_ext.report import write_report
 
     with notes().status("measuring") as status:
         return write_report(run, device=run.config.device, say=status.update)

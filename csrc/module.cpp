@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include "common/cpu_features.h"
+#include "imle_knn/cuda/plan.h"
 #include "imle_knn/imle_knn.h"
 
 namespace py = pybind11;
@@ -16,6 +17,7 @@ py::dict build_info() {
   info["torch"] = NAIGN_BUILD_TORCH;
   info["cuda"] = static_cast<bool>(NAIGN_BUILD_CUDA);
   info["cuda_reason"] = NAIGN_BUILD_CUDA_REASON;
+  info["largest_k_on_cuda"] = naign::cuda::largest_k;
   return info;
 }
 
@@ -43,6 +45,6 @@ PYBIND11_MODULE(_C, module) {
       "force_isa", &naign::cpu::force_isa, py::arg("name"),
       "Use this instruction set from now on; '' for the best. ValueError if it is not there.");
   module.def("force_method", &naign::cpu::force_method, py::arg("name"),
-             "Search this way from now on, where it applies: packed, tree, differences, lane_sums "
-             "or lanes; '' for the fastest. The answer is the same.");
+             "Search this way from now on, where it applies: packed, projected, tree, differences, "
+             "lane_sums or lanes; '' for the fastest. The answer is the same.");
 }

@@ -29,6 +29,9 @@ DEVICES_WITH_KERNELS = tuple(
     device for device, there in (("cpu", extension is not None), ("cuda", _build.get("cuda", False))) if there
 )
 
+# More neighbours than this are found by the reference on CUDA devices.
+LARGEST_K_ON_CUDA: int = _build.get("largest_k_on_cuda", 0)
+
 
 @functools.cache
 def _warn_once(device_type: str) -> None:

@@ -5,42 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from naign_ext import _native
 from naign_ext.ops import reference
 from naign_ext.ops.imle_knn import (
     Neighbours,
     check_k,
+    check_offset,
     check_pool_matches,
     check_reject_below,
     check_tensor,
-    has_kernel,
 )
+from naign_ext.ops.imle_knn_state import prepare
 
-# Axes of the projection that discards most pairs before the full rows are compared.
-RANK = 64
-# Only a search that is used again repays finding the axes.
-PAIRS_BEFORE_PROJECTION = 1 << 22
-SAMPLED_ROWS = 2048
 # Rows times ranks up to which a merge gathers: more bytes than two all_reduces, but one wait instead of two.
 MOST_GATHERED = 1 << 16
-
-
-def principal_axes(data: Tensor) -> Tensor:
-    """The RANK principal axes of data (N, D), orthonormal rows, float32; rows with NaN or Inf are left out.
-
-    They decide how much the projection discards, never the answer: |P (x - y)| <= |x - y| for any orthonormal P.
-    """
-    sample = data[:: max(1, len(data) // SAMPLED_ROWS)].double()
-    sample = sample[reference.finite_rows(sample)]
-    if len(sample) == 0:
-        return torch.zeros(RANK, data.shape[1], device=data.device)
-    sample = sample - sample.mean(dim=0)
-    sample = (sample / sample.abs().max().clamp(min=torch.finfo(torch.float64).tiny)).float()
-    rank = min(RANK, *sample.shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        axes = torch.svd_lowrank(sample, q=rank, niter=4)[2].T
-    return torch.nn.functional.pad(axes, (0, 0, 0, RANK - rank)).contiguous()
 
 
 class ImleSearch:
@@ -48,10 +25,11 @@ class ImleSearch:
 
     Equal, bit for bit, to one call of :func:`naign_ext.imle_knn` on the concatenated pool. Memory O(N + chunk).
     What depends on data alone is prepared once and kept over resets. Not differentiable: it finds the winners;
-    recompute their samples with gradient.
+    recompute their samples with gradient. Copies and pickles go on where the original was, and prepare again.
 
     Args:
-        data: (N, D), float32, float16, bfloat16 or float64; not copied, and must not change.
+        data: (N, D), float32, float16, bfloat16 or float64; not copied, and must not change. A change in place of the
+            tensor, or of what it is a view of, is noticed (but for tensors made in inference mode): RuntimeError.
         k: neighbours per row.
         reject_below: pairs whose squared distance is below this are inadmissible (RS-IMLE, arXiv 2409.17439).
 
@@ -65,101 +43,54 @@ class ImleSearch:
 
     def __init__(self, data: Tensor, k: int = 1, *, reject_below: float | None = None) -> None:
         check_tensor("data", data, (2,))
-        check_k(k)
-        check_reject_below(reject_below)
         self.data = data.detach()
-        self.k = k
-        self.reject_below = None if reject_below is None else float(reject_below)
-        self._packed: Tensor | None = None
-        self._filter = 0
-        self._axes: Tensor | None = None
-        self._no_projection = (data.new_empty(0), data.new_empty(0))
-        self._projection = self._no_projection
-        self._rows_seen = 0
-        self.reset()
+        self.k = check_k(k)
+        self.reject_below = check_reject_below(reject_below)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._state = prepare(self.data, self.k, self.reject_below)
+        self._version = _version_of(self.data)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take along: the data and the running neighbours, not what was prepared."""
+        self._check_data()
+        kept = {name: getattr(self, name) for name in ("data", "k", "reject_below", "count")}
+        return {**kept, "running": self._state.running()}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.data, self.k, self.reject_below = kept["data"], kept["k"], kept["reject_below"]
+        self._prepare()
+        distances, indices = kept["running"]
+        self._state.set_running(distances, indices, kept["count"])
+
+    def _check_data(self) -> None:
+        if self._version != _version_of(self.data):
+            raise RuntimeError(
+                "data: changed in place since this search was built, and what was prepared for it no longer fits; "
+                "build a new ImleSearch(data), or build it with data.clone()"
+            )
+
+    @property
+    def count(self) -> int:
+        """Pool rows seen since the last reset."""
+        return self._state.count
 
     def reset(self) -> None:
         """Forget the pool, keep what was prepared for the data."""
-        self.count = 0
-        self._distances, self._indices = reference.empty_neighbours(len(self.data), self.k, self.data.device)
+        self._state.reset()
 
     @torch.no_grad()
     def update(self, pool: Tensor, *, offset: int | None = None) -> "ImleSearch":
-        """Take in a chunk of the pool, (m, D), m >= 0; its rows are numbered from offset (default: count)."""
+        """Take in a chunk of the pool, (m, D), m >= 0; its rows are numbered from offset (default: count).
+
+        offset: an int from 0 to 2^63 - m.
+        """
         check_pool_matches(self.data, pool)
-        first = self.count if offset is None else offset
-        if len(pool) > 0 and len(self.data) > 0:
-            self._take_in(pool.detach(), first)
-        self.count += len(pool)
+        self._check_data()
+        first = self.count if offset is None else check_offset(offset, len(pool))
+        self._state.update(pool.detach(), first)
         return self
-
-    def _take_in(self, pool: Tensor, first: int) -> None:
-        if not has_kernel(self.data, pool, self.k):
-            self._distances, self._indices = reference.update(
-                self.data, pool, self._distances, self._indices, offset=first, reject_below=self.reject_below
-            )
-        elif self.data.device.type == "cuda":
-            self._take_in_on_cuda(pool, first)
-        else:
-            self._take_in_on_cpu(pool, first)
-
-    def _take_in_on_cuda(self, pool: Tensor, first: int) -> None:
-        # A new pool may lie elsewhere. Packing again costs less than waiting for the device to say so.
-        if self.count == 0 or self._packed is None:
-            self._packed = torch.ops.naign.imle_knn_cuda_pack(self.data, pool)
-        torch.ops.naign.imle_knn_cuda_update(
-            self.data,
-            self._packed,
-            pool,
-            first,
-            self.count,
-            self.reject_below,
-            self._distances,
-            self._indices,
-        )
-
-    def _take_in_on_cpu(self, pool: Tensor, first: int) -> None:
-        operators = torch.ops.naign
-        # The packing has a centre near the pool; a pool that moved far away, as at a restart, gets a new one.
-        moved = self.count == 0 and self._packed is not None
-        if moved and not operators.imle_knn_packing_fits(self._packed, pool):
-            self._packed = None
-        if self._packed is None:
-            self._filter = operators.imle_knn_first_filter(self.data)
-            self._pack(pool)
-        if self._axes is None and self._projection_pays():
-            self._axes = principal_axes(self.data)
-            self._project()
-        ended_with, projection_pays = operators.imle_knn_update(
-            self.data,
-            self._packed,
-            self._filter,
-            *self._projection,
-            pool,
-            first,
-            self.reject_below,
-            self._distances,
-            self._indices,
-        )
-        if ended_with != self._filter:
-            self._filter = ended_with
-            self._pack(pool)
-        if self._axes is not None and not projection_pays:
-            self._projection = self._no_projection
-        self._rows_seen += len(pool)
-
-    def _pack(self, pool: Tensor) -> None:
-        self._packed = torch.ops.naign.imle_knn_pack(self.data, pool, self._filter)
-        if self._projection is not self._no_projection:
-            self._project()
-
-    def _project(self) -> None:
-        self._projection = torch.ops.naign.imle_knn_project(self.data, self._packed, self._axes)
-
-    def _projection_pays(self) -> bool:
-        """Projecting a pool row costs as much as comparing it with a few hundred data rows."""
-        rows, columns = self.data.shape
-        return rows >= 512 and columns >= 4 * RANK and self._rows_seen * rows >= PAIRS_BEFORE_PROJECTION
 
     def update_around(self, pool: Tensor, *, offset: int, group: Any = None) -> "ImleSearch":
         """Take in the chunks of all ranks of a torch.distributed group that hold different data.
@@ -183,7 +114,7 @@ class ImleSearch:
 
         check_pool_matches(self.data, pool)
         ranks, rank = dist.get_world_size(group), dist.get_rank(group)
-        own = torch.tensor([len(pool), offset], device=pool.device)
+        own = torch.tensor([len(pool), check_offset(offset, len(pool))], device=pool.device)
         announced = [torch.empty_like(own) for _ in range(ranks)]
         dist.all_gather(announced, own, group)
         held = pool.detach().contiguous()
@@ -204,9 +135,8 @@ class ImleSearch:
         """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""
         if self.count < self.k:
             raise ValueError(f"k: expected at most the {self.count} pool rows seen since reset, got {self.k}")
-        native = self.data.device.type == "cpu" and _native.has_kernel(self.data)
-        finish = torch.ops.naign.imle_knn_finish if native else reference.finish
-        return Neighbours(*finish(self.data, self._distances, self._indices))
+        self._check_data()
+        return Neighbours(*self._state.result())
 
     def merge(self, group: Any = None) -> "ImleSearch":
         """Take in the running neighbours of all ranks of a torch.distributed group that share the same data.
@@ -238,39 +168,43 @@ class ImleSearch:
         """The k smallest of all ranks' k smallest, each rank sending all it has in one piece."""
         import torch.distributed as dist
 
-        count = self._indices.new_tensor([self.count])
-        own = torch.cat([self._distances.view(torch.int64).flatten(), self._indices.flatten(), count])
+        distances, indices = self._state.running()
+        count = indices.new_tensor([self.count])
+        own = torch.cat([distances.view(torch.int64).flatten(), indices.flatten(), count])
         everyone = own.new_empty(dist.get_world_size(group), len(own))
         dist.all_gather(list(everyone.unbind()), own, group)
-        size = self._indices.numel()
+        size = indices.numel()
         parts = [
-            (
-                rank[:size].view(self._distances.dtype).view_as(self._distances),
-                rank[size:-1].view_as(self._indices),
-            )
+            (rank[:size].view(distances.dtype).view_as(distances), rank[size:-1].view_as(indices))
             for rank in everyone
         ]
         merged = parts[0]
         for part in parts[1:]:
             merged = reference.merge_neighbours(*merged, *part)
-        self._distances, self._indices = (t.clone() for t in merged)
-        self.count = int(everyone[:, -1].sum())
+        self._state.set_running(merged[0].clone(), merged[1].clone(), int(everyone[:, -1].sum()))
 
     def _merge_by_minimum(self, group: Any) -> None:
         """The smallest distance of all ranks, then the lowest index among the ranks that have it."""
         import torch.distributed as dist
 
+        distances, indices = self._state.running()
         rows, ranks, rank = len(self.data), dist.get_world_size(group), dist.get_rank(group)
         # Each rank fills its own place among the counts, so that the minimum gathers them.
-        least = torch.cat([self._distances.flatten(), self._distances.new_full((ranks,), torch.inf)])
+        least = torch.cat([distances.flatten(), distances.new_full((ranks,), torch.inf)])
         least[rows + rank] = self.count
         dist.all_reduce(least, dist.ReduceOp.MIN, group)
         none = torch.iinfo(torch.int64).max
-        known = (self._indices >= 0) & (self._distances == least[:rows, None])
-        indices = self._indices.masked_fill(~known, none)
-        dist.all_reduce(indices, dist.ReduceOp.MIN, group)
-        self._distances, self._indices = least[:rows, None].clone(), indices.masked_fill(indices == none, -1)
-        self.count = int(least[rows:].sum())
+        known = (indices >= 0) & (distances == least[:rows, None])
+        named = indices.masked_fill(~known, none)
+        dist.all_reduce(named, dist.ReduceOp.MIN, group)
+        self._state.set_running(
+            least[:rows, None].clone(), named.masked_fill(named == none, -1), int(least[rows:].sum())
+        )
+
+
+def _version_of(data: Tensor) -> int | None:
+    """How often data were changed in place; None where torch does not count."""
+    return None if data.is_inference() else data._version
 
 
 def _shift(held: Tensor, arriving: Tensor, group: Any) -> list[Any]:

@@ -1,9 +1,11 @@
 """Streaming search: any cut of the pool, many pools, many ranks."""
 
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -12,6 +14,7 @@ from torch import Tensor
 
 import naign_ext.search
 from naign_ext import ImleSearch, Neighbours, _native, imle_knn
+from naign_ext.ops.imle_knn_state import NativeState
 
 
 @pytest.fixture(params=["", "packed"], autouse=True)
@@ -84,12 +87,25 @@ def structured(rows: int, columns: int, seed: int, noise: float) -> Tensor:
     return normal(rows, 8, seed) @ normal(8, columns, 99) + noise * normal(rows, columns, seed + 50)
 
 
+@pytest.fixture
+def projected(method: None) -> None:
+    """With a projection from the first chunk on, where the instruction set has one."""
+    assert _native.extension is not None
+    _native.extension.force_method("projected")
+
+
+def projects(search: ImleSearch) -> bool:
+    assert isinstance(search._state, NativeState)
+    found: bool = torch.ops.naign._test_imle_knn_projects(search._state._handle, search.data)
+    return found
+
+
+@pytest.mark.usefixtures("projected")
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 0.1, 3.0, 100.0])
 @pytest.mark.parametrize(("k", "reject_below"), [(1, None), (4, None), (1, 200.0), (3, 1e4)])
 def test_a_projection_discards_pairs_but_no_neighbours(
-    monkeypatch: pytest.MonkeyPatch, noise: float, k: int, reject_below: float | None
+    noise: float, k: int, reject_below: float | None
 ) -> None:
-    monkeypatch.setattr("naign_ext.search.PAIRS_BEFORE_PROJECTION", 0)
     data = structured(600, 300, 30, noise)
     search = ImleSearch(data, k, reject_below=reject_below)
     for seed in range(2):
@@ -100,20 +116,21 @@ def test_a_projection_discards_pairs_but_no_neighbours(
         for part in pool.split(1700):
             search.update(part)
         assert_same(search.neighbours(), imle_knn(data, pool, k, reject_below=reject_below))
-    assert search._axes is not None
+    if noise < 1 and k == 1 and reject_below is None:
+        assert projects(search) == (_native.status()["isa"] != "portable")
 
 
+@pytest.mark.usefixtures("projected")
 @pytest.mark.parametrize("scale", [1e-30, 1e25])
-def test_a_projection_of_half_precision_and_odd_scales(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
-    monkeypatch.setattr("naign_ext.search.PAIRS_BEFORE_PROJECTION", 0)
+def test_a_projection_of_half_precision_and_odd_scales(scale: float) -> None:
     data, pool = structured(520, 257, 31, 0.05), structured(2500, 257, 32, 0.05)
     data[5, 5], data[9] = math.inf, 1e6
     for x, y in ((data * scale, pool * scale), (data.half(), pool.bfloat16()), (data, pool.T.contiguous().T)):
         assert_same(ImleSearch(x).update(y).neighbours(), imle_knn(x, y))
 
 
-def test_data_without_principal_axes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("naign_ext.search.PAIRS_BEFORE_PROJECTION", 0)
+@pytest.mark.usefixtures("projected")
+def test_data_without_principal_axes() -> None:
     pool = normal(2000, 256, 33)
     for data in (torch.zeros(512, 256), torch.full((512, 256), math.nan), normal(1, 256, 34).expand(512, -1)):
         assert_same(ImleSearch(data).update(pool).neighbours(), imle_knn(data, pool))
@@ -135,9 +152,68 @@ def test_offsets_name_the_rows() -> None:
     assert (far.indices - 2**40 == imle_knn(data, pool).indices).all()
 
 
+@pytest.mark.parametrize("offset", [-1, -5, 2**63 - 1, 2**63, 2**64, np.int64(-1)])
+def test_offsets_out_of_range_are_refused(offset: int) -> None:
+    search = ImleSearch(torch.zeros(1, 1))
+    with pytest.raises(ValueError, match=rf"offset: expected an int from 0 to 2\^63 - rows .* got {offset}"):
+        search.update(torch.zeros(2, 1), offset=offset)
+    assert search.count == 0
+
+
+@pytest.mark.parametrize("offset", [1.5, "1", True, torch.tensor(1.5), [1]])
+def test_offsets_that_are_no_int_are_refused(offset: object) -> None:
+    with pytest.raises(TypeError, match=r"offset: expected an int from 0 to 2\^63 - rows, got"):
+        ImleSearch(torch.zeros(1, 1)).update(torch.zeros(2, 1), offset=offset)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("offset", [0, 2**63 - 2, np.int64(7), torch.tensor(7)])
+def test_offsets_up_to_the_last_index(offset: int) -> None:
+    found = ImleSearch(torch.zeros(1, 1)).update(torch.tensor([[1.0], [0.5]]), offset=offset).neighbours()
+    assert found.indices.item() == int(offset) + 1
+    reference_path = ImleSearch(torch.zeros(1, 1).double()).update(
+        torch.tensor([[1.0], [0.5]]), offset=offset
+    )
+    assert reference_path.neighbours().indices.item() == int(offset) + 1
+
+
 def test_nothing_is_recorded_for_autograd() -> None:
     data, pool = normal(5, 4, 15).requires_grad_(), normal(9, 4, 16).requires_grad_()
     assert not ImleSearch(data).update(pool).neighbours().distances.requires_grad
+
+
+CHANGES = {
+    "add": lambda data: data.add_(1),
+    "one number": lambda data: data[2].fill_(0),
+    "copy": lambda data: data.copy_(normal(30, 16, 70)),
+    "same numbers": lambda data: data.mul_(1),
+}
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_data_changed_in_place_are_noticed(change: str, dtype: torch.dtype) -> None:
+    data, pool = normal(30, 16, 71).to(dtype), normal(90, 16, 72)
+    search = ImleSearch(data).update(pool)
+    CHANGES[change](data)
+    for call in (search.neighbours, lambda: search.update(pool), lambda: pickle.dumps(search)):
+        with pytest.raises(RuntimeError, match=r"data: changed in place .* build a new ImleSearch\(data\)"):
+            call()
+    assert_same(ImleSearch(data).update(pool).neighbours(), imle_knn(data, pool))
+
+
+def test_data_that_are_a_view_of_what_changed() -> None:
+    whole, pool = normal(4, 30, 73), normal(90, 30, 74)
+    search = ImleSearch(whole[1:]).update(pool)
+    whole.zero_()
+    with pytest.raises(RuntimeError, match="data: changed in place"):
+        search.neighbours()
+
+
+def test_data_without_a_version() -> None:
+    with torch.inference_mode():
+        data = normal(30, 16, 75) * 1
+    pool = normal(90, 16, 76)
+    assert_same(ImleSearch(data).update(pool).neighbours(), imle_knn(data, pool))
 
 
 def test_a_forced_instruction_set_repacks() -> None:

@@ -10,8 +10,8 @@
 namespace naign::cuda {
 
 // True where this pass makes code for devices without cp.async, 8-bit matrix instructions of 32
-// columns, and sums over a warp. They run the exact comparison alone (Machine in imle_knn.cu), and
-// the loss with fewer threads.
+// columns, and sums over a warp. They run the exact comparison alone (Device in
+// imle_knn/cuda/plan.h), and the loss with fewer threads.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 constexpr bool before_ampere = true;
 #else

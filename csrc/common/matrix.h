@@ -25,6 +25,21 @@ struct Matrix {
   const void* row(int64_t index) const {
     return static_cast<const char*>(values) + index * row_stride * bytes_of(dtype);
   }
+  bool operator==(const Matrix&) const = default;
+};
+
+// Matrices of one size, one after the other.
+struct Batches {
+  Matrix first;
+  int64_t count;
+  int64_t stride;  // in elements
+
+  Matrix operator[](int64_t batch) const {
+    Matrix matrix = first;
+    matrix.values =
+        static_cast<const char*>(matrix.values) + batch * stride * bytes_of(matrix.dtype);
+    return matrix;
+  }
 };
 
 }  // namespace naign

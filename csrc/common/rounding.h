@@ -23,6 +23,7 @@ constexpr double underflow_unit = 0x1p-149;
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr float float_infinity = std::numeric_limits<float>::infinity();
+constexpr float largest_float = 0x1.fffffep127f;
 
 // The smallest float32 that is not below value.
 NAIGN_HOST_DEVICE inline float round_up(double value) {

@@ -30,19 +30,6 @@ inline Dtype dtype_of(const Tensor& tensor, const char* name) {
 
 // A 2-D tensor, or the batches of a 3-D tensor. Asking torch for sizes and strides costs more than
 // a small search: it is done once.
-struct Batches {
-  Matrix first;
-  int64_t count;
-  int64_t stride;  // in elements
-
-  Matrix operator[](int64_t batch) const {
-    Matrix matrix = first;
-    matrix.values =
-        static_cast<const char*>(matrix.values) + batch * stride * bytes_of(matrix.dtype);
-    return matrix;
-  }
-};
-
 inline Batches batches_of(const Tensor& tensor, const char* name) {
   const int64_t dims = tensor.dim();
   STD_TORCH_CHECK(dims == 2 || dims == 3, name, ": expected 2 or 3 dimensions, got ", dims);

@@ -3,7 +3,10 @@
 
 #include <limits>
 #include <optional>
+#include <tuple>
+#include <vector>
 
+#include "common/handle.h"
 #include "common/tensors.h"
 #include "imle_knn/imle_knn.h"
 
@@ -25,15 +28,42 @@ inline void check_pair(const Tensor& data, const Tensor& pool, int64_t k) {
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
 }
 
-// What a streaming search has found so far.
-inline Neighbours running_neighbours(const Matrix& data, const Tensor& distances,
-                                     const Tensor& indices) {
-  STD_TORCH_CHECK(distances.is_contiguous() && indices.is_contiguous() &&
-                      distances.scalar_type() == ScalarType::Double &&
-                      indices.scalar_type() == ScalarType::Long && distances.size(0) == data.rows,
-                  "distances, indices: expected contiguous float64 and int64 of (N, k)");
-  return {static_cast<double*>(distances.mutable_data_ptr()),
-          static_cast<int64_t*>(indices.mutable_data_ptr()), data.rows, distances.size(1)};
+// Room for the distances and indices of a search, (N, k) or (B, N, k).
+inline std::tuple<Tensor, Tensor> empty_neighbours(const Tensor& data, const Batches& x, int64_t k,
+                                                   ScalarType distance_type) {
+  std::vector<int64_t> shape{x.first.rows, k};
+  if (data.dim() == 3) shape.insert(shape.begin(), x.count);
+  return {empty_like_device(data, shape, distance_type),
+          empty_like_device(data, shape, ScalarType::Long)};
+}
+
+// The state of a streaming search behind its handle. Every call names the data that the state was
+// prepared for, by which the dispatcher finds the device.
+template <class State>
+State& state_of(const Tensor& handle, const Tensor& data) {
+  Held* held = held_by(handle);
+  STD_TORCH_CHECK(held != nullptr,
+                  "state: expected what imle_knn_prepare returned, not another "
+                  "tensor and no copy");
+  auto* state = dynamic_cast<State*>(held);
+  STD_TORCH_CHECK(state != nullptr && state->device == data.get_device_index(),
+                  "state: prepared for data on another device");
+  STD_TORCH_CHECK(state->matrix == matrix_of(data, "data"),
+                  "data: expected the tensor that the state was prepared for");
+  return *state;
+}
+
+// The running neighbours that a state takes over.
+inline void check_running(const Tensor& data, int64_t k, const Tensor& distances,
+                          const Tensor& indices) {
+  const auto fits = [&](const Tensor& tensor, ScalarType type) {
+    return tensor.dim() == 2 && tensor.size(0) == data.size(0) && tensor.size(1) == k &&
+           tensor.is_contiguous() && tensor.scalar_type() == type &&
+           tensor.device() == data.device();
+  };
+  STD_TORCH_CHECK(fits(distances, ScalarType::Double) && fits(indices, ScalarType::Long),
+                  "distances, indices: expected contiguous float64 and int64 of shape (N, k) on "
+                  "data's device");
 }
 
 }  // namespace naign::glue

@@ -127,7 +127,7 @@ struct ScreenBound {
   }
 
  private:
-  NAIGN_HOST_DEVICE static bool usable(float sum) { return sum <= 0x1.fffffep127f; }
+  NAIGN_HOST_DEVICE static bool usable(float sum) { return sum <= largest_float; }
 };
 
 // At least |v| for the float32 values whose squares were summed: lemma 2.

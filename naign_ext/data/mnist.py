@@ -71,8 +71,9 @@ def fetch_mnist(root: Path) -> tuple[Any, Any]:
             mnist(str(root), train=False, download=True),
         )
     except (ImportError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise DataUnavailableError(
-            f"dataset 'mnist': its files are not under {root} and could not be downloaded ({error}). "
+            f"dataset 'mnist': its files are not under {root} and could not be downloaded ({reason}). "
             "Check the connection and run `naign data get mnist`; or put MNIST/raw/*-ubyte.gz there and pass "
             "--data-root; or use --dataset mnist5k, which needs no download"
         ) from error

@@ -1,6 +1,8 @@
-"""Figures that say how good a trained f is, each beside what something trivial would score."""
+"""Metrics that say how good a trained f is, each beside what has no network in it would score."""
 
+from naign_ext.evaluation import metrics
 from naign_ext.evaluation.classifier import dataset_classifier
+from naign_ext.evaluation.context import EvalContext
 from naign_ext.evaluation.correlation import pearson, spearman
 from naign_ext.evaluation.coverage import (
     ModeCoverage,
@@ -10,9 +12,8 @@ from naign_ext.evaluation.coverage import (
     prdc,
     train_coverage,
 )
-from naign_ext.evaluation.descriptions import Figure, describe
 from naign_ext.evaluation.distances import energy_distance, sliced_wasserstein2, wasserstein2
-from naign_ext.evaluation.evaluate import PARTS, SINGLE, evaluate
+from naign_ext.evaluation.evaluate import evaluate
 from naign_ext.evaluation.features import SPACES, FeaturesUnavailableError, feature_space
 from naign_ext.evaluation.fid import fid, kid
 from naign_ext.evaluation.fld import fld
@@ -26,19 +27,24 @@ from naign_ext.evaluation.projection import (
     normalised_residual,
     residual,
 )
-from naign_ext.evaluation.restoration import compare, restoration
+from naign_ext.evaluation.registry import METRICS, Metric, describe, metric
+from naign_ext.evaluation.restoration import gain, gain_clipped
+from naign_ext.evaluation.results import Condition, Key, Results, Row
 
 __all__ = [
-    "PARTS",
-    "SINGLE",
+    "METRICS",
     "SPACES",
+    "Condition",
+    "EvalContext",
     "FeaturesUnavailableError",
-    "Figure",
+    "Key",
+    "Metric",
     "ModeCoverage",
     "Prdc",
+    "Results",
+    "Row",
     "auroc",
     "authenticity",
-    "compare",
     "dataset_classifier",
     "describe",
     "energy_distance",
@@ -47,8 +53,12 @@ __all__ = [
     "fid",
     "fixed_point_error",
     "fld",
+    "gain",
+    "gain_clipped",
     "idempotence_error",
     "kid",
+    "metric",
+    "metrics",
     "mode_coverage",
     "multiscale_residual",
     "nearest_distance",
@@ -58,7 +68,6 @@ __all__ = [
     "prdc",
     "psnr",
     "residual",
-    "restoration",
     "sliced_wasserstein2",
     "spearman",
     "ssim",

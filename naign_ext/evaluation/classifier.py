@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from naign_ext.data.dataset import Dataset, tensor_sha256
 from naign_ext.data.registry import default_data_root
-from naign_ext.evaluation.rows import as_rows, generator
+from naign_ext.evaluation.rows import as_rows, cpu_generator
 
 _BATCH = 1024
 _STEPS = 800
@@ -171,7 +171,7 @@ def _write(file: Path, classifier: Classifier, accuracy: float | None) -> None:
 
 
 def _train(network: nn.Module, images: Tensor, labels: Tensor, seed: int, steps: int) -> None:
-    rng = generator(seed)
+    rng = cpu_generator(seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps)
     noise = 0.3 * float(images.std())

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from naign_ext.evaluation.rows import as_rows, generator, same_width, subset
+from naign_ext.evaluation.rows import as_rows, cpu_generator, same_width, subset
 
 
 def energy_distance(x: Tensor, y: Tensor, *, max_points: int = 5000, seed: int = 0) -> float:
@@ -51,7 +51,7 @@ def sliced_wasserstein2(x: Tensor, y: Tensor, *, projections: int = 128, seed: i
     same_width(x=x, y=y)
     if projections < 1:
         raise ValueError(f"projections: expected 1 or more, got {projections}")
-    directions = torch.randn(x.shape[1], projections, generator=generator(seed)).to(x.device)
+    directions = torch.randn(x.shape[1], projections, generator=cpu_generator(seed)).to(x.device)
     directions = directions / directions.norm(dim=0)
     return float(_quantile_cost((x @ directions).double(), (y @ directions).double()).mean() ** 0.5)
 

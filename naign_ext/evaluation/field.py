@@ -1,14 +1,12 @@
-"""Is |f(x) - x| the distance to the data? Correlation with a toy's true distance, near its support and far from it."""
+"""Points near a toy's support and far from it, with their true distances: is |f(x) - x| the distance to the data?"""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from naign_ext.data.dataset import Dataset
-from naign_ext.evaluation.correlation import pearson, spearman
-from naign_ext.evaluation.rows import generator
+from naign_ext.evaluation.rows import cpu_generator
 
 REACH = 6.0
 # What stands in for the noise's standard deviation where a toy has none.
@@ -33,7 +31,7 @@ def near_points(dataset: Dataset, seed: int) -> FieldPoints:
     """At most 6 noise deviations off the support: true points, each moved by Gaussian noise of deviation
     U(0, 6 noise)."""
     assert dataset.support_distance is not None
-    rng = generator(seed)
+    rng = cpu_generator(seed)
     # Another draw than the one that samples are compared with.
     clean = _true_points(dataset, seed + 2 * 7919)
     reach = REACH * noise_of(dataset)
@@ -49,7 +47,7 @@ def far_points(dataset: Dataset, seed: int) -> FieldPoints:
     assert dataset.support_distance is not None
     low, high = dataset.train.amin(dim=0).cpu(), dataset.train.amax(dim=0).cpu()
     centre, half = (low + high) / 2, 0.75 * (high - low)
-    uniform = 2 * torch.rand(_POINTS, len(low), generator=generator(seed + 1)) - 1
+    uniform = 2 * torch.rand(_POINTS, len(low), generator=cpu_generator(seed + 1)) - 1
     points = centre + half * uniform
     distance = dataset.support_distance(points)
     outside = distance > REACH * noise_of(dataset)
@@ -60,17 +58,3 @@ def _true_points(dataset: Dataset, seed: int) -> Tensor:
     if dataset.sample_truth is not None:
         return dataset.sample_truth(_POINTS, seed)
     return dataset.train[:_POINTS].cpu()
-
-
-def field_correlations(score: Callable[[Tensor], Tensor], dataset: Dataset, seed: int) -> dict[str, float]:
-    """spearman, pearson (near), spearman_far, pearson_far of score (N, D) -> (N,) with the true distance.
-
-    A figure whose region holds fewer than 2 points is left out.
-    """
-    found: dict[str, float] = {}
-    for suffix, field in (("", near_points(dataset, seed)), ("_far", far_points(dataset, seed))):
-        if len(field.points) > 1:
-            values = score(field.points).cpu()
-            found[f"spearman{suffix}"] = spearman(values, field.distance)
-            found[f"pearson{suffix}"] = pearson(values, field.distance)
-    return found

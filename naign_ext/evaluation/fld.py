@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from naign_ext.evaluation.rows import as_rows, generator, same_width, subset
+from naign_ext.evaluation.rows import as_rows, cpu_generator, same_width, subset
 from naign_ext.ops import imle_knn
 
 FIT_EPOCHS = 50
@@ -109,7 +109,7 @@ class FldScorer:
         return 100 * (mixture_nll(self.scale(rows), self.train, self.heldout) - self.baseline)
 
     def _halved(self, size: int, seed: int) -> float:
-        order = torch.randperm(len(self.train), generator=generator(seed)).to(self.train.device)
+        order = torch.randperm(len(self.train), generator=cpu_generator(seed)).to(self.train.device)
         return self.halved_nll(order, size)
 
     def halved_nll(self, order: Tensor, size: int) -> float:

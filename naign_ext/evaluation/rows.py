@@ -43,7 +43,7 @@ def same_shape(**named: Tensor) -> None:
         raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {s}" for n, s in shapes.items()))
 
 
-def generator(seed: int) -> torch.Generator:
+def cpu_generator(seed: int) -> torch.Generator:
     """A CPU generator: what metrics draw is the same on every device."""
     return torch.Generator().manual_seed(seed)
 
@@ -52,5 +52,5 @@ def subset(rows: Tensor, count: int, seed: int) -> Tensor:
     """`count` rows drawn without replacement, all of them (in order) where there are no more."""
     if len(rows) <= count:
         return rows
-    chosen = torch.randperm(len(rows), generator=generator(seed))[:count]
+    chosen = torch.randperm(len(rows), generator=cpu_generator(seed))[:count]
     return rows[chosen.to(rows.device)]

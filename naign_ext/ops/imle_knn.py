@@ -1,16 +1,21 @@
 """Exact nearest neighbours of data in a pool of samples, the costly step of implicit maximum likelihood."""
 
 import math
+import numbers
+import operator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from naign_ext import _native
 from naign_ext.ops import reference
+from naign_ext.ops.imle_knn_gradients import backward, distance_dtype, search_transformed, setup_context
 
-# A CUDA block keeps the neighbours of a data row in shared memory.
-LARGEST_K_ON_CUDA = 128
+# None without the extension: nothing is usual then.
+_native_operator: Any = torch.ops.naign.imle_knn.default if _native.extension is not None else None
+KERNEL_DTYPES = _native.NATIVE_DTYPES if _native.extension is not None else ()
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -27,7 +32,7 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
     Args:
         data: (N, D) or (B, N, D); float32, float16 or bfloat16 (float64 is computed by the torch reference).
         pool: (M, D) or (B, M, D), same device; its dtype may differ from data's. Any strides.
-        k: neighbours per row, 1 <= k <= M.
+        k: neighbours per row, 1 <= k <= M; an int, or what counts as one (numpy's, a tensor of one).
         reject_below: pairs whose squared distance is below this are inadmissible (RS-IMLE, arXiv 2409.17439).
 
     Returns:
@@ -37,84 +42,140 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
         on the instruction set. A pool row with NaN or Inf never matches; a data row with NaN or Inf gets index -1
         and distance NaN; where fewer than k rows are admissible, index -1 and distance +inf.
 
-    Differentiable in distances with respect to data and pool. Memory beyond the inputs: O(N k + block).
+    Differentiable in distances with respect to data and pool, also by torch.func (grad, vjp, jvp, vmap) and by
+    forward-mode AD. Memory beyond the inputs: O(N k + block).
 
     Raises:
-        TypeError: an input is not a floating tensor, or k is not an int.
+        TypeError: an input is not a dense floating tensor, or k is not an int.
         ValueError: shapes, devices or k do not fit; the message names the argument.
     """
-    if not _looks_right(data, pool, k, reject_below):
-        check_arguments(data, pool, k, reject_below)
-    if not has_kernel(data, pool, k):
-        return Neighbours(*torch.ops.naign.imle_knn_reference(data, pool, k, reject_below))
-    differentiable = torch.is_grad_enabled() and (data.requires_grad or pool.requires_grad)
+    if _are_usual(data, pool, k, reject_below):
+        native = True
+    else:
+        k, reject_below = check_arguments(data, pool, k, reject_below)
+        native = has_kernel(data, pool, k)
+    search = _native_operator if native else torch.ops.naign.imle_knn_reference.default
+    if torch.compiler.is_compiling():
+        return Neighbours(*search(data, pool, k, reject_below))
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return Neighbours(*search_transformed(search, data, pool, k, reject_below))
+    if torch.is_grad_enabled() and (data.requires_grad or pool.requires_grad):
+        return Neighbours(*search(data, pool, k, reject_below))
     # Autograd written in Python takes longer than a small search, also where there is nothing to differentiate.
-    operator = torch.ops.naign.imle_knn if differentiable else torch.ops.naign.imle_knn_no_grad
-    return Neighbours(*operator(data, pool, k, reject_below))
+    with torch._C._AutoDispatchBelowAutograd():
+        return Neighbours(*search(data, pool, k, reject_below))
 
 
-def _looks_right(data: Any, pool: Any, k: Any, reject_below: Any) -> bool:
-    """True for the usual arguments, quickly; False says nothing."""
-    if not (
-        isinstance(data, Tensor) and isinstance(pool, Tensor) and type(k) is int and reject_below is None
-    ):
+def _are_usual(data: Any, pool: Any, k: Any, reject_below: Any) -> bool:
+    """True for the usual arguments of the extension's search on the CPU, quickly; False says nothing."""
+    if reject_below is not None or type(k) is not int:
+        return False
+    if type(data) is not Tensor or type(pool) is not Tensor or not (data.is_cpu and pool.is_cpu):
+        return False
+    if data.dtype not in KERNEL_DTYPES or pool.dtype not in KERNEL_DTYPES:
+        return False
+    if data.layout != torch.strided or pool.layout != torch.strided or data.is_nested or pool.is_nested:
         return False
     x, y = data.shape, pool.shape
-    two = len(x) == len(y) == 2 and x[1] == y[1] > 0
-    return (
-        two
-        and 1 <= k <= y[0]
-        and data.dtype in FLOATING
-        and pool.dtype in FLOATING
-        and data.device == pool.device
-    )
+    fits = len(x) == len(y) == 2 or (len(x) == len(y) == 3 and x[0] == y[0])
+    return fits and x[-1] == y[-1] > 0 and 1 <= k <= y[-2]
 
 
 def has_kernel(data: Tensor, pool: Tensor, k: int) -> bool:
     """True where the extension searches for k neighbours of these tensors."""
-    return _native.has_kernel(data, pool) and (data.device.type != "cuda" or k <= LARGEST_K_ON_CUDA)
+    return _native.has_kernel(data, pool) and (data.device.type != "cuda" or k <= _native.LARGEST_K_ON_CUDA)
 
 
 def check_tensor(name: str, value: Any, dims: tuple[int, ...]) -> None:
-    """Raise unless value is a floating tensor with one of these numbers of dimensions and D >= 1."""
+    """Raise unless value is a dense floating tensor with one of these numbers of dimensions and D >= 1."""
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name}: expected a torch.Tensor, got {type(value).__name__}; use torch.as_tensor({name})"
         )
+    if value.is_nested:
+        raise TypeError(f"{name}: expected a dense tensor, got a nested one; use torch.cat({name}.unbind())")
+    if value.layout != torch.strided:
+        got = str(value.layout).removeprefix("torch.").lstrip("_")
+        raise TypeError(f"{name}: expected a dense tensor, got the layout {got}; use {name}.to_dense()")
     if value.dtype not in FLOATING:
         expected = ", ".join(str(d).removeprefix("torch.") for d in FLOATING)
         got = str(value.dtype).removeprefix("torch.")
-        raise TypeError(f"{name}: expected one of the dtypes {expected}, got {got}; use {name}.float()")
+        change = "dequantize" if value.is_quantized else "float"
+        raise TypeError(f"{name}: expected one of the dtypes {expected}, got {got}; use {name}.{change}()")
     if value.dim() not in dims:
         raise ValueError(
             f"{name}: expected {' or '.join(map(str, dims))} dimensions (rows, D), got shape {tuple(value.shape)};"
-            f" use {name}.flatten(1)"
+            f" {_other_shapes(name, value.dim())}"
         )
     if value.shape[-1] == 0:
         raise ValueError(f"{name}: expected D >= 1 numbers a row, got shape {tuple(value.shape)}")
 
 
-def check_k(k: Any) -> None:
-    """Raise unless k is an int of at least 1."""
-    if not isinstance(k, (int, torch.SymInt)) or isinstance(k, bool):
+def _other_shapes(name: str, dims: int) -> str:
+    if dims == 0:
+        return f"use {name}[None, None] for one row of one number"
+    if dims == 1:
+        return f"use {name}[None] for one row, {name}[:, None] for rows of one number"
+    return f"use {name}.flatten(1)"
+
+
+def check_k(k: Any) -> int:
+    """k as an int; raise unless it is a whole number of at least 1."""
+    if isinstance(k, torch.SymInt):
+        return k  # type: ignore[return-value]
+    if _is_bool(k) or not _is_whole(k):
         raise TypeError(f"k: expected an int, got {type(k).__name__}; use int(k)")
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, got {k}")
+    whole = operator.index(k)
+    if whole < 1:
+        raise ValueError(f"k: expected at least 1, got {whole}")
+    return whole
 
 
-def check_reject_below(value: Any) -> None:
-    """Raise unless value is None or a number that is not NaN."""
+def check_offset(offset: Any, rows: int) -> int:
+    """offset as an int; raise unless the pool rows offset, offset + 1, ... have indices of 64 bits."""
+    if _is_bool(offset) or not _is_whole(offset):
+        raise TypeError(
+            f"offset: expected an int from 0 to 2^63 - rows, got {type(offset).__name__}; use int(offset)"
+        )
+    whole = operator.index(offset)
+    if not 0 <= whole <= 2**63 - rows:
+        raise ValueError(f"offset: expected an int from 0 to 2^63 - rows = {2**63 - rows}, got {whole}")
+    return whole
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+def check_reject_below(value: Any) -> float | None:
+    """value as a float or None; raise unless it is None or a number that is not NaN."""
     if value is None:
-        return
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"reject_below: expected a float or None, got {type(value).__name__}")
     if math.isnan(value):
         raise ValueError("reject_below: expected a squared distance, got nan; use None to reject nothing")
+    return float(value)
 
 
 def check_pool_matches(data: Tensor, pool: Tensor) -> None:
     """Raise unless pool is a floating tensor of data's number of dimensions, D, batch size and device."""
-    check_tensor("pool", pool, (data.dim(),))
+    check_tensor("pool", pool, (2, 3))
+    if pool.dim() != data.dim():
+        advice = f"pool.expand({len(data)}, -1, -1) for one pool for all batches"
+        if data.dim() == 2:
+            advice = "pool.flatten(0, 1) for all batches as one pool"
+        raise ValueError(
+            f"pool: expected {data.dim()} dimensions as data has, got shape {tuple(pool.shape)}; use {advice}"
+        )
     if pool.shape[-1] != data.shape[-1]:
         raise ValueError(f"pool: expected D = {data.shape[-1]} as data has, got D = {pool.shape[-1]}")
     if data.dim() == 3 and pool.shape[0] != data.shape[0]:
@@ -125,16 +186,16 @@ def check_pool_matches(data: Tensor, pool: Tensor) -> None:
         )
 
 
-def check_arguments(data: Any, pool: Any, k: Any, reject_below: Any) -> None:
-    """Everything :func:`imle_knn` demands of its arguments."""
+def check_arguments(data: Any, pool: Any, k: Any, reject_below: Any) -> tuple[int, float | None]:
+    """Everything :func:`imle_knn` demands of its arguments; k and reject_below as the operators take them."""
     check_tensor("data", data, (2, 3))
     check_pool_matches(data, pool)
-    check_k(k)
-    check_reject_below(reject_below)
+    k, reject_below = check_k(k), check_reject_below(reject_below)
     if pool.shape[-2] == 0:
         raise ValueError(f"pool: expected at least one row, got shape {tuple(pool.shape)}")
     if k > pool.shape[-2]:
         raise ValueError(f"k: expected at most the pool's {pool.shape[-2]} rows, got {k}")
+    return k, reject_below
 
 
 @torch.library.custom_op("naign::imle_knn_reference", mutates_args=())
@@ -146,75 +207,15 @@ def _reference_operator(
 
 def _fake(data: Tensor, pool: Tensor, k: int, reject_below: float | None) -> tuple[Tensor, Tensor]:
     shape = (*data.shape[:-1], k)
-    wide = torch.float64 in (data.dtype, pool.dtype)
-    distances = data.new_empty(shape, dtype=torch.float64 if wide else torch.float32)
+    distances = data.new_empty(shape, dtype=distance_dtype(data, pool))
     return distances, data.new_empty(shape, dtype=torch.int64)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    data, pool, _, _ = inputs
-    ctx.save_for_backward(data, pool, output[1])
-    ctx.mark_non_differentiable(output[1])
-
-
-def _backward(ctx: Any, grad_distances: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-    data, pool, indices = ctx.saved_tensors
-    needs_data, needs_pool = ctx.needs_input_grad[:2]
-    if data.dim() == 3:
-        flat_data, flat_pool = data.flatten(0, 1), pool.flatten(0, 1)
-        first_row = torch.arange(data.shape[0], device=data.device)[:, None, None] * pool.shape[1]
-        rows = torch.where(indices >= 0, indices + first_row, indices).flatten(0, 1)
-    else:
-        flat_data, flat_pool, rows = data, pool, indices
-    gradients = _winner_gradients(
-        flat_data, flat_pool, rows, grad_distances.reshape(rows.shape), needs_data, needs_pool
-    )
-    grad_data, grad_pool = gradients
-    return (
-        grad_data.view(data.shape).to(data.dtype) if grad_data is not None else None,
-        grad_pool.view(pool.shape).to(pool.dtype) if grad_pool is not None else None,
-        None,
-        None,
-    )
-
-
-def _winner_gradients(
-    data: Tensor, pool: Tensor, indices: Tensor, upstream: Tensor, needs_data: bool, needs_pool: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """d |x_i - y_j|^2 = 2 (x_i - y_j) (dx_i - dy_j), summed over the winners j of each i.
-
-    Rows without an admissible neighbour get zero, rows with NaN or Inf get NaN.
-    """
-    grad_data = torch.zeros(data.shape, dtype=upstream.dtype, device=data.device) if needs_data else None
-    grad_pool = torch.zeros(pool.shape, dtype=upstream.dtype, device=data.device) if needs_pool else None
-    unusable = ~data.isfinite().all(dim=1, keepdim=True)
-    for j in range(indices.shape[1]):
-        found = indices[:, j : j + 1] >= 0
-        winner = indices[:, j].clamp(min=0)
-        difference = data.to(upstream.dtype) - pool[winner].to(upstream.dtype)
-        contribution = torch.where(found, 2 * upstream[:, j : j + 1] * difference, 0.0)
-        if grad_data is not None:
-            grad_data = grad_data + contribution
-        if grad_pool is not None:
-            grad_pool = _add_rows(grad_pool, winner, -contribution)
-    if grad_data is not None:
-        grad_data = grad_data.masked_fill(unusable, torch.nan)
-    return grad_data, grad_pool
-
-
-def _add_rows(total: Tensor, rows: Tensor, values: Tensor) -> Tensor:
-    """total[rows] += values, in a fixed order: index_add is sequential on the CPU, index_put sorts on CUDA."""
-    if total.device.type == "cpu":
-        return total.index_add(0, rows, values)
-    return total.index_put((rows,), values, accumulate=True)
 
 
 def _register(name: str) -> None:
     torch.library.register_fake(name, _fake)
-    torch.library.register_autograd(name, _backward, setup_context=_setup_context)
+    torch.library.register_autograd(name, backward, setup_context=setup_context)
 
 
 _register("naign::imle_knn_reference")
 if _native.extension is not None:
     _register("naign::imle_knn")
-    torch.library.register_fake("naign::imle_knn_no_grad", _fake)

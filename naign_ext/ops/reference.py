@@ -9,7 +9,9 @@ implementations (torch, portable C++, AVX2, AVX-512, CUDA) agree to the last bit
 every operation rounded to float64, none fused. Its relative error is below (D / 32 + 7) * 2^-53.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +20,27 @@ from torch.nn import functional
 LANES = 32
 _PAIRS_PER_BLOCK = 1 << 21
 _ELEMENTS_PER_BLOCK = 1 << 22
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_smallest_subnormal = 2.0**-1074
+
+
+def _keeps_subnormals(function: Callable[P, R]) -> Callable[P, R]:
+    """function, undisturbed by torch.set_flush_denormal, which would make small numbers zeros in the calling thread."""
+
+    @functools.wraps(function)
+    def keeping(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _smallest_subnormal * 1.0 > 0:
+            return function(*args, **kwargs)
+        torch.set_flush_denormal(False)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            torch.set_flush_denormal(True)
+
+    return keeping
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -77,6 +100,7 @@ def merge_neighbours(
     return both_distances.gather(1, by_distance), both_indices.gather(1, by_distance)
 
 
+@_keeps_subnormals
 def update(
     data: Tensor, pool: Tensor, distances: Tensor, indices: Tensor, *, offset: int, reject_below: float | None
 ) -> tuple[Tensor, Tensor]:
@@ -146,6 +170,7 @@ def _smallest_of_each_row(
     return distances, indices
 
 
+@_keeps_subnormals
 def finish(data: Tensor, distances: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Distances in the public dtype; NaN where the data row itself holds NaN or Inf."""
     dtype = torch.float64 if data.dtype == torch.float64 else torch.float32
@@ -153,6 +178,7 @@ def finish(data: Tensor, distances: Tensor, indices: Tensor) -> tuple[Tensor, Te
     return distances.to(dtype).masked_fill(unusable, torch.nan), indices.masked_fill(unusable, -1)
 
 
+@_keeps_subnormals
 def imle_knn(data: Tensor, pool: Tensor, k: int, reject_below: float | None) -> tuple[Tensor, Tensor]:
     """See :func:`naign_ext.imle_knn`; data (N, D) and pool (M, D), or (B, N, D) and (B, M, D)."""
     if data.dim() == 3:

@@ -1,1 +1,5 @@
-"""What a run is shown by: figures, pictures, and a page."""
+"""What a run is shown by: metrics, pictures, and a page."""
+
+from naign_ext.report.write import Report, write_report
+
+__all__ = ["Report", "write_report"]

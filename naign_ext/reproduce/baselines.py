@@ -7,24 +7,26 @@ import torch
 from torch import Tensor
 
 from naign_ext.data import Dataset
-from naign_ext.evaluation.restoration import RESTORATIONS, compare
+from naign_ext.evaluation import Row, gain
 from naign_ext.evaluation.rows import subset
+from naign_ext.evaluation.subjects import MOST_RESTORED, RESTORATIONS
 from naign_ext.ops import imle_knn
 from naign_ext.transforms import corrupt
 
 TV_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-MOST_TUNED, MOST_RESTORED = 64, 500
+MOST_TUNED = 64
 
 
-def restoration_baselines(dataset: Dataset, seed: int) -> dict[str, float]:
-    """Gain in dB on every corruption of held-out images: keys restore_CORRUPTION_tv_gain and _nearest_gain.
+def restoration_baselines(dataset: Dataset, seed: int) -> list[Row]:
+    """Gain in dB on every corruption of held-out images, of the baselines tv and nearest.
 
     tv: total variation denoising (Chambolle), its weight the best of six on corrupted training images, and no
     denoising one of the choices. nearest: the training image nearest to the corrupted one.
     """
     clean, train = subset(dataset.heldout, MOST_RESTORED, seed), subset(dataset.train, MOST_TUNED, seed)
-    found: dict[str, float] = {}
-    for name, kind, strength in RESTORATIONS if len(clean) else ():
+    found = []
+    for condition in RESTORATIONS if len(clean) else ():
+        kind, strength = condition.corruption, condition.strength
         corrupted = corrupt(clean, kind, seed=seed, strength=strength)[0]
         spoilt = corrupt(train, kind, seed=seed + 1, strength=strength)[0]
         restorers: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,7 +34,7 @@ def restoration_baselines(dataset: Dataset, seed: int) -> dict[str, float]:
             "nearest": lambda x: nearest_image(dataset.train, x),
         }
         for restorer, restore in restorers.items():
-            found[f"restore_{name}_{restorer}_gain"] = compare(clean, corrupted, restore(corrupted))["gain"]
+            found.append(Row("gain", restorer, gain(clean, corrupted, restore(corrupted)), condition))
     return found
 
 

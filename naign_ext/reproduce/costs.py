@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from naign_ext.config import TrainConfig
+from naign_ext.json_files import read_json, write_json
 from naign_ext.metrics_log import read_metrics
-from naign_ext.reproduce.files import read_json, write_json
 from naign_ext.reproduce.runs import InterruptedRunError, run_name
 from naign_ext.training.trainer import NonFiniteLossError, train
 

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from naign_ext.report.plots import STYLE, mosaic
+from naign_ext.pictures import save_figure
+from naign_ext.report.plots.style import STYLE, mosaic
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, PLAIN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 COLOURS = {PLAIN: "#6fa8dc", BEST: "#0b3c6f", IGN: "#d96c1e", IGN_SECONDS: "#e8b04a"}
 MARKERS = {PLAIN: "o", BEST: "D", IGN: "s", IGN_SECONDS: "v"}
@@ -31,6 +33,7 @@ LINES: dict[str, Any] = {
 }
 INK, FAINT, TRUE = "#2d3640", "#9aa5b1", "#495867"
 WIDTH = 7.2
+EDGE, SIDE = 3.0, 161
 DPI = 200
 _LOOK = {
     **STYLE,
@@ -53,7 +56,15 @@ def label(method: str) -> str:
 def page(
     path: Path, rows: int, columns: int, *, height: float, width: float = WIDTH, **grid: Any
 ) -> Iterator[tuple["Figure", list[list["Axes"]]]]:
-    """A figure with rows x columns axes, written to path with .png and .pdf when the block ends."""
+    """A figure with rows x columns axes, written to path when the block ends."""
+    with sheet(path, height=height, width=width) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False, **grid)
+        yield figure, [list(row) for row in axes]
+
+
+@contextmanager
+def sheet(path: Path, *, height: float, width: float = WIDTH) -> Iterator["Figure"]:
+    """An empty figure, written to path in the format of its ending when the block ends."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -61,18 +72,11 @@ def page(
     with matplotlib.rc_context(_LOOK):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False, **grid)
-        yield figure, [list(row) for row in axes]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for ending in (".png", ".pdf"):
-            figure.savefig(
-                path.with_suffix(ending),
-                dpi=DPI,
-                metadata={"CreationDate": None} if ending == ".pdf" else None,
-            )
+        yield figure
+        save_figure(figure, path, DPI)
 
 
-def footnote(figure: "Figure", text: str) -> None:
+def footnote(figure: "FigureBase", text: str) -> None:
     """Lines below the figure: seeds, and what the shading is."""
     figure.supxlabel(textwrap.fill(text, 118), fontsize=7, color=TRUE)
 
@@ -94,11 +98,11 @@ def dots(
     axis: "Axes",
     rows: Sequence[str],
     values: Mapping[str, Sequence[Sequence[float]]],
-    trivial: Sequence[Mapping[str, Sequence[float]]] = (),
+    baselines: Sequence[Mapping[str, Sequence[float]]] = (),
 ) -> None:
     """A row for each name: the mean of each method as its marker on a line from its least to its largest value.
 
-    values: by method, for each row the seeds' figures (empty: nothing drawn). trivial: for each row the baselines,
+    values: by method, for each row the seeds' values (empty: nothing drawn). baselines: for each row theirs,
     drawn as crosses.
     """
     offsets = np.linspace(-0.28, 0.28, len(values)) if len(values) > 1 else [0.0]
@@ -115,8 +119,8 @@ def dots(
                 mean, i + offset, MARKERS[method], color=COLOURS[method], markersize=4.5, label=shown, zorder=3,
                 markeredgecolor="white", markeredgewidth=0.5, linestyle="none",
             )  # fmt: skip
-    for i, baselines in enumerate(trivial):
-        means = [statistics.fmean(v) for v in baselines.values() if v]
+    for i, of_row in enumerate(baselines):
+        means = [statistics.fmean(v) for v in of_row.values() if v]
         axis.plot(
             means, [i] * len(means), "x", color=TRUE, markersize=4.5, markeredgewidth=1.1, zorder=1,
             label="trivial baselines" if i == 0 and means else None,
@@ -131,6 +135,18 @@ def dots(
 
 def _first(of_rows: Sequence[Sequence[float]]) -> int:
     return next((i for i, seeds in enumerate(of_rows) if seeds), -1)
+
+
+def plane() -> tuple[Tensor, Tensor]:
+    """The square [-EDGE, EDGE]^2: the SIDE coordinates of an axis, and all points of the grid (SIDE^2, 2), by rows."""
+    line = torch.linspace(-EDGE, EDGE, SIDE)
+    return line, torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
+
+
+def mean_note(words: str, values: Sequence[float | None]) -> str:
+    """words and the mean over the seeds that have a value, in two decimals; a dash where none has."""
+    present = [v for v in values if v is not None]
+    return f"{words} {statistics.fmean(present):.2f}" if present else "-"
 
 
 def images(axis: "Axes", pictures: Tensor, columns: int, *, gap: int = 1) -> None:

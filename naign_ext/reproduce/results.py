@@ -1,69 +1,70 @@
-"""What a reproduction leaves: a JSON file and a figure for each claim, and one page of tables over all of them."""
+"""What a reproduction leaves: a JSON file and a picture for each claim, and one page of tables over all of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naign_ext.evaluation import Key
+from naign_ext.json_files import read_json, rounded, write_json
 from naign_ext.reproduce.claims import CLAIMS, Claim
 from naign_ext.reproduce.costs import seconds_of
 from naign_ext.reproduce.effort import FINAL_SEED
-from naign_ext.reproduce.files import read_json, write_json
 from naign_ext.reproduce.methods import IGN, IGN_SECONDS, METHODS, NAIGN
+from naign_ext.reproduce.record import from_json, search_from_json, to_json
 from naign_ext.reproduce.study import Study, summarise
 from naign_ext.reproduce.verdict import RULE, better_rival, spread
-from naign_ext.reproduce.vocabulary import YARDSTICKS, about, baseline_words
+from naign_ext.reproduce.vocabulary import TRUE_DATA, about, baseline_words
 from naign_ext.training.callbacks import STAGES
 
 SEARCHES = "ign-search.json"
+PER_SEED = ("metrics", "baselines", "true_data")
+"""What of a result is a number a seed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A claim's result as in its JSON file, and the files written."""
+    """A claim's result, as its JSON file has it, and the files written."""
 
     result: dict[str, Any]
     files: list[Path]
 
 
-def reproduce_claim(claim: Claim, study: Study, results: Path) -> Outcome:
-    """Train what is missing, judge, draw, and write RESULTS/CLAIM.json, .png and .pdf and the page.
+def reproduce_claim(claim: Claim, study: Study, results: Path, *, pdf: bool = False) -> Outcome:
+    """Train what is missing, judge, draw, and write RESULTS/CLAIM.json, CLAIM.png and the page; pdf: CLAIM.pdf too.
 
     Searches of IGN's settings that RESULTS holds are used again where they are of the same runs.
     """
     study.searches = known_searches(results) | study.searches
     evidence = claim.collect(study, claim)
-    result = summarise(claim, study, evidence, figures=claim.figures, shown=claim.shown)
+    result = summarise(claim, study, evidence, compared=claim.compared, shown=claim.shown)
+    result |= {name: rounded(result[name]) for name in PER_SEED}
     study.say(f"drawing {claim.name}")
-    picture = results / claim.name
-    claim.draw(study, evidence, result, picture)
-    result["pictures"] = sorted(p.name for p in results.glob(f"{claim.name}*.png") if _belongs(p, claim))
+    pictures = [results / f"{claim.name}{ending}" for ending in (".png", ".pdf")[: 1 + pdf]]
+    for picture in pictures:
+        claim.draw(study, evidence, result, picture)
     result["caption"] = claim.caption
     result["left_out"] = [name for name in CLAIMS[claim.name].datasets if name not in claim.datasets]
-    write_json(results / f"{claim.name}.json", result)
+    write_json(results / f"{claim.name}.json", to_json(result))
     write_json(results / SEARCHES, dict(sorted(study.searches.items())))
     page = write_page(results)
-    pictures = [results / name for name in result["pictures"]]
     return Outcome(result, [results / f"{claim.name}.json", *pictures, page])
-
-
-def _belongs(picture: Path, claim: Claim) -> bool:
-    return max((n for n in CLAIMS if picture.stem.startswith(n)), key=len) == claim.name
 
 
 def known_searches(results: Path) -> dict[str, Any]:
     """The searches of IGN's settings in RESULTS/ign-search.json, by data set."""
-    return read_json(results / SEARCHES) or {}
+    found = read_json(results / SEARCHES) or {}
+    return {dataset: search_from_json(search) for dataset, search in found.items()}
 
 
 def read_results(results: Path) -> list[dict[str, Any]]:
     """The results there are, in the order of the claims."""
     files = (read_json(results / f"{name}.json") for name in CLAIMS)
-    return [found for found in files if found is not None]
+    return [from_json(found) for found in files if found is not None]
 
 
 def write_page(results: Path) -> Path:
-    """RESULTS.md beside the folder: verdicts, figures and tables of every claim that has a JSON file in it."""
+    """RESULTS.md beside the folder: verdicts, pictures and tables of every claim that has a JSON file in it."""
     page = results.with_name(f"{results.name}.md")
     found = read_results(results)
     sections = [_head(found), *(_section(result, results.name) for result in found), _cost(found)]
@@ -89,7 +90,7 @@ def _head(found: Sequence[Mapping[str, Any]]) -> str:
         cells = [
             f"[{result['title']}](#{_anchor(result['title'])})",
             result["source"],
-            *(_verdict(result, method, against) for against in ("ign", "trivial") for method in NAIGN),
+            *(_verdict(result, method, against) for against in ("ign", "baselines") for method in NAIGN),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", RULE])
@@ -113,9 +114,7 @@ def _anchor(title: str) -> str:
 
 def _section(result: Mapping[str, Any], folder: str) -> str:
     lines = [f"## {result['title']}", "", f"{result['sentence']} ({result['source']})", ""]
-    for name in result["pictures"]:
-        lines += [f"![{result['title']}]({folder}/{name})", ""]
-    lines += [result["caption"], ""]
+    lines += [f"![{result['title']}]({folder}/{result['claim']}.png)", "", result["caption"], ""]
     heads = [
         "data",
         "figure",
@@ -145,29 +144,29 @@ def _row(*cells: str) -> str:
 
 
 def table_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """A row for each data set and figure: its name, direction, every method, the best trivial baseline, true data,
+    """A row for each data set and metric: its name, direction, every method, the best trivial baseline, true data,
     verdicts."""
     rows = []
-    for dataset, of_methods in result["figures"].items():
+    for dataset, of_methods in result["metrics"].items():
         keys = list(dict.fromkeys(key for series in of_methods.values() for key in series))
         for key in keys:
-            figure = about(key)
+            words = about(key)
             values = [_cell(of_methods.get(method, {}).get(key, [])) for method in METHODS]
             verdicts = [
                 c["verdict"]
                 for method in NAIGN
                 for c in result["comparisons"]
-                if (c["dataset"], c["figure"], c["method"], c["against"]) == (dataset, key, method, "ign")
+                if (c["dataset"], c["key"], c["method"], c["against"]) == (dataset, key, method, "ign")
             ]
             direction = {"lower": "lower is better", "higher": "higher is better", "closer": "1 is best"}
             rows.append(
                 [
                     dataset,
-                    figure.title,
-                    direction.get(figure.better, ""),
+                    words.title,
+                    direction.get(words.better, ""),
                     *values,
-                    _best_trivial(result, dataset, key, figure.better),
-                    _yardstick(result, dataset, key),
+                    _best_baseline(result, dataset, key, words.better),
+                    _true_data(result, dataset, key),
                     " / ".join(verdicts),
                 ]
             )
@@ -180,8 +179,8 @@ def _cell(values: Sequence[float | None]) -> str:
     return spread(present) + (f" ({missing} without)" if missing and present else "")
 
 
-def _best_trivial(result: Mapping[str, Any], dataset: str, key: str, better: str) -> str:
-    baselines = result["trivial"].get(dataset, {}).get(key, {})
+def _best_baseline(result: Mapping[str, Any], dataset: str, key: Key, better: str) -> str:
+    baselines = result["baselines"].get(dataset, {}).get(key, {})
     if better == "-" or not baselines:
         return ""
     best = better_rival(list(baselines.values()), better)
@@ -189,9 +188,9 @@ def _best_trivial(result: Mapping[str, Any], dataset: str, key: str, better: str
     return f"{spread(best)} ({baseline_words(key, name)})"
 
 
-def _yardstick(result: Mapping[str, Any], dataset: str, key: str) -> str:
-    known = result["yardsticks"].get(dataset, {}).get(key, {})
-    name = next((name for name in YARDSTICKS if name in known), None)
+def _true_data(result: Mapping[str, Any], dataset: str, key: Key) -> str:
+    known = result["true_data"].get(dataset, {}).get(key, {})
+    name = next((name for name in TRUE_DATA if name in known), None)
     return "" if name is None else f"{spread(known[name])} ({baseline_words(key, name)})"
 
 
@@ -235,8 +234,8 @@ def _searches(searches: Mapping[str, Any], folder: str) -> str:
     for dataset, search in searches.items():
         chosen = search["candidates"][search["chosen"]]
         settings = ", ".join(f"`{key}={value}`" for key, value in chosen["settings"].items())
-        figures = ", ".join(about(key).title for key in search["decided_by"])
-        lines.append(_row(dataset, _tried(search), figures, settings, f"{chosen['mean_rank']:.2f}"))
+        metrics = ", ".join(about(Key.from_json(key)).title for key in search["decided_by"])
+        lines.append(_row(dataset, _tried(search), metrics, settings, f"{chosen['mean_rank']:.2f}"))
     return "\n".join(lines)
 
 

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
@@ -17,10 +16,12 @@ import torch
 from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
 from naign_ext.config import TrainConfig
 from naign_ext.data import Dataset
-from naign_ext.evaluation import PARTS, evaluate
+from naign_ext.evaluation import Results, evaluate
+from naign_ext.evaluation.flat_keys import read_results, results_of
+from naign_ext.evaluation.registry import chosen_metrics
+from naign_ext.json_files import read_json, write_json
 from naign_ext.projector import Projector
 from naign_ext.reproduce.baselines import restoration_baselines
-from naign_ext.reproduce.files import read_json, write_json
 from naign_ext.run import load_configured
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train
@@ -30,41 +31,51 @@ REVISION = 1
 
 JUDGE_SEED = 0
 CURVE_SAMPLES = 1000
-_CURVE_PARTS = ("fld", "classes")
+_CURVE_METRICS = ("fld", "classes")
 _UNHASHED = ("log", "data_parameters", "device", "data_root", "preset")
-
-ALL_BUT_ANCHORS: tuple[str, ...] = tuple(part for part in PARTS if part != "anchors")
-
-Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Job:
     """A run to train and judge.
 
-    parts: of :func:`naign_ext.evaluation.evaluate`; with "anchors" the trivial baselines of its data are judged too.
-    judged_on_all: against the whole training set, where the
-    run was trained on a part of it. curve: judge the samples at every checkpoint too.
+    metrics: names that :func:`naign_ext.evaluation.evaluate` takes, None for all. baselines: judge those of its data
+    too. judged_on_all: against the whole training set, where the run was trained on a part of it. curve: judge the
+    samples at every checkpoint too.
     """
 
     config: TrainConfig
-    parts: tuple[str, ...] = ALL_BUT_ANCHORS
+    metrics: Collection[str] | None = None
+    baselines: bool = False
     judged_on_all: bool = False
     curve: bool = False
+
+    def with_more(self, metrics: Collection[str] | None, *, baselines: bool) -> "Job":
+        """The same, judged by further metrics."""
+        union = chosen_metrics(self.metrics) | chosen_metrics(metrics)
+        return replace(self, metrics=union, baselines=self.baselines or baselines)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What the samples at a checkpoint scored."""
+
+    step: int
+    results: Results
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. status diverged: a loss or gradient was not finite; then there are no figures.
+    """A finished run. status diverged: a loss or gradient was not finite; then there are no results.
 
-    curve: figures of the samples at each checkpoint, with their "step".
+    curve: of each checkpoint that was judged, by step.
     """
 
     folder: Path
     config: TrainConfig
     status: Literal["completed", "diverged"]
-    figures: Figures
-    curve: list[Figures] = field(default_factory=list)
+    results: Results
+    curve: list[CurvePoint] = field(default_factory=list)
 
     def projector(self) -> Projector:
         """The f that was judged."""
@@ -91,8 +102,8 @@ def carry_out_all(jobs: Sequence[Job], root: Path, *, workers: int, say: Callabl
     unique: dict[tuple[str, bool], Job] = {}
     for job in jobs:
         key = (run_name(job.config), job.judged_on_all)
-        parts = (*unique[key].parts, *job.parts) if key in unique else job.parts
-        unique[key] = replace(job, parts=tuple(dict.fromkeys(parts)))
+        known = unique.get(key, job)
+        unique[key] = job.with_more(known.metrics, baselines=known.baselines)
     missing = {key: job for key, job in unique.items() if not is_finished(job, root)}
     found: dict[tuple[str, bool], Run] = {}
     if missing:
@@ -145,47 +156,70 @@ def is_finished(job: Job, root: Path) -> bool:
     outcome = read_json(folder / "outcome.json")
     if outcome is None:
         return False
-    judged = read_json(folder / _judgement_file(job))
-    return outcome["status"] == "diverged" or (judged is not None and set(job.parts) <= set(judged["parts"]))
+    return outcome["status"] == "diverged" or _judgement(job, folder) is not None
 
 
 def carry_out(job: Job, root: Path) -> Run:
     """Train, judge, or read what is there already."""
     folder = root / run_name(job.config)
     outcome = read_json(folder / "outcome.json") or _train(job, folder)
-    figures: Figures = {}
+    results = Results()
     if outcome["status"] == "completed":
-        judged = read_json(folder / _judgement_file(job))
-        if judged is None or not set(job.parts) <= set(judged["parts"]):
-            known = judged or {"parts": []}
-            job = replace(job, parts=tuple(dict.fromkeys((*known["parts"], *job.parts))))
-            judged = {"parts": job.parts, "figures": judge(job, folder)}
-            write_json(folder / _judgement_file(job), judged)
-        figures = judged["figures"]
-    return Run(
-        folder,
-        job.config,
-        outcome["status"],
-        figures,
-        read_curve(folder, job.config),
-    )
+        judged = _judgement(job, folder)
+        results = _judge_anew(job, folder) if judged is None else judged
+    return Run(folder, job.config, outcome["status"], results, read_curve(folder, job.config))
 
 
-def judge(job: Job, folder: Path) -> Figures:
-    """The figures of the run's best checkpoint on the test part of its data."""
+def _judgement(job: Job, folder: Path) -> Results | None:
+    """The results there are, where they have all that the job asks for."""
+    judged = read_json(folder / _judgement_file(job))
+    if judged is None:
+        return None
+    metrics, baselines = _asked(judged)
+    if chosen_metrics(job.metrics) <= metrics and (baselines or not job.baselines):
+        return read_results(judged)
+    return None
+
+
+def _asked(judged: Mapping[str, Any]) -> tuple[frozenset[str], bool]:
+    """What a judgement was asked for: metrics, and whether also baselines, among the parts of naign 0.1 the anchors."""
+    if "parts" not in judged:
+        return frozenset(judged["asked"]), judged["baselines"]
+    return chosen_metrics(set(judged["parts"]) - {"anchors"}), "anchors" in judged["parts"]
+
+
+def _judge_anew(job: Job, folder: Path) -> Results:
+    """Judge by what the job asks for and by what the run was judged by before."""
+    known = read_json(folder / _judgement_file(job))
+    if known is not None:
+        metrics, baselines = _asked(known)
+        job = job.with_more(metrics, baselines=baselines)
+    results = judge(job, folder)
+    asked = {"asked": sorted(chosen_metrics(job.metrics)), "baselines": job.baselines}
+    write_json(folder / _judgement_file(job), {**asked, "metrics": results.to_json()})
+    return results
+
+
+def judge(job: Job, folder: Path) -> Results:
+    """What the run's best checkpoint scores on the test part of its data."""
     projector = Projector.load(folder, "cpu")
     dataset = judged_data(job.config, judged_on_all=job.judged_on_all)
     try:
-        figures = evaluate(
-            projector.f, dataset, seed=JUDGE_SEED, latent_scale=projector.latent_scale, parts=job.parts
+        results = evaluate(
+            projector.f,
+            dataset,
+            seed=JUDGE_SEED,
+            latent_scale=projector.latent_scale,
+            metrics=job.metrics,
+            baselines=job.baselines,
         )
     except ValueError as error:
         if "finite" not in str(error):
             raise
-        return {}
-    if {"anchors", "restoration"} <= set(job.parts) and dataset.kind == "image":
-        figures |= restoration_baselines(dataset, JUDGE_SEED)
-    return {key: value for key, value in figures.items() if math.isfinite(value)}
+        return Results()
+    if job.baselines and dataset.kind == "image" and "gain" in chosen_metrics(job.metrics):
+        results = results.with_rows(restoration_baselines(dataset, JUDGE_SEED))
+    return results.finite()
 
 
 def judged_data(config: TrainConfig, *, judged_on_all: bool = False) -> Dataset:
@@ -214,7 +248,7 @@ def _train(job: Job, folder: Path) -> dict[str, Any]:
 
 
 class _Curve(Progress):
-    """Judges the samples at every checkpoint and keeps the figures in curve.jsonl, one line a step."""
+    """Judges the samples at every checkpoint and keeps the rows in curve.jsonl, one line a step."""
 
     def __init__(self, job: Job, folder: Path) -> None:
         self._dataset = judged_data(job.config)
@@ -226,40 +260,48 @@ class _Curve(Progress):
             return
         checkpoint = load_checkpoint(path)
         try:
-            figures = evaluate(
+            results = evaluate(
                 checkpoint.build(),
                 self._dataset,
                 seed=JUDGE_SEED,
                 samples=CURVE_SAMPLES,
                 latent_scale=checkpoint.latent_scale,
-                parts=_CURVE_PARTS,
+                metrics=_CURVE_METRICS,
+                baselines=False,
             )
         except ValueError as error:
             if "finite" not in str(error):
                 raise
-            figures = {}
+            results = Results()
         with self._file.open("a", encoding="ascii") as file:
-            file.write(json.dumps({"step": checkpoint.step, **_finite(figures)}) + "\n")
+            file.write(json.dumps({"step": checkpoint.step, "metrics": results.finite().to_json()}) + "\n")
 
 
-def read_curve(folder: Path, config: TrainConfig) -> list[Figures]:
-    """The figures at each checkpoint that every seed has, by step; of a step that was judged twice the last.
+def read_curve(folder: Path, config: TrainConfig) -> list[CurvePoint]:
+    """The results at each checkpoint that every seed has, by step; of a step that was judged twice the last.
 
     A run that was interrupted has a checkpoint of its own, where it was stopped.
     """
     file = folder / "curve.jsonl"
     if not file.is_file():
         return []
-    by_step: dict[float, Figures] = {}
+    by_step: dict[int, CurvePoint] = {}
     for line in file.read_text(encoding="ascii").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        by_step[record["step"]] = record
+        by_step[record["step"]] = _curve_point(record)
     every = config.log.checkpoint_every or config.steps
     due = (step for step in by_step if step % every == 0 or step == config.steps)
     return [by_step[step] for step in sorted(due)]
+
+
+def _curve_point(record: Mapping[str, Any]) -> CurvePoint:
+    """Lines of naign 0.1 hold flat keys beside the step."""
+    if "metrics" in record:
+        return CurvePoint(record["step"], read_results(record))
+    return CurvePoint(record["step"], results_of({k: v for k, v in record.items() if k != "step"}))
 
 
 def _keep_judged_checkpoint(folder: Path) -> None:
@@ -277,7 +319,3 @@ def _keep_judged_checkpoint(folder: Path) -> None:
 
 def _judgement_file(job: Job) -> str:
     return "figures-all.json" if job.judged_on_all else "figures.json"
-
-
-def _finite(figures: Figures) -> Figures:
-    return {key: value for key, value in figures.items() if math.isfinite(value)}

@@ -16,23 +16,23 @@ import torch
 from naign_ext import __version__
 from naign_ext.config import TrainConfig
 from naign_ext.data.registry import describe_datasets
-from naign_ext.evaluation import PARTS
+from naign_ext.evaluation import Key, Results
 from naign_ext.reproduce import methods, tuning, verdict
 from naign_ext.reproduce.costs import Stages, costs_in_turns, seconds_of
 from naign_ext.reproduce.effort import Effort
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, NAIGN, RIVALS, Settings
-from naign_ext.reproduce.runs import ALL_BUT_ANCHORS, Job, Run, carry_out_all, run_name
-from naign_ext.reproduce.vocabulary import about, trivial_figures, yardstick_figures
+from naign_ext.reproduce.record import SCHEMA, OfBaselines, Values
+from naign_ext.reproduce.runs import Job, Run, carry_out_all, run_name
+from naign_ext.reproduce.vocabulary import about, competitors, true_data
 
-SCHEMA = 1
 CURVED = ("digits", "mnist5k")
 """Data sets whose runs are judged at every checkpoint."""
 
 Runs = dict[str, list[Run]]
 """By method, one run a seed."""
 
-Series = dict[str, list[float | None]]
-"""By figure, one value a seed; None where the run has none."""
+Series = dict[Key, Values]
+"""By metric, one value a seed."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,13 @@ class Statement:
 class Evidence:
     """All runs of a claim: by data set (or variant of one, such as a number of images), by method.
 
-    own: figures that the claim computed itself from several runs, by data set and method. trivial: what trivial
-    baselines score beyond those in the runs, by data set, figure and baseline, one value a seed. extra: JSON-able data
-    that its figure needs and that is not a run's.
+    own: what the claim computed itself from several runs, by data set and method. baselines: what competing baselines
+    score beyond those in the runs. extra: data that its picture needs and that is not a run's.
     """
 
     runs: dict[str, Runs] = field(default_factory=dict)
     own: dict[str, dict[str, Series]] = field(default_factory=dict)
-    trivial: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    baselines: OfBaselines = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -143,27 +142,28 @@ class Study:
     def _attempts(
         self, candidates: Sequence[Settings], dataset: str, seeds: Sequence[int], share: float = 1.0
     ) -> list[Job]:
-        parts = tuning.IMAGE_PARTS if dataset in _image_names() else tuning.VECTOR_PARTS
+        metrics = tuning.OF_IMAGES if dataset in _image_names() else tuning.OF_VECTORS
         options: dict[str, Any] = {"effort": self.effort, "device": self.device, "share": share}
         return [
-            Job(methods.method_config(IGN, dataset, seed=seed, ign=candidate, **options), parts=parts)
+            Job(methods.method_config(IGN, dataset, seed=seed, ign=candidate, **options), metrics)
             for candidate in candidates
             for seed in seeds
         ]
 
     def job(self, method: str, dataset: str, seed: int, **options: Any) -> Job:
         """The job of a method on a data set with a seed; fields of Job among the options are taken out."""
-        fields = {k: options.pop(k) for k in ("parts", "judged_on_all", "curve") if k in options}
+        fields = {
+            k: options.pop(k) for k in ("metrics", "baselines", "judged_on_all", "curve") if k in options
+        }
         ign = self.ign_settings(dataset) if method in RIVALS else None
         config = methods.method_config(
             method, dataset, seed=seed, effort=self.effort, ign=ign, device=self.device, **options
         )
-        parts = PARTS if method == BEST else ALL_BUT_ANCHORS
-        return Job(config, **{"parts": parts, "curve": dataset in CURVED, **fields})
+        return Job(config, **{"baselines": method == BEST, "curve": dataset in CURVED, **fields})
 
     @property
     def note(self) -> str:
-        """For figures: how many seeds, and that it is a trial where it is one."""
+        """For pictures: how many seeds, and that it is a trial where it is one."""
         seeds = f"{self.effort.seeds} seeds"
         share = self.effort.steps_share
         return seeds if share == 1 else f"A TRIAL WITH {100 * share:.3g} % OF THE TRAINING; {seeds}"
@@ -192,35 +192,35 @@ def _image_names() -> set[str]:
 
 
 def summarise(
-    claim: Statement, study: Study, evidence: Evidence, *, figures: Sequence[str], shown: Sequence[str]
+    claim: Statement, study: Study, evidence: Evidence, *, compared: Sequence[Key], shown: Sequence[Key]
 ) -> dict[str, Any]:
-    """A claim's outcome as JSON-able data: every figure of every seed, baselines, comparisons, verdicts.
+    """A claim's outcome: every metric of every seed, baselines, comparisons, verdicts; see :mod:`.record` for its JSON.
 
-    figures: those that are compared, in order; shown: those only reported.
+    compared: the metrics that are compared between methods, in order; shown: those only reported.
     """
     series: dict[str, dict[str, Series]] = {}
-    trivial: dict[str, dict[str, dict[str, list[float]]]] = {}
-    yardsticks: dict[str, dict[str, dict[str, list[float]]]] = {}
+    competing: OfBaselines = {}
+    true: OfBaselines = {}
     for dataset, runs in evidence.runs.items():
         keys = [
-            key for key in (*figures, *shown) if any(key in r.figures for rs in runs.values() for r in rs)
+            key for key in (*compared, *shown) if any(key in r.results for rs in runs.values() for r in rs)
         ]
         series[dataset] = {
-            name: {key: [run.figures.get(key) for run in of_method] for key in keys}
+            name: {key: [run.results.get(key) for run in of_method] for key in keys}
             for name, of_method in runs.items()
         }
-        trivial[dataset] = _baselines(trivial_figures, runs, keys)
-        yardsticks[dataset] = _baselines(yardstick_figures, runs, keys)
-        for key, baselines in evidence.trivial.get(dataset, {}).items():
-            trivial[dataset].setdefault(key, {}).update(baselines)
+        competing[dataset] = _baselines(competitors, runs, keys)
+        true[dataset] = _baselines(true_data, runs, keys)
+        for key, baselines in evidence.baselines.get(dataset, {}).items():
+            competing[dataset].setdefault(key, {}).update(baselines)
     for dataset, own in evidence.own.items():
         for name, values in own.items():
             series.setdefault(dataset, {}).setdefault(name, {}).update(values)
     comparisons = [
         comparison
         for dataset, of_methods in series.items()
-        for key in figures
-        for comparison in _compare(dataset, key, of_methods, trivial.get(dataset, {}).get(key, {}))
+        for key in compared
+        for comparison in _compare(dataset, key, of_methods, competing.get(dataset, {}).get(key, {}))
     ]
     return {
         "schema": SCHEMA,
@@ -232,39 +232,38 @@ def summarise(
         "seeds": study.effort.final_seeds,
         "environment": environment(),
         "rule": verdict.RULE,
-        "figures": series,
-        "trivial": trivial,
-        "yardsticks": yardsticks,
+        "metrics": series,
+        "baselines": competing,
+        "true_data": true,
         "runs": {d: {n: _facts(rs) for n, rs in runs.items()} for d, runs in evidence.runs.items()},
         "costs": {d: study.costs[d] for d in evidence.runs if d in study.costs},
         "comparisons": comparisons,
         "verdicts": {
             against: {name: _overall(comparisons, name, against) for name in NAIGN}
-            for against in ("ign", "trivial")
+            for against in ("ign", "baselines")
         },
-        "extra": evidence.extra,
     }
 
 
 def _baselines(
-    pick: Callable[[str, Mapping[str, float]], Mapping[str, float]],
+    pick: Callable[[Key, Results], Mapping[str, float]],
     runs: Mapping[str, Sequence[Run]],
-    keys: Sequence[str],
-) -> dict[str, dict[str, list[float]]]:
-    """Per figure and baseline, one value a seed, from the runs that were judged with anchors."""
-    found: dict[str, dict[str, list[float]]] = {}
+    keys: Sequence[Key],
+) -> dict[Key, dict[str, list[float]]]:
+    """By metric and baseline, one value a seed, from the runs that were judged with baselines."""
+    found: dict[Key, dict[str, list[float]]] = {}
     for run in runs.get(BEST, []):
         for key in keys:
-            for name, value in pick(key, run.figures).items():
+            for name, value in pick(key, run.results).items():
                 found.setdefault(key, {}).setdefault(name, []).append(value)
     return found
 
 
 def _compare(
     dataset: str,
-    key: str,
+    key: Key,
     series: Mapping[str, Series],
-    trivial: Mapping[str, Sequence[float]],
+    baselines: Mapping[str, Sequence[float]],
 ) -> list[dict[str, Any]]:
     better = about(key).better
     if not any(key in of_method for of_method in series.values()) or better == "-":
@@ -272,28 +271,26 @@ def _compare(
     rivals = [_present(series.get(name, {}).get(key, [])) for name in RIVALS]
     against = {
         "ign": verdict.better_rival(rivals, better),
-        "trivial": verdict.better_rival(list(trivial.values()), better),
+        "baselines": verdict.better_rival(list(baselines.values()), better),
     }
     names = {
         "ign": next((n for n, r in zip(RIVALS, rivals, strict=True) if r is against["ign"]), None),
-        "trivial": next((n for n, r in trivial.items() if r is against["trivial"]), None),
+        "baselines": next((n for n, r in baselines.items() if r is against["baselines"]), None),
     }
     rows = []
     for method in NAIGN:
         ours = series.get(method, {}).get(key, [])
         for kind, theirs in against.items():
             if theirs and ours:
-                # A seed of ours without the figure counts against us; one of the rival's is left out.
+                # A seed of ours without the metric counts against us; one of the rival's is left out.
                 usable = _present(ours) if None not in ours else []
                 rows.append(
                     {
                         "dataset": dataset,
-                        "figure": key,
+                        "key": key,
                         "method": method,
                         "against": kind,
                         "rival": names[kind],
-                        "ours": verdict.spread(_present(ours)),
-                        "theirs": verdict.spread(theirs),
                         "verdict": verdict.compare_seeds(usable, theirs, better),
                     }
                 )
@@ -311,13 +308,9 @@ def _overall(comparisons: Sequence[Mapping[str, Any]], method: str, against: str
 
 
 def _facts(runs: Sequence[Run]) -> dict[str, Any]:
-    first = runs[0]
     return {
-        "folders": [run.folder.name for run in runs],
-        "updates": first.config.steps,
+        "updates": runs[0].config.steps,
         "diverged": sum(run.status == "diverged" for run in runs),
-        "objective": first.config.objective.model_dump(mode="json"),
-        "lr": first.config.optimiser.lr,
     }
 
 

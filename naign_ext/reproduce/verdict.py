@@ -1,4 +1,4 @@
-"""From figures of several seeds to a verdict, by one rule."""
+"""From the values of several seeds to a verdict, by one rule."""
 
 import statistics
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def goodness(values: Sequence[float], better: str) -> list[float]:
 
 
 def compare_seeds(ours: Sequence[float], theirs: Sequence[float], better: str) -> Verdict:
-    """The verdict on figures of several seeds; better: lower, higher or closer (to 1). See RULE."""
+    """The verdict on the values of several seeds; better: lower, higher or closer (to 1). See RULE."""
     if better not in ("lower", "higher", "closer"):
         raise ValueError(f"better: expected lower, higher or closer, got {better!r}")
     if min(len(ours), len(theirs)) < 2:
@@ -57,6 +57,6 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def better_rival(rivals: Sequence[Sequence[float]], better: str) -> Sequence[float]:
-    """Of several rivals' figures those with the best mean; empty ones are passed over."""
+    """Of several rivals' values those with the best mean; empty ones are passed over."""
     present = [r for r in rivals if r]
     return max(present, key=lambda r: statistics.fmean(goodness(r, better))) if present else []

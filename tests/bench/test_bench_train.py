@@ -28,7 +28,7 @@ def results(tmp_path_factory):
 def check(row):
     assert set(row) == set(COLUMNS)
     assert row["status"] == "ok", row["reason"]
-    assert len(row["seconds"]) == 5
+    assert row["repeats"] == 5
     assert set(row["stages"]) == set(STAGES)
     assert set(row["shares"]) == {*STAGES, "other"}
     assert sum(row["shares"].values()) >= 0.999

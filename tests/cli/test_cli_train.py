@@ -15,6 +15,7 @@ from naign_cli.progress import clock
 from typer.testing import CliRunner
 
 from naign_ext.checkpoint import load_checkpoint
+from naign_ext.evaluation import Results
 from naign_ext.metrics_log import read_metrics
 
 runner = CliRunner()
@@ -39,7 +40,8 @@ def test_train_measures_draws_and_names_the_files(tmp_path):
     assert "reconstruction" in result.stderr
     record = read_metrics(run)[-1]
     assert record["kind"] == "evaluation"
-    assert f"{record['figures']['energy_distance']:.3g}" in result.stdout
+    energy = Results.from_json(record["metrics"]).value("energy_distance")
+    assert f"{energy:.3g}" in result.stdout
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["steps"], config["seed"], config["preset"]) == (20, 3, "quick")
 
@@ -52,7 +54,7 @@ def test_train_as_json(tmp_path):
     assert answer["status"] == "completed"
     assert (answer["step"], answer["steps"]) == (10, 10)
     assert answer["run"] == str(run)
-    assert answer["figures"] == read_metrics(run)[-1]["figures"]
+    assert answer["metrics"] == read_metrics(run)[-1]["metrics"]
     assert all(os.path.exists(path) for path in [*answer["files"], answer["checkpoint"]])  # noqa: PTH110
 
 

@@ -192,7 +192,8 @@ def test_evaluate_appends_and_prints(runs):
     found = json.loads(result.stdout)
     records = read_metrics(run)
     assert len(records) == before + 1
-    assert records[-1]["figures"] == found["figures"]
+    assert records[-1]["metrics"] == found["metrics"]
+    assert {"metric", "subject", "condition", "value"} == set(found["metrics"][0])
     assert records[-1]["seed"] == 3
     assert found["files"] == []
     result = naign("evaluate", run, "--samples", 50)
@@ -201,18 +202,19 @@ def test_evaluate_appends_and_prints(runs):
 
 
 def test_evaluate_measures_what_is_asked_for(runs, tmp_path):
-    run, file = runs / "digits", tmp_path / "figures.json"
-    options = ("--samples", 50, "--no-report", "--no-anchors", "--features", "pca", "--json", file)
-    result = naign("evaluate", run, "--metrics", "fld,fid", "--metrics", "idempotence,projection", *options)
+    run, file = runs / "digits", tmp_path / "metrics.json"
+    options = ("--samples", 50, "--no-report", "--no-baselines", "--features", "pca", "--json", file)
+    result = naign("evaluate", run, "--metrics", "fld,fid", "--metrics", "idempotency,projection", *options)
     assert result.exit_code == 2
     assert "--metrics: expected some of projection, samples" in result.stderr
     result = naign("evaluate", run, "--metrics", "fld,fid", "--metrics", "projection", *options)
     assert result.exit_code == 0, result.output
     content = json.loads(file.read_text())
     assert content["features"] == "pca"
-    expected = {"fld_features", "fid", "fixed_point_train", "non_identity"}
-    assert expected <= set(content["figures"]) == set(content["meaning"])
-    assert not any(key.startswith(("anchor", "kid", "restore")) for key in content["figures"])
+    expected = {"fld", "fid", "fixed_point_train", "non_identity"}
+    assert expected <= {row["metric"] for row in content["metrics"]} == set(content["meaning"])
+    assert {row["subject"] for row in content["metrics"]} <= {"f", "f(z)", "f(f(z))"}
+    assert not any(row["metric"].startswith("kid") or row["condition"] for row in content["metrics"])
     assert "compared by pca" in result.stdout
     assert f"{file}" in result.stdout
 

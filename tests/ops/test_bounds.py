@@ -26,7 +26,7 @@ def true_distances(data: Tensor, pool: Tensor) -> NDArray[np.longdouble]:
 
 def margins(data: Tensor, pool: Tensor, which: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How far inside its interval each distance lies, and the interval's width, both in roots of distance."""
-    lower, upper = torch.ops.naign.imle_knn_filter_bounds(data, pool, which)
+    lower, upper = torch.ops.naign._test_imle_knn_filter_bounds(data, pool, which)
     true = np.sqrt(true_distances(data, pool))
     low, high = np.sqrt(lower.numpy().astype(np.longdouble)), np.sqrt(upper.numpy().astype(np.longdouble))
     inside = np.minimum(true - low, high - true)
@@ -131,7 +131,7 @@ def test_the_attack_would_notice_a_wrong_bound() -> None:
 def test_filters_without_a_kernel_are_refused() -> None:
     data = normal(4, 8, 7)
     with pytest.raises(RuntimeError, match="filter: expected 0, 1 or 2, got 3"):
-        torch.ops.naign.imle_knn_filter_bounds(data, data, 3)
+        torch.ops.naign._test_imle_knn_filter_bounds(data, data, 3)
     if PORTABLE or os.environ.get("NAIGN_ISA") == "portable":
         with pytest.raises(RuntimeError, match="filter: this instruction set has no kernel for it"):
-            torch.ops.naign.imle_knn_filter_bounds(data, data, INT8)
+            torch.ops.naign._test_imle_knn_filter_bounds(data, data, INT8)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import hypothesis
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from naign_ext import Neighbours, _native, imle_knn
+from naign_ext import ImleSearch, Neighbours, _native, imle_knn
 from naign_ext.ops import reference
 
 METHODS = ("packed", "tree", "differences", "lane_sums", "lanes")
@@ -293,6 +294,48 @@ def test_sums_that_overflow_or_vanish_are_compared_exactly() -> None:
         check(data, pool)
 
 
+@contextlib.contextmanager
+def flushing() -> Iterator[None]:
+    """Subnormal numbers become zeros in this thread."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush subnormal numbers")
+    try:
+        yield
+        assert torch.tensor([1e-40]).mul(1).item() == 0, "the search left the thread as it was"
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("columns", [3, 40, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_flushing_subnormal_numbers_changes_no_answer(threads: int, dtype: torch.dtype, columns: int) -> None:
+    data = (normal(40, columns, 90) * 1e-40).to(dtype)
+    pool = normal(600, columns, 91) * 1e-40
+    expected = [imle_knn(data, pool, k) for k in (1, 3)]
+    streamed = ImleSearch(data, 3).update(pool).neighbours()
+    assert expected[0].distances.max() > 0 or dtype == torch.float32
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for method in ("", *METHODS):
+            with forced(method), flushing():
+                for k, wanted in zip((1, 3), expected, strict=True):
+                    assert_same(imle_knn(data, pool, k), wanted)
+                assert_same(ImleSearch(data, 3).update(pool).neighbours(), streamed)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_flushing_does_not_round_small_distances_to_zero() -> None:
+    data, pool = torch.zeros(1, 4), torch.tensor([[3e-20, 0, 0, 0], [2e-20, 0, 0, 0]])
+    with flushing():
+        found = imle_knn(data, pool)
+        streamed = ImleSearch(data).update(pool).neighbours()
+    assert found.distances.item() == streamed.distances.item() == pytest.approx(4e-40, rel=1e-5)
+    assert found.indices.item() == 1
+
+
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ValueError, match=r"method: expected packed, tree, .* got 'guess'"), forced("guess"):
         pass
@@ -399,7 +442,7 @@ def test_opcheck(name: str, batched: bool) -> None:
 
 def test_opcheck_without_gradients() -> None:
     data, pool = normal(12, 6, 54), normal(40, 6, 55)
-    torch.library.opcheck(torch.ops.naign.imle_knn_no_grad, (data, pool, 2, None))
+    torch.library.opcheck(torch.ops.naign.imle_knn, (data, pool, 2, None))
 
 
 @pytest.mark.slow
@@ -429,6 +472,24 @@ MISTAKES = [
     ({"data": GOOD.int()}, TypeError, "data: expected one of the dtypes .* got int32"),
     ({"pool": GOOD.long()}, TypeError, "pool: expected one of the dtypes .* got int64"),
     ({"data": torch.zeros(3)}, ValueError, r"data: expected 2 or 3 dimensions .* got shape \(3,\)"),
+    (
+        {"data": torch.zeros(3)},
+        ValueError,
+        r"data: .* use data\[None\] for one row, data\[:, None\] for rows of",
+    ),
+    ({"data": torch.tensor(1.0)}, ValueError, r"data: .* got shape \(\); use data\[None, None\]"),
+    ({"data": torch.zeros(2, 3, 4, 4)}, ValueError, r"data: .* use data.flatten\(1\)"),
+    ({"pool": torch.zeros(3)}, ValueError, r"pool: .* use pool\[None\] for one row"),
+    ({"data": GOOD.to_sparse()}, TypeError, r"data: .* got the layout sparse_coo; use data.to_dense\(\)"),
+    ({"pool": GOOD.to_sparse()}, TypeError, r"pool: .* got the layout sparse_coo; use pool.to_dense\(\)"),
+    ({"data": GOOD.to_mkldnn()}, TypeError, r"data: .* got the layout mkldnn; use data.to_dense\(\)"),
+    (
+        {"data": torch.nested.nested_tensor([GOOD, GOOD[:2]])},
+        TypeError,
+        r"data: expected a dense tensor, got a nested one; use torch.cat\(data.unbind\(\)\)",
+    ),
+    ({"data": torch.zeros(2, 4, 3)}, ValueError, r"pool: expected 3 .* use pool.expand\(2, -1, -1\)"),
+    ({"pool": torch.zeros(2, 4, 3)}, ValueError, r"pool: expected 2 .* use pool.flatten\(0, 1\)"),
     ({"data": torch.zeros(4, 0)}, ValueError, r"data: expected D >= 1"),
     ({"pool": torch.zeros(1, 4, 3)}, ValueError, "pool: expected 2 dimensions"),
     ({"pool": torch.zeros(4, 5)}, ValueError, "pool: expected D = 3 as data has, got D = 5"),
@@ -437,6 +498,12 @@ MISTAKES = [
     ({"k": 5}, ValueError, "k: expected at most the pool's 4 rows, got 5"),
     ({"k": 1.0}, TypeError, "k: expected an int, got float"),
     ({"k": True}, TypeError, "k: expected an int, got bool"),
+    ({"k": torch.tensor(True)}, TypeError, "k: expected an int, got Tensor"),
+    ({"k": np.bool_(True)}, TypeError, "k: expected an int, got bool"),
+    ({"k": torch.tensor(1.5)}, TypeError, "k: expected an int, got Tensor"),
+    ({"k": torch.tensor([1, 2])}, TypeError, "k: expected an int, got Tensor"),
+    ({"k": None}, TypeError, "k: expected an int, got NoneType"),
+    ({"k": np.int64(0)}, ValueError, "k: expected at least 1, got 0"),
     ({"reject_below": math.nan}, ValueError, "reject_below: expected a squared distance, got nan"),
     ({"reject_below": "1"}, TypeError, "reject_below: expected a float or None, got str"),
     (
@@ -457,3 +524,35 @@ def test_mistakes_are_named(change: dict, error: type[Exception], message: str) 
     arguments = {"data": GOOD, "pool": GOOD, "k": 1, "reject_below": None, **change}
     with pytest.raises(error, match=message):
         imle_knn(arguments["data"], arguments["pool"], arguments["k"], reject_below=arguments["reject_below"])
+
+
+@pytest.mark.parametrize(
+    "k", [np.int64(2), np.uint8(2), torch.tensor(2), torch.tensor([2], dtype=torch.int32)]
+)
+def test_k_may_be_whatever_counts_as_an_int(k: int) -> None:
+    data, pool = normal(9, 6, 80), normal(40, 6, 81)
+    assert_same(imle_knn(data, pool, k), imle_knn(data, pool, 2))
+    assert_same(ImleSearch(data, k).update(pool).neighbours(), imle_knn(data, pool, 2))
+
+
+@pytest.mark.parametrize("reject_below", [np.float32(4), np.int64(4), 4])
+def test_reject_below_may_be_any_real_number(reject_below: float) -> None:
+    data, pool = normal(9, 6, 82), normal(40, 6, 83)
+    assert_same(imle_knn(data, pool, 2, reject_below=reject_below), imle_knn(data, pool, 2, reject_below=4.0))
+
+
+def test_the_advice_of_the_messages_works() -> None:
+    data, pool = normal(4, 3, 84), normal(10, 3, 85)
+    expected = imle_knn(data, pool)
+    for dense in (data.to_sparse().to_dense(), data.to_sparse_csr().to_dense(), data.to_mkldnn().to_dense()):
+        assert_same(imle_knn(dense, pool), expected)
+    nested = torch.nested.nested_tensor([data, data[:2]])
+    assert_same(imle_knn(torch.cat(nested.unbind()), pool), imle_knn(torch.cat([data, data[:2]]), pool))
+    row = data[0]
+    assert imle_knn(row[None], pool).indices.shape == (1, 1)
+    assert imle_knn(row[:, None], pool[:, :1]).indices.shape == (3, 1)
+    assert imle_knn(row[0][None, None], pool[:, :1]).indices.shape == (1, 1)
+    batches = torch.stack([data, data + 1])
+    one_pool = imle_knn(batches, pool.expand(2, -1, -1))
+    assert_same(Neighbours(one_pool.distances[0], one_pool.indices[0]), expected)
+    assert_same(imle_knn(data, torch.stack([pool, pool]).flatten(0, 1)), expected)

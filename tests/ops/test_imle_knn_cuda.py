@@ -60,13 +60,13 @@ def test_every_way_gives_the_answer(way: int, kind: str, columns: int) -> None:
         return
     if way in (FILTER, FILTER_BY_MMA) and torch.cuda.get_device_capability() < (8, 0):
         with pytest.raises(RuntimeError, match="cudaErrorNotSupported"):
-            torch.ops.naign.imle_knn_cuda_by(*(normal(2, columns, 1).cuda() for _ in "xy"), 1, None, way, 0)
+            torch.ops.naign._test_imle_knn_by(*(normal(2, columns, 1).cuda() for _ in "xy"), 1, None, way, 0)
         return
     for rows, pool_rows, k, capacity in [(1, 1, 1, 0), (129, 257, 1, 3), (70, 2500, 2, 5), (40, 700, 128, 0)]:
         data, pool = problem(kind, rows, pool_rows, columns)
         for reject in (None, float(columns)):
             expected = imle_knn(data, pool, k, reject_below=reject)
-            found = torch.ops.naign.imle_knn_cuda_by(data.cuda(), pool.cuda(), k, reject, way, capacity)
+            found = torch.ops.naign._test_imle_knn_by(data.cuda(), pool.cuda(), k, reject, way, capacity)
             assert_same(Neighbours(*found), expected)
 
 
@@ -97,7 +97,7 @@ def test_segments_of_a_row_that_improve_it_at_the_same_time(k: int, columns: int
     pool = data[:1] + torch.linspace(2, 1, len(noise))[:, None] * noise.sign()
     expected = imle_knn(data, pool, k)
     for _ in range(10):
-        found = torch.ops.naign.imle_knn_cuda_by(data.cuda(), pool.cuda(), k, None, EXACT, 0)
+        found = torch.ops.naign._test_imle_knn_by(data.cuda(), pool.cuda(), k, None, EXACT, 0)
         assert_same(Neighbours(*found), expected)
 
 

@@ -17,10 +17,11 @@ BELOW_CONFIG = {"objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
 BELOW_RUN = {"projector", "config", "metrics_log", *BELOW_PROJECTOR}
 BELOW_TRAINING = {"run", *BELOW_RUN}
+FILES = {"json_files", "pictures"}
 LAYERS: dict[str, set[str]] = {
     "naign_cli": {"naign_ext", "naign_bench"},
     "naign_bench": {"naign_ext"},
-    "naign_ext.reproduce": {"report", "training", *BELOW_TRAINING},
+    "naign_ext.reproduce": {"report", "training", *FILES, *BELOW_TRAINING},
     "naign_ext.report": {"training", *BELOW_TRAINING},
     "naign_ext.training": BELOW_TRAINING,
     "naign_ext.run": BELOW_RUN,
@@ -35,6 +36,8 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.distributed": BELOW_SEARCH,
     "naign_ext.latents": BELOW_SEARCH,
     "naign_ext.search": BELOW_SEARCH,
+    "naign_ext.json_files": set(),
+    "naign_ext.pictures": set(),
     "naign_ext.metrics_log": set(),
     "naign_ext.memory": set(),
     "naign_ext.options": {"registry"},
@@ -110,8 +113,8 @@ def test_the_check_can_fail() -> None:
     assert not violations("naign_ext.objectives.naign", "from naign_ext import fused_loss")
 
 
-BINDINGS = ("binding.cpp", "binding.h", "binding_cuda.cpp", "binding_emulation.cpp", "module.cpp")
-GLUE = ("tensors.h", "cuda_stream.h")
+BINDINGS = ("binding.cpp", "binding.h", "binding_cuda.cpp", "module.cpp")
+GLUE = ("tensors.h", "cuda_stream.h", "handle.h", "handle.cpp")
 KERNELS = sorted(
     p for p in (ROOT / "csrc").rglob("*.*") if p.name not in (*BINDINGS, *GLUE) and p.suffix != ".md"
 )

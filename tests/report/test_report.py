@@ -11,16 +11,21 @@ from PIL import Image
 from naign_ext import Projector
 from naign_ext.config import resolve_config
 from naign_ext.data import Dataset, load_dataset
+from naign_ext.evaluation import Condition, EvalContext, Results, Row
+from naign_ext.evaluation.evaluate import measure
+from naign_ext.evaluation.flat_keys import results_of
+from naign_ext.evaluation.subjects import Restored
 from naign_ext.metrics_log import read_metrics
-from naign_ext.report import plots
-from naign_ext.report.page import (
+from naign_ext.report import plots, write_report
+from naign_ext.report.page import Picture, render_page
+from naign_ext.report.pictures import draw_pictures
+from naign_ext.report.plots.style import mosaic
+from naign_ext.report.tables import (
     accuracy_sentence,
     baselines_sentence,
-    figure_rows,
-    format_figure,
-    render_page,
+    format_number,
+    metric_rows,
     restoration_rows,
-    write_report,
 )
 from naign_ext.run import Run
 from naign_ext.training.trainer import resume, train
@@ -63,25 +68,25 @@ def test_page_needs_nothing_beside_itself(digits):
     assert page.count("data:image/png;base64,") == len(report.pictures)
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", page)
     assert "<script" not in page
-    assert "{{" not in page
+    assert "{{" not in page and "{%" not in page
     assert "naign: digits" in page
-    for row in figure_rows(report.figures):
+    for row in metric_rows(report.results):
         assert f">{row.value}<" in page
-    for row in restoration_rows(report.figures):
+    for row in restoration_rows(report.results):
         assert row.gain in page
 
 
-def test_every_printed_figure_is_in_the_metrics(digits):
+def test_every_printed_number_is_in_the_metrics(digits):
     run, report = digits
     record = read_metrics(run)[-1]
     assert record["kind"] == "evaluation"
     assert record["step"] == 20
-    assert record["figures"] == report.figures
+    assert Results.from_json(record["metrics"]) == report.results
     assert record["features"] == report.features == "classifier"
-    assert set(report.meaning) == set(report.figures)
+    assert list(report.meaning) == report.results.metrics
     json.dumps(record, allow_nan=False)
-    known = {format_figure(v) for v in record["figures"].values()}
-    for row in figure_rows(report.figures):
+    known = {format_number(row["value"]) for row in record["metrics"]}
+    for row in metric_rows(report.results):
         assert row.value.split(" of ")[0] in known
         assert not row.twice or row.twice in known
 
@@ -93,12 +98,12 @@ def test_toys_report(tmp_path, name):
     assert {p.name for p in report.pictures} == {"samples.png", "landscape.png", "ood.png", "training.png"}
     for path in report.pictures:
         check_picture(path)
-    assert ("modes" in report.figures) == (name == "trimodal1d")
-    assert restoration_rows(report.figures) == []
+    assert ("modes" in report.results.metrics) == (name == "trimodal1d")
+    assert restoration_rows(report.results) == []
     assert "Restoration" not in report.page.read_text()
 
 
-def test_figures_alone_draw_nothing(tmp_path):
+def test_metrics_alone_draw_nothing(tmp_path):
     tiny_run(tmp_path, "trimodal1d")
     report = write_report(tmp_path, samples=50, pictures=False, seed=4, weights="model", checkpoint="last")
     assert report.pictures == []
@@ -123,30 +128,51 @@ def test_report_says_what_it_does(tmp_path):
     assert lines == ["measuring", "drawing"]
 
 
+def test_pictures_show_what_was_judged(tmp_path, monkeypatch):
+    dataset = load_dataset("digits").for_test()
+    context = EvalContext.prepare(lambda x: x.clamp(-1, 1) * 0.5, dataset, samples=50, features="pixels")
+    shown = {}
+    for name in ("draw_samples", "draw_neighbours", "draw_restored", "draw_ood"):
+        monkeypatch.setattr(plots, name, lambda *given, kept=name: shown.setdefault(kept, given)[-1])
+    results = measure(context, {"psnr", "gain", "ood_auroc"})
+    pictures = draw_pictures(context, results, [], tmp_path)
+    assert [picture.path.name for picture in pictures] == [
+        "samples.png",
+        "restored.png",
+        "neighbours.png",
+        "ood.png",
+    ]
+    _, samples, _ = shown["draw_samples"]
+    assert torch.equal(samples["f(z)"], context.once)
+    assert torch.equal(samples["f(f(z))"], context.twice)
+    assert torch.equal(shown["draw_neighbours"][0], context.once)
+    judged = [subject for subject in context.subjects(Restored.own) if subject.name == "f"]
+    assert list(shown["draw_restored"][0]) == judged
+
+
 def test_high_dimensional_vectors_are_shown_by_principal_components(tmp_path):
     rng = torch.Generator().manual_seed(0)
     rows = torch.randn(100, 5, generator=rng)
-    dataset = Dataset(name="rows", kind="vector", train=rows[:80], heldout=rows[80:])
     projector = Projector("mlp", [5], {"widths": [8]})
-    check_picture(
-        plots.draw_samples(
-            projector.project, projector.sample(50, steps=0), dataset, tmp_path / "samples.png"
-        )
-    )
+    once = projector.sample(50)
+    samples = {"f(z)": once, "f(f(z))": projector.project(once)}
+    check_picture(plots.draw_samples(rows[:80], samples, tmp_path / "samples.png"))
 
 
 def test_colour_images_are_drawn(tmp_path):
     pictures = torch.rand(30, 3, 12, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    dataset = Dataset(name="photos", kind="image", train=pictures[:20], heldout=pictures[20:])
     projector = Projector("mlp", [3, 12, 16], {"widths": [8]})
-    latents = projector.sample(40, steps=0)
-    check_picture(plots.draw_samples(projector.project, latents, dataset, tmp_path / "a.png", steps=1))
-    check_picture(plots.draw_restored(projector.project, dataset, tmp_path / "b.png", 0, {}))
+    check_picture(plots.draw_samples(pictures[:20], {"f(z)": projector.sample(40)}, tmp_path / "a.png"))
+    heldout = pictures[20:]
+    dataset = Dataset(name="photos", kind="image", train=pictures[:20], heldout=heldout)
+    context = EvalContext.prepare(projector.f, dataset, samples=10)
+    restored = [subject for subject in context.subjects(Restored.own) if subject.name == "f"]
+    check_picture(plots.draw_restored(restored, Results(), tmp_path / "b.png"))
 
 
 def test_mosaic_places_images_on_white():
     images = torch.stack([torch.full((1, 2, 2), -1.0), torch.full((1, 2, 2), 0.0), torch.ones(1, 2, 2)])
-    page = plots.mosaic(images, 2)
+    page = mosaic(images, 2)
     assert page.shape == (5, 5, 3)
     assert (page[:2, :2] == 0).all()
     assert (page[:2, 3:] == 0.5).all()
@@ -158,18 +184,20 @@ def test_no_records_no_curves(tmp_path):
     assert plots.draw_training([], tmp_path / "training.png") is None
 
 
-def test_rows_put_anchors_and_repetitions_beside_their_figure():
-    figures = {
-        "fixed_point_train": 0.0123456,
-        "samples": 1000.0,
-        "modes_total": 8.0,
-        "modes": 7.0,
-        "modes_twice": 8.0,
-        "ood_auroc": 0.9,
-        "ood_auroc_normalised": 0.95,
-        "anchor_ood_auroc_nearest": 0.93,
-    }
-    rows = {row.title: row for row in figure_rows(figures)}
+def test_rows_put_baselines_and_repetitions_beside_their_metric():
+    results = Results(
+        (
+            Row("fixed_point_train", "f", 0.0123456),
+            Row("rows_judged", "f(z)", 1000.0),
+            Row("modes_total", "data", 8.0),
+            Row("modes", "f(z)", 7.0),
+            Row("modes", "f(f(z))", 8.0),
+            Row("ood_auroc", "f", 0.9),
+            Row("ood_auroc_normalised", "f", 0.95),
+            Row("ood_auroc", "nearest", 0.93),
+        )
+    )
+    rows = {row.title: row for row in metric_rows(results)}
     assert rows["rows judged"].value == "1000"
     assert [title for title in rows if title != "rows judged"] == [
         "fixed-point error, train",
@@ -179,19 +207,37 @@ def test_rows_put_anchors_and_repetitions_beside_their_figure():
     ]
     assert rows["fixed-point error, train"].value == "0.0123"
     assert (rows["modes covered"].value, rows["modes covered"].twice) == ("7 of 8", "8")
-    assert rows["OOD AUROC"].anchors == {"nearest": "0.930"}
-    assert rows["OOD AUROC, normalised"].anchors == {}
-    assert baselines_sentence(figures).startswith("nearest: the nearest training row")
+    assert rows["OOD AUROC"].baselines == {"nearest": "0.930"}
+    assert rows["OOD AUROC, normalised"].baselines == {}
+    assert baselines_sentence(results).startswith("nearest: the nearest training row")
+
+
+def test_restoration_has_a_line_for_each_condition():
+    known = Condition("mask", known=True)
+    results = Results(
+        (
+            Row("psnr", "corrupted", 8.0, known),
+            Row("psnr", "f", 11.5, known),
+            Row("gain", "f", 3.5, known),
+            Row("gain", "filter", -0.25, known),
+        )
+    )
+    (row,) = restoration_rows(results)
+    assert row.what == "mask, known kept"
+    assert row.numbers == ["8.00", "11.50", "+3.50", "", "-0.25", "", ""]
+    assert metric_rows(results) == []
 
 
 def test_accuracy_is_told_in_a_sentence():
-    figures = {
-        "restore_noise_1.0_accuracy_before": 0.4,
-        "restore_noise_1.0_accuracy_after": 0.8,
-        "anchor_accuracy_classifier": 0.98,
-    }
-    assert "noise of sigma 1: 0.4, after f 0.8 (clean images: 0.98)" in accuracy_sentence(figures)
-    assert accuracy_sentence({}) == ""
+    results = results_of(
+        {
+            "restore_noise_1.0_accuracy_before": 0.4,
+            "restore_noise_1.0_accuracy_after": 0.8,
+            "anchor_accuracy_classifier": 0.98,
+        }
+    )
+    assert "noise of sigma 1: 0.4, after f 0.8 (clean images: 0.98)" in accuracy_sentence(results)
+    assert accuracy_sentence(Results()) == ""
 
 
 @pytest.mark.parametrize(
@@ -199,28 +245,40 @@ def test_accuracy_is_told_in_a_sentence():
     [(3.0, "3"), (0.12345, "0.123"), (-17.04, "-17"), (1.7e16, "1.7e+16"), (12345.6, "12346"), (0.0, "0")],
 )
 def test_numbers_have_three_digits(value, text):
-    assert format_figure(value) == text
+    assert format_number(value) == text
 
 
-def test_text_is_escaped():
+def test_text_is_escaped(tmp_path):
     config = resolve_config("trimodal1d", "quick", flags={"data_root": "<b>&"})
-    page = render_page(config, Projector("mlp", [1], {"widths": [2]}), {}, [])
+    (tmp_path / "a.png").write_bytes(b"x")
+    picture = Picture('<i>"caption"', tmp_path / "a.png")
+    page = render_page(config, Projector("mlp", [1], {"widths": [2]}), Results(), [picture])
     assert "<b>&" not in page
     assert "&lt;b&gt;&amp;" in page
+    assert "<i>" not in page
+    assert "&lt;i&gt;&#34;caption&#34;" in page
 
 
 def test_reports_of_nothing_are_users_errors(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a run folder with config\.yaml"):
+    with pytest.raises(ValueError, match=r"run: expected a run folder with config\.yaml"):
         write_report(tmp_path)
     run = Run.create(resolve_config("trimodal1d"), tmp_path / "run")
     with pytest.raises(ValueError, match="no checkpoint there"):
         write_report(run)
 
 
+def test_a_report_of_a_checkpoint_belongs_to_its_run(tmp_path):
+    tiny_run(tmp_path, "trimodal1d")
+    (path,) = Run.open(tmp_path).checkpoint_paths()
+    report = write_report(path, samples=50, pictures=False)
+    assert report.page == tmp_path / "report" / "report.html"
+    assert read_metrics(tmp_path)[-1]["kind"] == "evaluation"
+
+
 def test_pictures_are_the_same_every_time(tmp_path):
-    dataset = load_dataset("trimodal1d")
-    latents = torch.linspace(-3, 3, 200)[:, None]
+    train = load_dataset("trimodal1d").train
+    once = torch.tanh(torch.linspace(-3, 3, 200)[:, None])
     first, second = (
-        plots.draw_samples(torch.tanh, latents, dataset, tmp_path / f"{i}.png").read_bytes() for i in range(2)
+        plots.draw_samples(train, {"f(z)": once}, tmp_path / f"{i}.png").read_bytes() for i in range(2)
     )
     assert first == second

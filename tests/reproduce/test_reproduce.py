@@ -10,15 +10,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from naign_cli.main import app
+from PIL import Image
 from typer.testing import CliRunner
 
 from naign_ext.config import differing_fields, resolve_config
 from naign_ext.data import load_dataset
-from naign_ext.evaluation import compare
+from naign_ext.evaluation import Condition, Key, Results, Row, gain
+from naign_ext.evaluation.flat_keys import results_of
+from naign_ext.pictures import MOST_BYTES
 from naign_ext.reproduce import costs as costs_module
+from naign_ext.reproduce import drawing
 from naign_ext.reproduce import effort as effort_module
 from naign_ext.reproduce import runs as runs_module
 from naign_ext.reproduce.baselines import best_tv, denoise_tv, nearest_image, restoration_baselines
@@ -28,12 +33,13 @@ from naign_ext.reproduce.claims.ood import roc
 from naign_ext.reproduce.costs import costs_in_turns, seconds_of
 from naign_ext.reproduce.effort import FULL, QUICK, Effort
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, PLAIN, ign_candidates, method_config
+from naign_ext.reproduce.record import from_json, search_from_json, to_json
 from naign_ext.reproduce.results import table_rows, write_page
 from naign_ext.reproduce.runs import InterruptedRunError, Job, Run, carry_out_all, is_finished, run_name
 from naign_ext.reproduce.study import Evidence, Study, steps_in_equal_time, summarise
 from naign_ext.reproduce.tuning import choose, leaders
 from naign_ext.reproduce.verdict import better_rival, compare_seeds, spread, worst
-from naign_ext.reproduce.vocabulary import about, trivial_figures, yardstick_figures
+from naign_ext.reproduce.vocabulary import about, competitors, true_data
 from naign_ext.training.progress import TrainResult
 from naign_ext.transforms import corrupt
 
@@ -142,10 +148,20 @@ def test_a_run_is_named_by_what_determines_its_weights():
     assert run_name(config) != run_name(config.model_copy(update={"train_rows": 100}))
 
 
-def fake_run(seed, figures, status="completed", method=BEST):
+ENERGY, QUALITY = Key("energy_distance", "f(z)"), Key("high_quality", "f(z)")
+FIELD, FLD = Key("residual_spearman", "f"), Key("fld", "f(z)")
+GAINS = {kind: Key("gain", "f", Condition(kind)) for kind in ("mask", "blur")}
+
+
+def rows(values):
+    """Results of values by key."""
+    return Results(tuple(Row(k.metric, k.subject, value, k.condition) for k, value in values.items()))
+
+
+def fake_run(seed, values, status="completed", method=BEST):
     ign = ign_candidates("rings", "vector")[0]
     config = method_config(method, "trimodal1d", seed=seed, effort=TINY, ign=ign)
-    return Run(Path(f"/nowhere/{seed}"), config, status, figures)
+    return Run(Path(f"/nowhere/{seed}"), config, status, rows(values))
 
 
 def test_the_best_of_a_heat_go_on():
@@ -160,7 +176,8 @@ def test_many_candidates_are_searched_in_a_heat_and_in_full(tmp_path, monkeypatc
     def carry_out(study, jobs):
         tried.append([(job.config.steps, job.config.seed) for job in jobs])
         return [
-            Run(tmp_path, job.config, "completed", {"fld_pixels": float(i)}) for i, job in enumerate(jobs)
+            Run(tmp_path, job.config, "completed", rows({Key("fld_pixels", "f(z)"): float(i)}))
+            for i, job in enumerate(jobs)
         ]
 
     monkeypatch.setattr(Study, "carry_out", carry_out)
@@ -176,19 +193,20 @@ def test_many_candidates_are_searched_in_a_heat_and_in_full(tmp_path, monkeypatc
     assert [len(jobs) for jobs in tried] == [25, 4 * len(seeds)] * 2
 
 
-def test_the_search_ranks_over_all_figures():
+def test_the_search_ranks_over_all_metrics():
     def of(energy, quality, field):
-        names = ("energy_distance", "high_quality", "residual_spearman")
-        return [fake_run(s, dict(zip(names, (energy, quality, field), strict=True))) for s in (0, 1)]
+        values = {ENERGY: energy, QUALITY: quality, FIELD: field}
+        return [fake_run(s, values) for s in (0, 1)]
 
     best_once, best_twice, diverged = of(0.1, 0.5, 0.5), of(0.2, 0.9, 0.9), of(0.01, 0.99, 0.99)
     diverged[1] = fake_run(1, {}, "diverged")
     search = choose([{"a": 1}, {"a": 2}, {"a": 3}], [best_once, best_twice, diverged])
     assert search["chosen"] == 1
-    assert search["decided_by"] == ["energy_distance", "high_quality", "residual_spearman"]
+    assert [Key.from_json(key) for key in search["decided_by"]] == [ENERGY, QUALITY, FIELD]
     assert [c["diverged"] for c in search["candidates"]] == [0, 0, 1]
     assert search["candidates"][2]["mean_rank"] == 2.0
-    assert search["candidates"][0]["figures"]["energy_distance"] == [0.1, 0.1]
+    assert Results.from_json(search["candidates"][0]["metrics"])[ENERGY] == 0.1
+    assert search["candidates"][2]["metrics"][0]["value"] is None
 
 
 def test_equal_time_follows_the_measured_costs():
@@ -234,7 +252,7 @@ def test_timing_ends_when_it_is_interrupted(tmp_path, monkeypatch):
 
 def test_a_search_of_the_same_runs_is_used_again(tmp_path, monkeypatch):
     def carry_out(study, jobs):
-        return [Run(tmp_path, job.config, "completed", {"energy_distance": 1.0}) for job in jobs]
+        return [Run(tmp_path, job.config, "completed", rows({ENERGY: 1.0})) for job in jobs]
 
     monkeypatch.setattr(Study, "carry_out", carry_out)
     first = Study(tmp_path, TINY)
@@ -248,33 +266,54 @@ def test_a_search_of_the_same_runs_is_used_again(tmp_path, monkeypatch):
 
 def test_runs_are_trained_once_and_reused(tmp_path, monkeypatch):
     lines = []
-    job = Job(method_config(BEST, "trimodal1d", seed=3, effort=TINY), parts=("modes", "energy_distance"))
+    job = Job(method_config(BEST, "trimodal1d", seed=3, effort=TINY), metrics=("modes", "energy_distance"))
     first = carry_out_all([job, job], tmp_path, workers=1, say=lines.append)
     assert first[0] == first[1] and first[0].status == "completed"
-    assert first[0].figures["modes_total"] == 3
+    assert first[0].results.value("modes_total") == 3
     assert first[0].projector().sample_shape == (1,)
     assert len(list((first[0].folder / "checkpoints").iterdir())) == 1
     monkeypatch.setattr(runs_module, "train", None)
     monkeypatch.setattr(runs_module, "evaluate", None)
-    assert carry_out_all([replace(job, parts=("modes",))], tmp_path, workers=1, say=lines.append) == first[:1]
+    assert (
+        carry_out_all([replace(job, metrics=("modes",))], tmp_path, workers=1, say=lines.append) == first[:1]
+    )
     assert is_finished(job, tmp_path)
+    assert not is_finished(replace(job, metrics=("w2",)), tmp_path)
+    assert not is_finished(replace(job, baselines=True), tmp_path)
     assert not is_finished(Job(method_config(BEST, "trimodal1d", seed=4, effort=TINY)), tmp_path)
 
 
-def test_anchors_are_added_to_a_run_judged_without(tmp_path):
-    job = Job(method_config(PLAIN, "trimodal1d", seed=3, effort=TINY), parts=("modes", "energy_distance"))
+def test_runs_judged_by_naign_0_1_are_reused(tmp_path, monkeypatch):
+    job = Job(method_config(BEST, "trimodal1d", seed=3, effort=TINY), metrics=("modes", "projection"))
+    (run,) = carry_out_all([job], tmp_path, workers=1, say=print)
+    flat = {"modes": 2.0, "modes_twice": 3.0, "idempotence": 0.5, "anchor_modes_prior": 1.0}
+    old = {"parts": ["modes", "projection", "anchors"], "figures": flat}
+    (run.folder / "figures.json").write_text(json.dumps(old))
+    (run.folder / "curve.jsonl").write_text(
+        json.dumps({"step": job.config.steps, "fld_features": 9.0}) + "\n"
+    )
+    monkeypatch.setattr(runs_module, "evaluate", None)
+    (again,) = carry_out_all([replace(job, baselines=True)], tmp_path, workers=1, say=print)
+    assert again.results == results_of(flat)
+    assert again.results.value("modes", "prior") == 1.0
+    assert again.curve == [runs_module.CurvePoint(job.config.steps, rows({FLD: 9.0}))]
+    assert not is_finished(replace(job, metrics=("modes", "w2")), tmp_path)
+
+
+def test_baselines_are_added_to_a_run_judged_without(tmp_path):
+    job = Job(method_config(PLAIN, "trimodal1d", seed=3, effort=TINY), metrics=("modes", "energy_distance"))
     (without,) = carry_out_all([job], tmp_path, workers=1, say=print)
-    assert not trivial_figures("energy_distance", without.figures)
-    (with_anchors,) = carry_out_all([replace(job, parts=("anchors",))], tmp_path, workers=1, say=print)
-    assert {"prior", "gaussian"} <= set(trivial_figures("energy_distance", with_anchors.figures))
-    assert with_anchors.figures["modes"] == without.figures["modes"]
+    assert not competitors(ENERGY, without.results)
+    (beside,) = carry_out_all([replace(job, baselines=True)], tmp_path, workers=1, say=print)
+    assert {"prior", "gaussian"} <= set(competitors(ENERGY, beside.results))
+    assert beside.results.value("modes") == without.results.value("modes")
 
 
 def test_a_diverged_run_is_an_outcome(tmp_path):
     changes = {"optimiser.lr": 1e30, "optimiser.grad_clip": 0.0, "optimiser.warmup": 0.0}
     job = Job(method_config(BEST, "trimodal1d", seed=0, effort=TINY, changes=changes))
     (run,) = carry_out_all([job], tmp_path, workers=1, say=print)
-    assert (run.status, run.figures) == ("diverged", {})
+    assert (run.status, run.results) == ("diverged", Results())
     assert json.loads((run.folder / "outcome.json").read_text())["term"]
     again = carry_out_all([job], tmp_path, workers=1, say=print)[0]
     assert again.status == "diverged"
@@ -291,13 +330,13 @@ def test_an_interrupted_run_is_not_taken_for_finished(tmp_path, monkeypatch):
 
 def test_an_image_run_keeps_its_curve(tmp_path):
     effort = replace(TINY, curve_points=3)
-    job = Job(method_config(BEST, "digits", seed=0, effort=effort), parts=("projection",), curve=True)
+    job = Job(method_config(BEST, "digits", seed=0, effort=effort), metrics=("projection",), curve=True)
     (run,) = carry_out_all([job], tmp_path, workers=1, say=print)
-    steps = [point["step"] for point in run.curve]
+    steps = [point.step for point in run.curve]
     assert steps == sorted(set(steps)) and steps[-1] == run.config.steps and len(steps) >= 3
-    assert all(math.isfinite(point["fld_features"]) for point in run.curve)
+    assert all(math.isfinite(point.results[FLD]) for point in run.curve)
     with (run.folder / "curve.jsonl").open("a") as file:
-        file.write('{"step": 1, "fld_features": 9.0}\n')
+        file.write('{"step": 1, "metrics": []}\n')
     assert run.config.log.checkpoint_every > 1
     (again,) = carry_out_all([job], tmp_path, workers=1, say=print)
     assert again.curve == run.curve
@@ -305,14 +344,14 @@ def test_an_image_run_keeps_its_curve(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
-    parts = ("energy_distance",)
-    jobs = [Job(method_config(m, "trimodal1d", seed=5, effort=TINY), parts=parts) for m in (PLAIN, BEST)]
+    metrics = ("energy_distance",)
+    jobs = [Job(method_config(m, "trimodal1d", seed=5, effort=TINY), metrics=metrics) for m in (PLAIN, BEST)]
     alone = carry_out_all(jobs, tmp_path / "one", workers=1, say=print)
     together = carry_out_all(jobs, tmp_path / "two", workers=2, say=print)
     assert [r.config for r in alone] == [r.config for r in together]
     for a, b in zip(alone, together, strict=True):
-        assert a.figures.keys() == b.figures.keys()
-        assert a.figures["energy_distance"] == pytest.approx(b.figures["energy_distance"], rel=0.05)
+        assert [row.key for row in a.results.rows] == [row.key for row in b.results.rows]
+        assert a.results[ENERGY] == pytest.approx(b.results[ENERGY], rel=0.05)
 
 
 WORKERS = """
@@ -350,81 +389,117 @@ def _runs(process):
 
 
 def test_summary_compares_with_the_better_ign_and_the_best_baseline(tmp_path):
-    def runs(method, energies, anchors=None):
-        more = anchors or {}
-        return [fake_run(i, {"energy_distance": e, **more}, method=method) for i, e in enumerate(energies)]
+    def runs(method, energies, baselines=None):
+        more = baselines or {}
+        return [fake_run(i, {ENERGY: e, **more}, method=method) for i, e in enumerate(energies)]
 
-    anchors = {
-        "anchor_energy_distance_gaussian": 0.15,
-        "anchor_energy_distance_prior": 0.9,
-        "anchor_energy_distance_truth": 0.001,
-    }
+    baselines = {ENERGY.of("gaussian"): 0.15, ENERGY.of("prior"): 0.9, ENERGY.of("truth"): 0.001}
     evidence = Evidence(
         {
             "trimodal1d": {
                 PLAIN: runs(PLAIN, [0.2, 0.3]),
-                BEST: runs(BEST, [0.05, 0.06], anchors),
+                BEST: runs(BEST, [0.05, 0.06], baselines),
                 IGN: runs(IGN, [0.9, 1.1]),
                 IGN_SECONDS: runs(IGN_SECONDS, [0.25, 0.35]),
             }
         }
     )
-    result = summarise(
-        CLAIMS["trimodal"], Study(tmp_path, TINY), evidence, figures=("energy_distance",), shown=()
-    )
+    result = summarise(CLAIMS["trimodal"], Study(tmp_path, TINY), evidence, compared=(ENERGY,), shown=())
     found = {(c["method"], c["against"]): (c["rival"], c["verdict"]) for c in result["comparisons"]}
     assert found == {
         (PLAIN, "ign"): (IGN_SECONDS, "weak"),
         (BEST, "ign"): (IGN_SECONDS, "holds"),
-        (PLAIN, "trivial"): ("gaussian", "fails"),
-        (BEST, "trivial"): ("gaussian", "holds"),
+        (PLAIN, "baselines"): ("gaussian", "fails"),
+        (BEST, "baselines"): ("gaussian", "holds"),
     }
     assert result["verdicts"]["ign"][BEST]["verdict"] == "holds"
-    assert result["figures"]["trimodal1d"][IGN]["energy_distance"] == [0.9, 1.1]
+    assert result["metrics"]["trimodal1d"][IGN][ENERGY] == [0.9, 1.1]
     (row,) = table_rows(result)
     assert row[0] == "trimodal1d" and "0.15" in row[-3] and "0.001" in row[-2] and row[-1] == "weak / holds"
-    json.dumps(result, allow_nan=False)
+    assert from_json(json.loads(json.dumps(to_json(result), allow_nan=False))) == result | {
+        "comparisons": [one | one["key"].to_json() for one in result["comparisons"]]
+    }
 
 
 def test_a_missing_seed_of_ours_shows_nothing(tmp_path):
     runs = {
-        BEST: [fake_run(0, {"energy_distance": 0.01}), fake_run(1, {}, "diverged")],
-        IGN: [fake_run(i, {"energy_distance": 1.0 + i}, method=IGN) for i in (0, 1)],
+        BEST: [fake_run(0, {ENERGY: 0.01}), fake_run(1, {}, "diverged")],
+        IGN: [fake_run(i, {ENERGY: 1.0 + i}, method=IGN) for i in (0, 1)],
     }
     result = summarise(
         CLAIMS["trimodal"],
         Study(tmp_path, TINY),
         Evidence({"trimodal1d": runs}),
-        figures=("energy_distance",),
+        compared=(ENERGY,),
         shown=(),
     )
     assert [c["verdict"] for c in result["comparisons"]] == ["not shown"]
     assert result["runs"]["trimodal1d"][BEST]["diverged"] == 1
 
 
-def test_trivial_figures_leave_yardsticks_out():
-    figures = {
-        "anchor_fld_features_copies": 1e8,
-        "anchor_fld_features_half": 0.1,
-        "anchor_residual_spearman_nearest": 0.8,
-        "anchor_residual_spearman_far_nearest": 0.9,
-        "restore_mask_gain": 3.0,
-        "restore_mask_filter_gain": -1.0,
-        "restore_mask_tv_gain": -2.0,
+def test_true_data_do_not_compete():
+    results = results_of(
+        {
+            "anchor_fld_features_copies": 1e8,
+            "anchor_fld_features_half": 0.1,
+            "anchor_residual_spearman_nearest": 0.8,
+            "anchor_residual_spearman_far_nearest": 0.9,
+            "restore_mask_gain": 3.0,
+            "restore_mask_filter_gain": -1.0,
+            "restore_mask_tv_gain": -2.0,
+        }
+    )
+    copies = results_of({"anchor_energy_distance_copies": 0.1})
+    assert competitors(FLD, results) == {"copies": 1e8}
+    assert competitors(FLD.of("f(f(z))"), results) == {}
+    assert competitors(ENERGY, copies) == {}
+    assert true_data(ENERGY, copies) == {"copies": 0.1}
+    assert true_data(FLD, results) == {"half": 0.1}
+    assert competitors(FIELD, results) == {"nearest": 0.8}
+    assert competitors(Key("residual_spearman_far", "f"), results) == {"nearest": 0.9}
+    assert competitors(GAINS["mask"], results) == {"filter": -1.0, "tv": -2.0, "nothing": 0.0}
+    assert competitors(GAINS["blur"], results) == {}
+    noisy = results_of({"restore_noise_1.0_accuracy_before": 0.5, "anchor_accuracy_classifier": 0.9})
+    assert competitors(Key("accuracy", "f", Condition("noise", 1.0)), noisy) == {}
+
+
+def test_results_of_schema_1_are_read_as_those_of_today():
+    verdicts = {"naign-best": {"verdict": "holds", "comparisons": {"holds": 1}}}
+    comparison = {"dataset": "digits", "method": "naign-best", "rival": "ign", "verdict": "holds"}
+    found = from_json(
+        {
+            "schema": 1,
+            "claim": "ood",
+            "figures": {"digits": {"ign": {"fld_features": [1.0, None]}}},
+            "trivial": {"digits": {"restore_mask_gain": {"tv": [0.5]}}},
+            "yardsticks": {"digits": {"fld_features": {"half": [0.1]}}},
+            "comparisons": [comparison | {"figure": "fld_features", "against": "trivial"}],
+            "verdicts": {"trivial": verdicts},
+        }
+    )
+    assert found["metrics"]["digits"]["ign"] == {FLD: [1.0, None]}
+    assert found["baselines"]["digits"] == {GAINS["mask"]: {"tv": [0.5]}}
+    assert found["true_data"]["digits"] == {FLD: {"half": [0.1]}}
+    assert (found["comparisons"][0]["key"], found["comparisons"][0]["against"]) == (FLD, "baselines")
+    assert found["verdicts"] == {"baselines": verdicts}
+
+
+def test_searches_with_flat_keys_are_read_as_those_of_today():
+    old = {
+        "decided_by": ["energy_distance"],
+        "chosen": 0,
+        "candidates": [{"settings": {}, "figures": {"energy_distance": [0.25, 0.75]}}],
     }
-    assert trivial_figures("fld_features", figures) == {"copies": 1e8}
-    assert trivial_figures("energy_distance", {"anchor_energy_distance_copies": 0.1}) == {}
-    assert yardstick_figures("energy_distance", {"anchor_energy_distance_copies": 0.1}) == {"copies": 0.1}
-    assert yardstick_figures("fld_features", figures) == {"half": 0.1}
-    assert trivial_figures("residual_spearman", figures) == {"nearest": 0.8}
-    assert trivial_figures("residual_spearman_far", figures) == {"nearest": 0.9}
-    assert trivial_figures("restore_mask_gain", figures) == {"filter": -1.0, "tv": -2.0, "nothing": 0.0}
-    assert trivial_figures("restore_blur_gain", figures) == {}
+    found = search_from_json(old | {"heat": old})
+    for search in (found, found["heat"]):
+        assert [Key.from_json(key) for key in search["decided_by"]] == [ENERGY]
+        assert Results.from_json(search["candidates"][0]["metrics"]) == rows({ENERGY: 0.5})
+    assert search_from_json(found) == found
 
 
-def test_every_compared_figure_has_a_direction():
+def test_every_compared_metric_has_a_direction():
     for claim in CLAIMS.values():
-        for key in claim.figures:
+        for key in claim.compared:
             assert about(key).better in ("lower", "higher", "closer"), (claim.name, key)
         for key in claim.shown:
             assert about(key).text, (claim.name, key)
@@ -436,11 +511,14 @@ def test_restorers_without_a_network():
     noisy = corrupt(clean, "noise", seed=0, strength=0.5)[0]
     assert torch.equal(denoise_tv(noisy, 0.0), noisy)
     restored = best_tv(data.train[:40], corrupt(data.train[:40], "noise", seed=1, strength=0.5)[0])(noisy)
-    assert compare(clean, noisy, restored)["gain"] > 1.0
+    assert gain(clean, noisy, restored) > 1.0
     assert torch.equal(nearest_image(data.train, data.train[:9] + 0.01), data.train[:9])
-    gains = restoration_baselines(data, 0)
-    assert gains["restore_noise_0.5_tv_gain"] > 1.0
-    assert gains["restore_noise_1.0_nearest_gain"] > gains["restore_blur_nearest_gain"]
+    gains = Results(tuple(restoration_baselines(data, 0)))
+    assert gains.value("gain", "tv", Condition("noise", 0.5)) > 1.0
+    strong, blurred = (
+        gains.value("gain", "nearest", c) for c in (Condition("noise", 1.0), Condition("blur"))
+    )
+    assert strong > blurred
 
 
 def test_roc_of_known_scores():
@@ -450,32 +528,72 @@ def test_roc_of_known_scores():
     assert same == pytest.approx([i / 200 for i in range(201)], abs=5e-3)
 
 
-def test_late_figure_is_the_highest_of_the_second_half():
+def test_late_fld_is_the_highest_of_the_second_half():
     assert late([[1, 90.0], [2, 8.0], [3, 9.0], [4, 7.0]]) == 9.0
     assert late([]) is None
+
+
+class Unchanged:
+    """A projector that changes nothing."""
+
+    def project(self, x):
+        return x
+
+
+@pytest.mark.parametrize("ending", [".png", ".pdf"])
+def test_restoration_is_one_picture_with_images_below(ending, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "projector", lambda run: Unchanged())
+    keys = CLAIMS["restoration"].compared
+    evidence, series = Evidence(), {}
+    for dataset in ("lfw100", "digits"):
+        evidence.runs[dataset] = {
+            method: [
+                Run(
+                    tmp_path,
+                    method_config(method, dataset, seed=0, effort=TINY, ign={}),
+                    "completed",
+                    Results(),
+                )
+            ]
+            for method in METHODS
+        }
+        series[dataset] = {method: {key: [1.0, 2.0] for key in keys} for method in METHODS}
+    baselines = {dataset: {key: {"tv": [0.5], "nothing": [0.0]} for key in keys} for dataset in series}
+    path = tmp_path / f"restoration{ending}"
+    CLAIMS["restoration"].draw(
+        Study(tmp_path, TINY), evidence, {"metrics": series, "baselines": baselines}, path
+    )
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    if ending == ".png":
+        with Image.open(path) as picture:
+            assert picture.height == round(drawing.DPI * (3.6 + 0.52 * 6 + 0.5))
+            colours = np.asarray(picture.convert("RGB"))[picture.height // 2 :]
+        assert len(np.unique(colours.reshape(-1, 3), axis=0)) > 30
+        assert path.stat().st_size <= MOST_BYTES
 
 
 @pytest.mark.slow
 def test_command_leaves_json_pictures_and_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(effort_module, "QUICK", TINY)
-    command = ["reproduce", "trimodal", "--quick", "--out", str(tmp_path), "--jobs", "1"]
+    command = ["reproduce", "trimodal", "--quick", "--pdf", "--out", str(tmp_path), "--jobs", "1"]
     answer = runner.invoke(app, command, env={"COLUMNS": "200", "TERM": "dumb"})
     assert answer.exit_code == 0, answer.output
     folder = tmp_path / "results"
     result = json.loads((folder / "trimodal.json").read_text())
     assert {"trimodal.png", "trimodal.pdf", "ign-search.json"} <= {p.name for p in folder.iterdir()}
     assert (folder / "trimodal.png").read_bytes().startswith(b"\x89PNG")
-    series = result["figures"]["trimodal1d"]
+    series = from_json(result)["metrics"]["trimodal1d"]
+    modes = Key("modes", "f(z)")
     assert set(series) == set(METHODS)
-    assert all(len(series[m]["modes"]) == 2 for m in METHODS)
+    assert all(len(series[m][modes]) == 2 for m in METHODS)
     page = (tmp_path / "results.md").read_text()
     assert result["verdicts"]["ign"][PLAIN]["verdict"] in page
-    assert spread(series[BEST]["energy_distance"]) in page
+    assert spread(series[BEST][ENERGY]) in page
     assert "Three modes on a line" in answer.stdout and "against IGN" in answer.stdout
-    assert spread(series[BEST]["energy_distance"]).split()[0] in answer.stdout
+    assert spread(series[BEST][ENERGY]).split()[0] in answer.stdout
     trained = sorted((tmp_path / "runs").iterdir())
     again = runner.invoke(app, [*command, "--json"])
-    assert json.loads(again.stdout)["figures"] == result["figures"]
+    assert json.loads(again.stdout)["metrics"] == result["metrics"]
     assert sorted((tmp_path / "runs").iterdir()) == trained
     rows = [line.count("|") for line in page.splitlines() if line.startswith("| ")]
     heads = [line.count("|") for line in page.splitlines() if line.startswith("|---")]
@@ -499,11 +617,12 @@ def test_a_claim_on_some_of_its_data_says_so(tmp_path, monkeypatch):
         "--json",
     ]
     result = json.loads(runner.invoke(app, command).stdout)
-    assert list(result["figures"]) == ["rings"]
+    assert list(result["metrics"]) == ["rings"]
     assert result["left_out"] == ["moons", "grid25"]
     page = (tmp_path / "results.md").read_text()
     assert "Not part of this run, though of the claim: moons, grid25." in page
     assert (tmp_path / "results" / "distance-field.png").is_file()
+    assert not list((tmp_path / "results").glob("*.pdf"))
 
 
 def test_mistakes_are_named(tmp_path):

@@ -38,22 +38,22 @@ inline Bounds bounds_of(const PackedData& packed, int64_t distance_columns) {
                                           : Bounds::of_integers(packed.columns, distance_columns);
 }
 
-// What a filter needs of the data: the caller's packing, a tighter one made on the way, or a
-// projection, whose distances bound the true ones from below only.
+// What a filter needs of the data: the packing that was prepared, a tighter one made on the way, or
+// a projection, whose distances bound the true ones from below only.
 struct Stage {
   const PackedData& packed;
   const FilterKernel& filter;
   Bounds bounds;
-  const PackedData* basis;
+  const PackedData* axes;
 
   explicit Stage(const PackedData& prepared) : Stage(prepared, nullptr, prepared.columns) {}
-  Stage(const PackedData& prepared, const PackedData* axes, int64_t distance_columns)
+  Stage(const PackedData& prepared, const PackedData* projected_on, int64_t distance_columns)
       : packed(prepared),
         filter(kernels(prepared.isa).filter(prepared.filter)),
         bounds(bounds_of(prepared, distance_columns)),
-        basis(axes) {}
+        axes(projected_on) {}
 
-  bool bounds_from_above() const { return basis == nullptr; }
+  bool bounds_from_above() const { return axes == nullptr; }
 };
 
 // A few pool rows, packed for the filter.
@@ -105,8 +105,8 @@ struct Block {
   // Packs a finite row that is within `prior_error` of the one it stands for.
   void pack(int64_t r, const float* values, const Stage& stage, float prior_error = 0) {
     const PackedData& packed = stage.packed;
-    PackedRow info =
-        stage.filter.pack_row(values, packed.centre(), packed.scale, packed.columns, units, row(r));
+    PackedRow info = stage.filter.pack_row(values, packed.centre.get(), packed.scale,
+                                           packed.columns, units, row(r));
     info.error = round_up(double{info.error} + prior_error);
     if (info.reach <= largest_row_reach) {
       include(r, info);

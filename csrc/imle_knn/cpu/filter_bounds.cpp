@@ -1,10 +1,10 @@
-// What a filter knows of every pair, laid open for the tests that attack its bounds.
+#include "imle_knn/cpu/filter_bounds.h"
+
 #include <algorithm>
 #include <vector>
 
 #include "imle_knn/cpu/filter.h"
 #include "imle_knn/cpu/rows.h"
-#include "imle_knn/imle_knn.h"
 
 namespace naign::cpu {
 namespace {
@@ -19,7 +19,7 @@ void write_tile(const Stage& stage, const Block& block, int64_t panel, int64_t f
     for (int64_t lane = 0; lane < packed.lanes; ++lane) {
       const int64_t row = panel * packed.lanes + lane;
       if (row >= packed.rows) continue;
-      const Query& query = packed.queries()[row];
+      const Query& query = packed.queries[row];
       if (query.kind != RowKind::usual || block.kind[r] != RowKind::usual) continue;
       const float score = scores[(r - first_row) * packed.lanes + lane];
       const int64_t at = row * pool_rows + block.first + r;
@@ -31,8 +31,7 @@ void write_tile(const Stage& stage, const Block& block, int64_t panel, int64_t f
 
 }  // namespace
 
-void filter_bounds(const void* buffer, const Matrix& pool, double* lower, double* upper) {
-  const auto& packed = *static_cast<const PackedData*>(buffer);
+void filter_bounds(const PackedData& packed, const Matrix& pool, double* lower, double* upper) {
   const Kernels& table = kernels(packed.isa);
   const Stage stage(packed);
   const Rows rows(pool, table);
@@ -64,7 +63,7 @@ void filter_bounds(const void* buffer, const Matrix& pool, double* lower, double
                       .row_norm = block.norm.get(),
                       .row_start = block.start.get(),
                       .row_scale = block.scale.get(),
-                      .lane_scale = packed.lane_scales() + panel * packed.lanes,
+                      .lane_scale = packed.lane_scales.get() + panel * packed.lanes,
                       .threshold = thresholds.get(),
                       .scores = scores.get()};
       if (!stage.filter.tile(tile)) continue;

@@ -9,6 +9,9 @@
 
 namespace naign::cpu {
 
+// How a search stores values while it discards pairs, from the cheapest to the tightest. They
+// differ in speed only: every pair that any of them keeps is compared exactly.
+enum class Filter : int32_t { int8, int16, float32 };
 constexpr int64_t filter_count = 3;
 
 // Scores of a few pool rows against the queries of one panel. A score approximates
@@ -84,6 +87,19 @@ struct LaneSums {
   int32_t* index;  // of the smallest
 };
 
+constexpr int64_t product_columns = 64;
+
+// Adds left times right to out, rows of product_columns numbers.
+struct Products {
+  const float* left;  // [row][depth]
+  int64_t row_stride;
+  int64_t depth_stride;
+  int64_t rows;
+  int64_t depth;
+  const float* right;  // [depth][column]
+  float* out;          // [row][column]
+};
+
 // What packing finds out about a row v; v~ is what the packed row stands for.
 struct PackedRow {
   double norm;    // |v~|^2
@@ -120,6 +136,7 @@ struct Kernels {
   void (*sum_differences)(const Differences&);
   void (*nearest_by_lanes)(const LaneRows&);
   void (*nearest_by_sums)(const LaneSums&);
+  void (*add_products)(const Products&);
   // The least value that is greater than `above`, +inf where there is none. Values are readable up
   // to a multiple of 16, here and below.
   float (*least_above)(const float* values, int64_t count, float above);

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <vector>
 
-#include "common/aligned.h"
 #include "imle_knn/cpu/rows.h"
 
 namespace naign::cpu {
@@ -86,20 +85,20 @@ void pack_panel(const Rows& data, int64_t panel, const Kernels& kernels, PackedD
   const FilterKernel& filter = kernels.filter(packed.filter);
   std::vector<float> scratch(packed.columns);
   std::vector<uint32_t> row(packed.units);
-  auto* out = reinterpret_cast<uint32_t*>(packed.panel(panel));
-  std::fill_n(out, packed.units * packed.lanes, 0u);
+  auto* out = reinterpret_cast<uint32_t*>(packed.values.get() + panel * packed.panel_bytes());
   for (int64_t lane = 0; lane < packed.lanes; ++lane) {
     const int64_t index = panel * packed.lanes + lane;
-    packed.queries()[index] = {0, 0, 0, RowKind::excluded};
-    packed.lane_scales()[index] = 0;
+    Query& query = packed.queries[index];
+    query = {0, 0, 0, RowKind::excluded};
     if (index >= data.count()) continue;
     const float* values = data.get(index, scratch.data());
     const bool finite = kernels.all_finite(values, packed.columns);
-    const PackedRow info = filter.pack_query(values, packed.centre(), packed.scale, packed.columns,
-                                             packed.units, reinterpret_cast<char*>(row.data()));
-    packed.queries()[index] = query_of(info, finite);
-    if (packed.queries()[index].kind != RowKind::usual) continue;
-    packed.lane_scales()[index] = 2 * info.scale;
+    const PackedRow info =
+        filter.pack_query(values, packed.centre.get(), packed.scale, packed.columns, packed.units,
+                          reinterpret_cast<char*>(row.data()));
+    query = query_of(info, finite);
+    if (query.kind != RowKind::usual) continue;
+    packed.lane_scales[index] = 2 * info.scale;
     for (int64_t k = 0; k < packed.units; ++k) out[k * packed.lanes + lane] = row[k];
   }
 }
@@ -112,12 +111,17 @@ void pack_panels(const Matrix& data, PackedData& packed, const Parallel& paralle
 
 }  // namespace
 
-PackedData packed_layout(int64_t rows, int64_t columns, Filter filter) {
-  const Kernels& table = kernels(isa());
+PackedData::PackedData(int64_t data_rows, int64_t data_columns, Filter chosen)
+    : rows(data_rows), columns(data_columns), isa(cpu::isa()), filter(chosen) {
+  const Kernels& table = kernels(isa);
   const int64_t per_unit = table.filter(filter).elements_per_unit;
-  const int64_t panels = (rows + table.lanes - 1) / table.lanes;
-  return {rows,   columns, (columns + per_unit - 1) / per_unit, panels, table.lanes, isa(),
-          filter, 1};
+  units = (columns + per_unit - 1) / per_unit;
+  lanes = table.lanes;
+  panels = (rows + lanes - 1) / lanes;
+  centre = aligned_array<float>(columns);
+  queries = aligned_array<Query>(panels * lanes);
+  lane_scales = aligned_array<float>(panels * lanes);
+  values = aligned_array<char>(panels * panel_bytes());
 }
 
 bool has_filter(Filter filter) { return kernels(isa()).filter(filter).tile != nullptr; }
@@ -136,42 +140,39 @@ Filter tighter_filter(Filter filter) {
   return filter == Filter::int8 ? Filter::int16 : Filter::float32;
 }
 
-size_t packed_bytes(int64_t rows, int64_t columns, Filter filter) {
-  return packed_layout(rows, columns, filter).bytes();
-}
-
-void pack_data(const Matrix& data, const Matrix& sample, Filter filter, void* buffer,
-               const Parallel& parallel) {
-  auto& packed = *new (buffer) PackedData(packed_layout(data.rows, data.columns, filter));
+PackedData pack_data(const Matrix& data, const Matrix& sample, Filter filter,
+                     const Parallel& parallel) {
+  PackedData packed(data.rows, data.columns, filter);
   const Kernels& table = kernels(packed.isa);
   const Sample pool_sample = draw(sample, table);
   const std::vector<float> centre = robust_mean(pool_sample, data.columns, table);
   const float pool_size = median(magnitudes(pool_sample, centre, table));
   const float data_size = median(magnitudes(draw(data, table), centre, table));
   packed.scale = scale_for(std::max(pool_size, data_size));
-  for (int64_t k = 0; k < data.columns; ++k) packed.centre()[k] = centre[k] * packed.scale;
+  for (int64_t k = 0; k < data.columns; ++k) packed.centre[k] = centre[k] * packed.scale;
   pack_panels(data, packed, parallel);
+  return packed;
 }
 
-void pack_again(const Matrix& data, const PackedData& like, PackedData& packed) {
+PackedData pack_again(const Matrix& data, const PackedData& like, Filter filter) {
+  PackedData packed(data.rows, data.columns, filter);
   packed.scale = like.scale;
-  std::copy_n(like.centre(), like.columns, packed.centre());
+  std::copy_n(like.centre.get(), like.columns, packed.centre.get());
   pack_panels(data, packed, on_this_thread());
+  return packed;
 }
 
-void pack_plain(const Matrix& data, PackedData& packed) {
-  packed.scale = 1;
-  std::fill_n(packed.centre(), packed.columns, 0.0f);
+PackedData pack_plain(const Matrix& data, Filter filter) {
+  PackedData packed(data.rows, data.columns, filter);
   pack_panels(data, packed, on_this_thread());
+  return packed;
 }
 
-bool packing_fits(const void* buffer, const Matrix& sample) {
-  const auto& packed = *static_cast<const PackedData*>(buffer);
-  if (packed.isa != isa()) return false;
+bool packing_fits(const PackedData& packed, const Matrix& sample) {
   const Kernels& table = kernels(packed.isa);
   const Sample pool_sample = draw(sample, table);
   const std::vector<float> own_centre = robust_mean(pool_sample, packed.columns, table);
-  std::vector<float> old_centre(packed.centre(), packed.centre() + packed.columns);
+  std::vector<float> old_centre(packed.centre.get(), packed.centre.get() + packed.columns);
   for (float& value : old_centre) value /= packed.scale;
   const float spread = median(magnitudes(pool_sample, own_centre, table));
   const float reach = median(magnitudes(pool_sample, old_centre, table));

@@ -12,13 +12,26 @@
 
 namespace naign::cpu {
 
+// The data of a search in few dimensions.
+struct Projection {
+  PackedData axes;  // the rows of P, in 16 bits
+  PackedData data;  // F of the data, in 8 bits
+};
+
+// True where this processor projects rows of this length.
+bool can_project(int64_t columns);
+
+// `packed` packs the data, `axes` are the rows of P before they are scaled down to |P| <= 1: best
+// are orthonormal ones.
+Projection project_data(const Matrix& data, const PackedData& packed, const Matrix& axes);
+
 // Maps rows to F(s x - c), a tile at a time, and bounds the error of what it computed.
 class Projector {
  public:
-  // `basis` packs the rows of P in 16 bits; centre and scale are those of `packed`.
-  Projector(const PackedData& basis, const PackedData& packed);
+  // Centre and scale are those of `packed`.
+  Projector(const PackedData& axes, const PackedData& packed);
 
-  int64_t columns() const { return basis_.rows + 1; }
+  int64_t columns() const { return axes_.rows + 1; }
   int64_t tile_rows() const { return kernels_.tile_rows; }
 
   // Reads up to tile_rows() finite rows. values(r) then has columns() numbers within error(r) of
@@ -31,7 +44,7 @@ class Projector {
  private:
   void finish_row(int64_t r, const PackedRow& row);
 
-  const PackedData& basis_;
+  const PackedData& axes_;
   const PackedData& packed_;
   const Kernels& kernels_;
   Block block_;

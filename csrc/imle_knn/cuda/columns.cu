@@ -8,9 +8,8 @@
 namespace naign::cuda {
 namespace {
 
-constexpr int threads = 128;
+constexpr int threads = static_cast<int>(columns_block_rows);
 constexpr int tile_rows = 128;
-constexpr float largest_float = 0x1.fffffep127f;
 
 // The k nearest of a data row, in global memory, written by one thread.
 struct ThreadNearest {

@@ -10,9 +10,8 @@ namespace {
 
 constexpr int warps = 8;
 constexpr int threads = 32 * warps;
-constexpr int round_rows = 32;
+constexpr int round_rows = static_cast<int>(exact_round_rows);
 constexpr int rows_per_warp = round_rows / warps;
-constexpr int most_blocks = 1 << 16;
 // Shorter rows are compared as fast as they are screened.
 constexpr int64_t least_screened = 64;
 

@@ -6,16 +6,16 @@
 
 #include "imle_knn/cuda/kernels.cuh"
 #include "imle_knn/cuda/nearest.cuh"
-#include "imle_knn/plan.h"
+#include "imle_knn/cuda/plan.h"
 
 namespace naign::cuda {
 
 // What one data row's pairs with the pool rows of a tile are held against.
 struct RowLimit {
-  float limit;        // scores above it are too far
-  float rejected;     // scores below it are rejected (when seeding: scores up to it may be)
-  float double_unit;  // of the packed query
-  int32_t query;      // of the group
+  float limit;         // scores above it are too far
+  float rejected;      // scores below it are rejected (when seeding: scores up to it may be)
+  float double_scale;  // of the packed query
+  int32_t query;       // of the group
 };
 
 __device__ inline RowLimit row_limit(const FilterProblem& p, int slot, int active,
@@ -25,7 +25,7 @@ __device__ inline RowLimit row_limit(const FilterProblem& p, int slot, int activ
   const PackedQuery& packed = p.queries[slot];
   const Frame frame = *p.frame;
   RowLimit limit{};
-  limit.double_unit = 2 * packed.unit;
+  limit.double_scale = 2 * packed.scale;
   limit.query = query;
   if (p.groups != nullptr) {
     limit.limit = -float_infinity;
@@ -70,8 +70,8 @@ struct WarpTile {
   __device__ float4 pair_of_columns(int block) const {
     return reinterpret_cast<const float4*>(columns)[(block * 8 + fragment_column(lane, 0)) / 2];
   }
-  __device__ static float score(int32_t sum, float double_unit, float norm, float unit) {
-    return score_of(sum, double_unit, PoolColumn{norm, unit});
+  __device__ static float score(int32_t sum, float double_scale, float norm, float scale) {
+    return score_of(sum, double_scale, PoolColumn{norm, scale});
   }
 
   // Keeps the smallest score of every 16 pool rows, which bounds the k-th distance once there are k
@@ -86,8 +86,8 @@ struct WarpTile {
 #pragma unroll
         for (int block = strip * 8; block < strip * 8 + 8; ++block) {
           const float4 c = pair_of_columns(block);
-          const float s0 = score(sum_of(r, block, 0), limit.double_unit, c.x, c.y);
-          const float s1 = score(sum_of(r, block, 1), limit.double_unit, c.z, c.w);
+          const float s0 = score(sum_of(r, block, 0), limit.double_scale, c.x, c.y);
+          const float s1 = score(sum_of(r, block, 1), limit.double_scale, c.z, c.w);
           if (s0 > limit.rejected) best = fminf(best, s0);
           if (s1 > limit.rejected) best = fminf(best, s1);
         }
@@ -104,12 +104,12 @@ struct WarpTile {
 
   __device__ void filter(const RowBound& bound) const {
     float limits[rows_per_lane];
-    float units[rows_per_lane];
+    float scales[rows_per_lane];
     float best[rows_per_lane];
 #pragma unroll
     for (int r = 0; r < rows_per_lane; ++r) {
       limits[r] = row(r).limit;
-      units[r] = row(r).double_unit;
+      scales[r] = row(r).double_scale;
       best[r] = float_infinity;
     }
 #pragma unroll
@@ -117,8 +117,8 @@ struct WarpTile {
       const float4 c = pair_of_columns(block);
 #pragma unroll
       for (int r = 0; r < rows_per_lane; ++r) {
-        const float s0 = score(sum_of(r, block, 0), units[r], c.x, c.y);
-        const float s1 = score(sum_of(r, block, 1), units[r], c.z, c.w);
+        const float s0 = score(sum_of(r, block, 0), scales[r], c.x, c.y);
+        const float s1 = score(sum_of(r, block, 1), scales[r], c.z, c.w);
         best[r] = fminf(best[r], fminf(s0, s1));
       }
     }
@@ -142,7 +142,7 @@ struct WarpTile {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const float s =
-            score(sum_of(r, block, e), own.double_unit, e == 0 ? c.x : c.z, e == 0 ? c.y : c.w);
+            score(sum_of(r, block, e), own.double_scale, e == 0 ? c.x : c.z, e == 0 ? c.y : c.w);
         if (s <= limit && !(s < own.rejected)) {
           const int64_t column = first_column + block * 8 + fragment_column(lane, e);
           append(problem, own.query, static_cast<int32_t>(column), s);

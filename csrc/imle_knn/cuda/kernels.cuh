@@ -7,12 +7,15 @@
 #include <cstdint>
 
 #include "common/matrix.h"
+#include "imle_knn/cuda/packing.h"
+#include "imle_knn/cuda/plan.h"
 #include "imle_knn/imle_knn.h"
-#include "imle_knn/packing.h"
 
 namespace naign::cuda {
 
-constexpr int64_t most_neighbours = 128;
+// Blocks of a launch, at most; fewer of one that may have nothing to do, which should end soon.
+constexpr int64_t most_blocks = 1 << 16;
+constexpr int64_t most_optional_blocks = 1024;
 
 // Data rows named by a list that a kernel wrote, or all rows where there is none.
 struct Selection {
@@ -40,17 +43,16 @@ struct PackProblem {
   // Pool rows:
   PoolColumn* columns;
   RowBound* bounds;
-  RowBound* panels;     // largest of every panel; zero before
-  int32_t* wild;        // rows to compare exactly with all data rows
-  int32_t* wild_count;  // zero before
-  const int32_t* gate;  // nothing is done while this is zero; nullptr: always
-  bool skips_repeats;   // rows equal to the row before them take no part
+  RowBound* panels;             // largest of every panel; zero before
+  int32_t* out_of_range;        // rows to compare exactly with all data rows
+  int32_t* out_of_range_count;  // zero before
+  const int32_t* gate;          // nothing is done while this is zero; nullptr: always
+  bool skips_repeats;           // rows equal to the row before them take no part
 };
 
 void pack_rows(const PackProblem& problem, cudaStream_t stream);
 
 // Chooses centre and scale from a sample of both sides; `largest` is scratch, 2 * frame_samples.
-constexpr int64_t frame_samples = 64;
 void choose_frame(const Matrix& data, const Matrix& pool, float* centre, Frame* frame,
                   float* largest, cudaStream_t stream);
 
@@ -81,9 +83,7 @@ struct FilterProblem {
   int32_t groups_per_row;
 };
 
-// Pool rows of a tile; pool_values and columns are padded to a multiple of it.
-constexpr int64_t widest_tile = 256;
-
+// pool_values and columns are padded to a multiple of widest_tile.
 void run_filter_sm80(const FilterProblem& problem, int multiprocessors, cudaStream_t stream);
 void run_filter_sm90(const FilterProblem& problem, int multiprocessors, cudaStream_t stream);
 
@@ -114,15 +114,15 @@ struct RerankProblem {
   Selection selection;
   const PackedQuery* queries;  // by slot
   const RowBound* row_bounds;
-  const int32_t* wild;
-  const int32_t* wild_count;
+  const int32_t* out_of_range;
+  const int32_t* out_of_range_count;
   const Frame* frame;
   Bounds bounds;
   double* bound;
   uint32_t* counts;  // zero afterwards
   const Candidate* lists;
   int32_t capacity;
-  // Where rows go whose list overflowed, and wild data rows.
+  // Where rows go whose list overflowed, and data rows out of range.
   int32_t* overflow;
   int32_t* overflow_count;
   int32_t* exact;

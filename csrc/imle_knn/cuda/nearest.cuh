@@ -8,8 +8,8 @@
 namespace naign::cuda {
 
 struct SharedNearest {
-  double distances[most_neighbours];
-  int64_t indices[most_neighbours];
+  double distances[largest_k];
+  int64_t indices[largest_k];
 
   __device__ void clear(int k, int thread, int threads) {
     for (int i = thread; i < k; i += threads) {
@@ -46,7 +46,7 @@ struct SharedNearest {
       there |= __any_sync(~0u, i < k && indices[i] == index);
     }
     if (there || position == k) return;
-    constexpr int share = static_cast<int>(most_neighbours) / 32;
+    constexpr int share = static_cast<int>(largest_k) / 32;
     double moved_distance[share];
     int64_t moved_index[share];
 #pragma unroll

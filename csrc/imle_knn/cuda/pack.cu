@@ -135,8 +135,8 @@ class RowPacker {
     sums.extent.largest = __uint_as_float(threads_.largest(largest));
     sums.extent.reach = reach_of(threads_.sum(total(squares)), columns_);
     const bool packs = sums.finite && !sums.extent.packs_as_zeros();
-    sums.unit = sums.finite ? integer_unit(sums.extent, levels_of(p_.digits)) : 1;
-    const float inverse = packs ? 1 / sums.unit : 0;
+    sums.scale = sums.finite ? integer_unit(sums.extent, levels_of(p_.digits)) : 1;
+    const float inverse = packs ? 1 / sums.scale : 0;
     float4 errors{0, 0, 0, 0};
     int64_t squared = 0;
     for_each_four([&](int64_t k, int slot) {
@@ -144,8 +144,8 @@ class RowPacker {
                                ? kept_at(kept, slot)
                                : centred_four(four_of(row, k, columns_, aligned), k);
       const Quantised q[4]{
-          quantise(value.x, sums.unit, inverse), quantise(value.y, sums.unit, inverse),
-          quantise(value.z, sums.unit, inverse), quantise(value.w, sums.unit, inverse)};
+          quantise(value.x, sums.scale, inverse), quantise(value.y, sums.scale, inverse),
+          quantise(value.z, sums.scale, inverse), quantise(value.w, sums.scale, inverse)};
       int integers[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -153,7 +153,8 @@ class RowPacker {
         integers[i] = packs ? q[i].integer : 0;
         squared += static_cast<int64_t>(integers[i]) * integers[i];
       }
-      add_square(errors, {q[0].error, q[1].error, q[2].error, q[3].error});
+      add_square(errors, {q[0].quantisation_error, q[1].quantisation_error, q[2].quantisation_error,
+                          q[3].quantisation_error});
       target_.store(k, integers);
     });
     sums.squared_errors = threads_.sum(total(errors));
@@ -237,12 +238,13 @@ __device__ void publish(const PackProblem& p, int64_t at, const PackedRowInfo& i
     return;
   }
   p.columns[at] = PoolColumn::of(info);
-  p.bounds[at] = {info.error, info.reach};
+  p.bounds[at] = {info.quantisation_error, info.norm_bound};
   if (info.kind == RowKind::usual) {
-    raise(&p.panels[at / panel_rows].error, info.error);
-    raise(&p.panels[at / panel_rows].reach, info.reach);
+    raise(&p.panels[at / panel_rows].quantisation_error, info.quantisation_error);
+    raise(&p.panels[at / panel_rows].norm_bound, info.norm_bound);
   }
-  if (info.kind == RowKind::wild) p.wild[atomicAdd(p.wild_count, 1)] = static_cast<int32_t>(at);
+  if (info.kind == RowKind::wild)
+    p.out_of_range[atomicAdd(p.out_of_range_count, 1)] = static_cast<int32_t>(at);
 }
 
 template <int team>
@@ -401,10 +403,9 @@ __global__ void __launch_bounds__(frame_threads)
 template <int team>
 void launch(const PackProblem& problem, cudaStream_t stream) {
   const int64_t blocks = ceil_div(problem.padded_rows, block_threads / team);
-  // A launch that may have nothing to do should end soon.
   const bool optional = problem.gate != nullptr || problem.selection.count != nullptr;
-  const int64_t most_blocks = optional ? 1024 : 1 << 16;
-  const auto grid = static_cast<unsigned>(blocks < most_blocks ? blocks : most_blocks);
+  const int64_t most = optional ? most_optional_blocks : most_blocks;
+  const auto grid = static_cast<unsigned>(blocks < most ? blocks : most);
   start(pack_kernel<team>, grid, block_threads, 0, stream, problem, aligned_for_four(problem.rows));
 }
 

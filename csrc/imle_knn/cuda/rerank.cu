@@ -1,4 +1,5 @@
-// Survivors of the filter: bound again with their own errors, ordered by score, compared exactly.
+// Survivors of the filter: bound again with their own quantisation errors, ordered by score,
+// compared exactly.
 #include "common/launch.cuh"
 #include "imle_knn/cuda/kernels.cuh"
 #include "imle_knn/cuda/nearest.cuh"
@@ -41,8 +42,8 @@ __global__ void __launch_bounds__(32 * seed_warps) seed_kernel(const SeedProblem
   if (!is_finite(score)) return;
   RowBound largest{0, 0};
   for (int i = 0; i < p.panel_count; ++i) {
-    largest.error = fmaxf(largest.error, p.panels[i].error);
-    largest.reach = fmaxf(largest.reach, p.panels[i].reach);
+    largest.quantisation_error = fmaxf(largest.quantisation_error, p.panels[i].quantisation_error);
+    largest.norm_bound = fmaxf(largest.norm_bound, p.panels[i].norm_bound);
   }
   const double above = distance_above(p.bounds, packed.query, score, largest, *p.frame);
   if (lane == 0 && above < p.bound[row]) p.bound[row] = above;
@@ -52,7 +53,6 @@ __global__ void __launch_bounds__(32 * seed_warps) seed_kernel(const SeedProblem
 
 constexpr int warps = 4;
 constexpr int threads = 32 * warps;
-constexpr int most_blocks = 1 << 16;
 
 struct Shared {
   SharedNearest nearest;
@@ -120,14 +120,14 @@ __global__ void __launch_bounds__(threads, 6) rerank_kernel(const RerankProblem 
     if (query.kind != RowKind::usual) continue;
     const auto found = static_cast<int64_t>(p.counts[row]);
     const int count = static_cast<int>(found < p.capacity ? found : p.capacity);
-    const int wild = *p.wild_count;
-    if (count + wild == 0) continue;
+    const int out_of_range = *p.out_of_range_count;
+    if (count + out_of_range == 0) continue;
     double bound = p.bound[row];
     shared.nearest.load(p.result, row, thread, threads);
     Candidate* sorted = candidates + p.capacity;
     const int kept = select(p, query, bound, p.lists + static_cast<int64_t>(row) * p.capacity,
                             count, candidates, sorted, &shared.kept);
-    for (int first = 0; first < kept + wild; first += warps) {
+    for (int first = 0; first < kept + out_of_range; first += warps) {
       const int i = first + warp;
       const double worst = fmin(bound, shared.nearest.distances[k - 1]);
       int64_t pool_row = -1;
@@ -137,8 +137,8 @@ __global__ void __launch_bounds__(threads, 6) rerank_kernel(const RerankProblem 
                                *p.frame)) {
           pool_row = candidate.row;
         }
-      } else if (i < kept + wild) {
-        pool_row = p.wild[i - kept];
+      } else if (i < kept + out_of_range) {
+        pool_row = p.out_of_range[i - kept];
       }
       const double distance = pool_row >= 0 ? distance_of(p, row, pool_row, lane) : 0;
       if (lane == 0) {
@@ -174,8 +174,8 @@ void seed_bounds(const SeedProblem& problem, cudaStream_t stream) {
 
 void rerank(const RerankProblem& problem, cudaStream_t stream) {
   const bool optional = problem.selection.count != nullptr;
-  const int most = optional ? 1024 : most_blocks;
-  const int rows = problem.selection.rows;
+  const int64_t most = optional ? most_optional_blocks : most_blocks;
+  const int64_t rows = problem.selection.rows;
   const auto blocks = static_cast<unsigned>(rows < most ? rows : most);
   const size_t bytes = 2 * sizeof(Candidate) * static_cast<size_t>(problem.capacity);
   start(rerank_kernel, blocks, threads, bytes, stream, problem);

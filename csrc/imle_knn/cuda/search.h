@@ -7,23 +7,10 @@
 #include <cstdint>
 
 #include "common/matrix.h"
+#include "imle_knn/cuda/plan.h"
 #include "imle_knn/imle_knn.h"
 
 namespace naign::cuda {
-
-// More neighbours than this are not supported.
-constexpr int64_t largest_k = 128;
-
-// How a search goes about it. Tests force each way; the answer is the same.
-enum class Method : int32_t {
-  automatic,
-  filter,         // compute capability 8.0 and higher: cudaErrorNotSupported elsewhere
-  filter_by_mma,  // with the instructions of Ampere, also where Hopper's are there
-  columns,        // at most largest_columns_by_thread
-  exact
-};
-
-constexpr int64_t largest_columns_by_thread = 32;
 
 // A search over batches of equal size.
 struct Search {
@@ -36,14 +23,23 @@ struct Search {
   double reject_below;
   Method method = Method::automatic;
   int64_t capacity = 0;  // candidates a data row, at most; 0: what suits the sizes
+
+  SearchSize size() const {
+    return {batches, data.rows, pool.rows, data.columns, k, reject_below > 0};
+  }
 };
 
-// The way that `automatic` stands for on the current device: without tensor cores for 8-bit
-// integers (before compute capability 8.0), for few or short rows and small problems, differences
-// only.
-Method method_of(const Search& search);
+// The current device.
+Device current_device();
 
-// One call, from inputs to outputs: distances (batches, rows, k) float32, indices int64.
+// Queue what a plan for these sizes says, in a workspace of its bytes().
+int launch(const SearchPlan& plan, const Search& search, float* distances, int64_t* indices,
+           void* workspace, void* stream);
+int launch(const UpdatePlan& plan, const Matrix& data, const void* packed, const PoolRange& pool,
+           const Neighbours& result, void* workspace, void* stream);
+
+// One call, from inputs to outputs: distances (batches, rows, k) float32, indices int64. The plan
+// is that for the current device.
 size_t search_bytes(const Search& search);
 int search(const Search& search, float* distances, int64_t* indices, void* workspace, void* stream);
 

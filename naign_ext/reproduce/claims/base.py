@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naign_ext.evaluation import Key
 from naign_ext.reproduce.study import Evidence, Statement, Study
 
 Result = Mapping[str, Any]
@@ -20,13 +21,14 @@ def train_on_each(study: Study, claim: "Claim") -> Evidence:
 class Claim(Statement):
     """A statement and how it is tested, on datasets.
 
-    figures: keys that are compared between methods, on each data set that has them; shown: keys only reported.
-    caption: what the figure shows. draw: writes PATH.png and PATH.pdf.
+    compared: metrics that are compared between methods, on each data set that has them; shown: those only reported.
+    caption: what the figure shows. draw: writes the figure to a path, in the format of its
+    ending.
     """
 
     datasets: tuple[str, ...]
-    figures: tuple[str, ...]
+    compared: tuple[Key, ...]
     caption: str
     draw: Callable[[Study, Evidence, Result, Path], None]
-    shown: tuple[str, ...] = ()
+    shown: tuple[Key, ...] = ()
     collect: Callable[[Study, "Claim"], Evidence] = train_on_each

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from naign_ext.evaluation import Key
+from naign_ext.evaluation.results import MAP
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import IGN, METHODS, NAIGN
@@ -14,15 +16,13 @@ from naign_ext.reproduce.study import Evidence, Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SIDE = 161
-_EDGE = 3.0
+CORRELATION = Key("residual_spearman", MAP)
 _HIGHEST = 1.2
 
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     """True distance and |f(x) - x| over the plane, on one scale."""
-    axis_values = torch.linspace(-_EDGE, _EDGE, _SIDE)
-    grid = torch.stack(torch.meshgrid(axis_values, axis_values, indexing="xy"), dim=-1).flatten(0, 1)
+    axis_values, grid = drawing.plane()
     columns = [*NAIGN, IGN]
     with drawing.page(path, len(evidence.runs), 1 + len(columns), height=1.62 * len(evidence.runs) + 0.5) as (
         figure,
@@ -39,7 +39,8 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
                 if run.status == "completed":
                     _field(axis, axis_values, run.projector().score(grid).residual)
                 drawing.bare(axis)
-                axis.set_xlabel(_note(result["figures"][dataset][method]), fontsize=7)
+                correlations = result["metrics"][dataset][method].get(CORRELATION, [])
+                axis.set_xlabel(drawing.mean_note("correlation", correlations), fontsize=7)
         for axis, title in zip(axes[0], ["true distance", *(METHODS[m].label for m in columns)], strict=True):
             axis.set_title(title)
         bar = figure.colorbar(
@@ -54,7 +55,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
 
 
 def _field(axis: "Axes", line: torch.Tensor, values: torch.Tensor) -> Any:
-    field = values.view(_SIDE, _SIDE).clamp(max=_HIGHEST).numpy()
+    field = values.view(drawing.SIDE, drawing.SIDE).clamp(max=_HIGHEST).numpy()
     shown = axis.pcolormesh(
         line.numpy(),
         line.numpy(),
@@ -72,18 +73,18 @@ def _field(axis: "Axes", line: torch.Tensor, values: torch.Tensor) -> Any:
     return shown
 
 
-def _note(figures: dict[str, list[float | None]]) -> str:
-    values = [v for v in figures.get("residual_spearman", []) if v is not None]
-    return f"correlation {sum(values) / len(values):.2f}" if values else "-"
-
-
 CLAIM = Claim(
     name="distance-field",
     source="Section 3, distance field",
     title="The residual is a distance field",
     sentence="|f(x) - x| of NAIGN follows the distance to the data, and better than that of IGN.",
     datasets=("moons", "rings", "grid25"),
-    figures=("residual_spearman", "residual_pearson", "residual_spearman_far", "residual_pearson_far"),
+    compared=(
+        CORRELATION,
+        Key("residual_pearson", MAP),
+        Key("residual_spearman_far", MAP),
+        Key("residual_pearson_far", MAP),
+    ),
     caption="Distance to the noise-free support, and the residual |f(x) - x| of each method.",
     draw=draw,
 )

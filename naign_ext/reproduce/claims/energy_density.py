@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from naign_ext.evaluation import Key
+from naign_ext.evaluation.results import MAP
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import IGN, METHODS, NAIGN
@@ -14,9 +16,9 @@ from naign_ext.reproduce.study import Evidence, Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TEMPERATURE, TOTAL_VARIATION = Key("temperature", MAP), Key("total_variation", MAP)
 _LINE = torch.linspace(-6.5, 6.5, 1301)
-_SIDE = 161
-_EDGE = 3.0
+_EXTENT = (-drawing.EDGE, drawing.EDGE, -drawing.EDGE, drawing.EDGE)
 
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
@@ -34,9 +36,10 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             for method, axis in zip(columns, row[1:], strict=True):
                 run = runs[method][0]
                 drawing.bare(axis)
-                if "temperature" in run.figures:
+                if TEMPERATURE in run.results:
                     _density(axis, run, method)
-                axis.set_xlabel(_note(result["figures"][dataset][method]), fontsize=7)
+                distances = result["metrics"][dataset][method].get(TOTAL_VARIATION, [])
+                axis.set_xlabel(drawing.mean_note("total variation", distances), fontsize=7)
         for axis, title in zip(axes[0], ["truth", *(METHODS[m].label for m in columns)], strict=True):
             axis.set_title(title)
         drawing.footnote(
@@ -57,13 +60,13 @@ def _true(axis: "Axes", run: Run) -> None:
         )  # fmt: skip
         axis.set_xlim(-6.5, 6.5)
     else:
-        counts = torch.histogramdd(draws, [_SIDE, _SIDE], range=[-_EDGE, _EDGE, -_EDGE, _EDGE]).hist
+        counts = torch.histogramdd(draws, [drawing.SIDE, drawing.SIDE], range=[*_EXTENT]).hist
         _picture(axis, counts.T)
     drawing.bare(axis)
 
 
 def _density(axis: "Axes", run: Run, method: str) -> None:
-    projector, temperature = run.projector(), run.figures["temperature"]
+    projector, temperature = run.projector(), run.results[TEMPERATURE]
     if projector.sample_shape == (1,):
         energy = projector.score(_LINE[:, None]).energy.double()
         shares = (-energy / temperature).softmax(dim=0)
@@ -72,21 +75,13 @@ def _density(axis: "Axes", run: Run, method: str) -> None:
         axis.set_xlim(-6.5, 6.5)
         axis.set_ylim(bottom=0)
         return
-    line = torch.linspace(-_EDGE, _EDGE, _SIDE)
-    grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
-    energy = projector.score(grid).energy.double()
-    _picture(axis, (-energy / temperature).softmax(dim=0).view(_SIDE, _SIDE))
+    energy = projector.score(drawing.plane()[1]).energy.double()
+    _picture(axis, (-energy / temperature).softmax(dim=0).view(drawing.SIDE, drawing.SIDE))
 
 
 def _picture(axis: "Axes", values: torch.Tensor) -> None:
     """Root of the density, so that what is faint is seen; each on its own scale."""
-    extent = (-_EDGE, _EDGE, -_EDGE, _EDGE)
-    axis.imshow(values.sqrt().numpy(), origin="lower", extent=extent, cmap="Greys", interpolation="bilinear")
-
-
-def _note(figures: dict[str, list[float | None]]) -> str:
-    values = [v for v in figures.get("total_variation", []) if v is not None]
-    return f"total variation {sum(values) / len(values):.2f}" if values else "-"
+    axis.imshow(values.sqrt().numpy(), origin="lower", extent=_EXTENT, cmap="Greys", interpolation="bilinear")
 
 
 CLAIM = Claim(
@@ -95,8 +90,8 @@ CLAIM = Claim(
     title="The residual is an energy",
     sentence="exp(-|f(x) - x|^2 / T) / Z of NAIGN is close to the density of the data.",
     datasets=("trimodal1d", "8gaussians", "moons"),
-    figures=("total_variation", "log_likelihood"),
-    shown=("temperature",),
+    compared=(TOTAL_VARIATION, Key("log_likelihood", MAP)),
+    shown=(TEMPERATURE,),
     caption="Densities exp(-|f(x) - x|^2 / T) / Z, T fitted to held-out points, never to the truth (planes: root of "
     "the density).",
     draw=draw,

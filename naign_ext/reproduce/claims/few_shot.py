@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from naign_ext.evaluation import evaluate
+from naign_ext.evaluation import Key, evaluate
+from naign_ext.evaluation.results import ONCE
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import BEST, IGN, PLAIN
@@ -15,7 +16,8 @@ from naign_ext.run import load_configured
 DATASET = "digits"
 SIZES = (30, 300, 100, 50, 1000)
 _METHODS = (PLAIN, BEST, IGN)
-_PARTS = ("fld", "prdc", "classes", "train_coverage", "projection")
+FLD, COVERAGE = Key("fld", ONCE), Key("coverage", ONCE)
+_METRICS = ("fld", "prdc", "classes", "train_coverage", "projection")
 _COMPONENTS = 8
 
 
@@ -33,12 +35,12 @@ def collect(study: Study, claim: Claim) -> Evidence:
         for method in _METHODS:
             for seed in study.effort.final_seeds:
                 options = {"changes": {"train_rows": size}, "judged_on_all": True, "curve": False}
-                jobs.append(study.job(method, DATASET, seed, parts=_PARTS, **options))
+                jobs.append(study.job(method, DATASET, seed, metrics=_METRICS, baselines=False, **options))
                 places.append((label(size), method))
     for (name, method), run in zip(places, study.carry_out(jobs), strict=True):
         evidence.runs.setdefault(name, {}).setdefault(method, []).append(run)
     for name, runs in evidence.runs.items():
-        evidence.trivial[name] = {"fld_features": {"pca": [_pca_fld(run) for run in runs[BEST]]}}
+        evidence.baselines[name] = {FLD: {"pca": [_pca_fld(run) for run in runs[BEST]]}}
     evidence.extra["sizes"] = sizes(study)
     return evidence
 
@@ -61,14 +63,14 @@ def _pca_fld(run: Run) -> float:
         drawn: torch.Tensor = centre + (z.flatten(1)[:, :kept] * deviation) @ axes[:kept]
         return drawn.view_as(z)
 
-    return evaluate(sample, everything, seed=JUDGE_SEED, parts=["fld"])["fld_features"]
+    return evaluate(sample, everything, seed=JUDGE_SEED, metrics=["fld"], baselines=False)[FLD]
 
 
 def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
     """FLD and coverage of all training images against the number trained on."""
-    series = result["figures"]
+    series = result["metrics"]
     counts = evidence.extra["sizes"]
-    panels = (("fld_features", "FLD (lower is better)"), ("coverage", "coverage of all images"))
+    panels = ((FLD, "FLD (lower is better)"), (COVERAGE, "coverage of all images"))
     with drawing.page(path, 1, 2, height=3.0) as (figure, axes):
         for axis, (key, title) in zip(axes[0], panels, strict=True):
             for method in _METHODS:
@@ -81,7 +83,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             axis.minorticks_off()
             axis.set_xlabel("training images")
             axis.set_ylabel(title)
-        fields = [result["trivial"][label(size)]["fld_features"]["pca"] for size in counts]
+        fields = [result["baselines"][label(size)][FLD]["pca"] for size in counts]
         means = [sum(values) / len(values) for values in fields]
         axes[0][0].plot(counts, means, "x:", color=drawing.FAINT, linewidth=1, label="PCA Gaussian")
         handles, texts = axes[0][0].get_legend_handles_labels()
@@ -95,8 +97,8 @@ CLAIM = Claim(
     title="Few training images",
     sentence="NAIGN generates better samples than IGN from few training images.",
     datasets=(DATASET,),
-    figures=("fld_features", "coverage"),
-    shown=("classes", "train_coverage", "recall"),
+    compared=(FLD, COVERAGE),
+    shown=(Key("classes", ONCE), Key("train_coverage", ONCE), Key("recall", ONCE)),
     caption="Runs on nested parts of the training set, judged against the whole of it and on the same held-out images.",
     draw=draw,
     collect=collect,

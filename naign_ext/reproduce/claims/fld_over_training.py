@@ -4,6 +4,8 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from naign_ext.evaluation import Key
+from naign_ext.evaluation.results import ONCE, TWICE
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result, train_on_each
 from naign_ext.reproduce.runs import Run
@@ -12,7 +14,8 @@ from naign_ext.reproduce.study import Evidence, Series, Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KEYS = ("fld_features", "fld_pixels")
+KEYS = (Key("fld", ONCE), Key("fld_pixels", ONCE))
+LATE = Key("fld_late", ONCE)
 
 
 def collect(study: Study, claim: Claim) -> Evidence:
@@ -24,7 +27,7 @@ def collect(study: Study, claim: Claim) -> Evidence:
         for method, of_method in runs.items():
             found = [curve(run) for run in of_method]
             curves[method] = found
-            own[method] = {"fld_late": [late(points) for points in found]}
+            own[method] = {LATE: [late(points) for points in found]}
         evidence.own[dataset] = own
         evidence.extra[dataset] = curves
     return evidence
@@ -33,10 +36,10 @@ def collect(study: Study, claim: Claim) -> Evidence:
 def curve(run: Run) -> list[list[float]]:
     """[update, FLD] at each checkpoint; those without a finite FLD are left out."""
     points = []
-    for record in run.curve:
-        values = [record[key] for key in KEYS if key in record]
+    for point in run.curve:
+        values = [point.results[key] for key in KEYS if key in point.results]
         if values:
-            points.append([record["step"], values[0]])
+            points.append([point.step, values[0]])
     return points
 
 
@@ -63,10 +66,10 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
                 rows = [[value for _, value in points[:length]] for points in complete]
                 drawing.band(axis, share, rows, method)
                 shown += [value for row in rows for value in row[1:]]
-            key = next((k for k in KEYS if k in result["trivial"][dataset]), None)
+            key = next((k for k in KEYS if k in result["baselines"][dataset]), None)
             if key is not None:
-                shown += _trivial_lines(
-                    axis, result["trivial"][dataset][key], 1.5 * max(shown, default=100.0)
+                shown += _baseline_lines(
+                    axis, result["baselines"][dataset][key], 1.5 * max(shown, default=100.0)
                 )
             axis.set_title(dataset)
             axis.set_xlabel("% of training")
@@ -82,7 +85,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
         )
 
 
-def _trivial_lines(axis: "Axes", baselines: dict[str, list[float]], highest: float) -> list[float]:
+def _baseline_lines(axis: "Axes", baselines: dict[str, list[float]], highest: float) -> list[float]:
     """Dotted lines at the means of the Gaussian and the blurred data, and these means; those too high are left out."""
     means = {name: statistics.fmean(baselines[name]) for name in ("pca", "blur") if baselines.get(name)}
     means = {name: mean for name, mean in means.items() if mean < highest}
@@ -99,8 +102,11 @@ CLAIM = Claim(
     title="Quality over training",
     sentence="NAIGN reaches a lower FLD than IGN and keeps it: training is stable.",
     datasets=("digits", "mnist5k"),
-    figures=("fld_features", "fld_late", "classes"),
-    shown=("fld_features_twice", "confident", "variance_ratio", "train_coverage"),
+    compared=(KEYS[0], LATE, Key("classes", ONCE)),
+    shown=(
+        KEYS[0].of(TWICE),
+        *(Key(name, ONCE) for name in ("confident", "variance_ratio", "train_coverage")),
+    ),
     caption="Feature Likelihood Divergence of samples at every twelfth of training, on held-out images.",
     draw=draw,
     collect=collect,

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from naign_ext.evaluation import nearest_distance
+from naign_ext.evaluation import Key, nearest_distance
+from naign_ext.evaluation.results import MAP
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.runs import Run, judged_data
 from naign_ext.reproduce.study import Evidence, Study
 
+AUROC = Key("ood_auroc", MAP)
 _FALSE = np.linspace(0, 1, 201)
 
 
@@ -24,11 +26,11 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             for method, of_method in runs.items():
                 rows = [_roc(run) for run in of_method if run.status == "completed"]
                 if rows:
-                    values = [v for v in result["figures"][dataset][method]["ood_auroc"] if v is not None]
+                    values = [v for v in result["metrics"][dataset][method][AUROC] if v is not None]
                     text = f"{drawing.label(method)}: {statistics.fmean(values):.3f}"
                     drawing.band(axis, list(_FALSE), rows, method, label=text)
             nearest = [_nearest_roc(run) for run in next(iter(runs.values()))]
-            mean = statistics.fmean(result["trivial"][dataset]["ood_auroc"]["nearest"])
+            mean = statistics.fmean(result["baselines"][dataset][AUROC]["nearest"])
             axis.plot(
                 _FALSE, np.mean(nearest, axis=0), color=drawing.FAINT, linestyle=(0, (1, 1)), linewidth=1.3,
                 label=f"nearest training image: {mean:.3f}",
@@ -72,7 +74,7 @@ CLAIM = Claim(
     title="Foreign images are recognised",
     sentence="The residual of NAIGN tells data from foreign images better than that of IGN.",
     datasets=("lfw100", "digits", "mnist5k"),
-    figures=("ood_auroc", "ood_auroc_normalised", "ood_auroc_multiscale"),
+    compared=(AUROC, Key("ood_auroc_normalised", MAP), Key("ood_auroc_multiscale", MAP)),
     caption="ROC curves of the residual |f(x) - x| on held-out against foreign images.",
     draw=draw,
 )

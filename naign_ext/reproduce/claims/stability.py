@@ -3,6 +3,8 @@
 import statistics
 from pathlib import Path
 
+from naign_ext.evaluation import Key
+from naign_ext.evaluation.results import ONCE
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import BEST, IGN, PLAIN
@@ -13,7 +15,8 @@ DATASET = "8gaussians"
 RATES = (1e-3, 1e-2, 1e-4, 3e-3, 3e-2, 3e-4, 1e-1, 3e-1)
 MODES_NEEDED = 6
 _METHODS = (PLAIN, BEST, IGN)
-_PARTS = ("modes", "high_quality", "energy_distance", "projection")
+MODES, QUALITY, TRAINED = Key("modes", ONCE), Key("high_quality", ONCE), Key("trained", ONCE)
+_METRICS = ("modes", "high_quality", "energy_distance", "projection")
 
 
 def rates(study: Study) -> list[float]:
@@ -29,14 +32,17 @@ def collect(study: Study, claim: Claim) -> Evidence:
     for rate in rates(study):
         for method in _METHODS:
             for seed in study.effort.final_seeds:
-                jobs.append(study.job(method, DATASET, seed, parts=_PARTS, changes={"optimiser.lr": rate}))
+                changes = {"optimiser.lr": rate}
+                jobs.append(
+                    study.job(method, DATASET, seed, metrics=_METRICS, baselines=False, changes=changes)
+                )
                 places.append((label(rate), method))
     for (name, method), run in zip(places, study.carry_out(jobs), strict=True):
         evidence.runs.setdefault(name, {}).setdefault(method, []).append(run)
     survivals = {}
     for method in _METHODS:
         table = [[survived(run) for run in evidence.runs[label(rate)][method]] for rate in rates(study)]
-        survivals[method] = {"trained": [statistics.fmean(seed) for seed in zip(*table, strict=True)]}
+        survivals[method] = {TRAINED: [statistics.fmean(seed) for seed in zip(*table, strict=True)]}
         evidence.extra[method] = [statistics.fmean(seeds) for seeds in table]
     evidence.own[f"{DATASET}, all learning rates"] = {
         method: {key: list(values) for key, values in of_method.items()}
@@ -48,7 +54,7 @@ def collect(study: Study, claim: Claim) -> Evidence:
 
 def survived(run: Run) -> bool:
     """Whether a run neither diverged nor collapsed: at least 6 of the 8 modes hold a tenth of their share."""
-    return run.status == "completed" and run.figures.get("modes", 0.0) >= MODES_NEEDED
+    return run.status == "completed" and (run.results.get(MODES) or 0.0) >= MODES_NEEDED
 
 
 def label(rate: float) -> str:
@@ -67,7 +73,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
                 color=drawing.COLOURS[method], linestyle=drawing.LINES[method], marker=drawing.MARKERS[method],
                 markersize=4.5, linewidth=1.4, label=drawing.label(method),
             )  # fmt: skip
-            values = [result["figures"][label(rate)][method].get("high_quality", []) for rate in tried]
+            values = [result["metrics"][label(rate)][method].get(QUALITY, []) for rate in tried]
             filled = [
                 [0.0 if v is None else v for v in seeds] or [0.0] * study.effort.seeds for seeds in values
             ]
@@ -95,8 +101,8 @@ CLAIM = Claim(
     title="Training survives the learning rate",
     sentence="NAIGN trains at more learning rates than IGN without diverging or collapsing.",
     datasets=(DATASET,),
-    figures=("trained",),
-    shown=("modes", "high_quality", "energy_distance"),
+    compared=(TRAINED,),
+    shown=(MODES, QUALITY, Key("energy_distance", ONCE)),
     caption="Left: seeds that neither diverge nor collapse. Right: share of samples within 4 sigma of a mode.",
     draw=draw,
     collect=collect,

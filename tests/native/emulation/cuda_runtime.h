@@ -3,9 +3,11 @@
 // does behind the threads' back happen as early or as late as the program allows.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -15,6 +17,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <typeinfo>
 #include <vector>
 
 #define __device__
@@ -80,16 +83,22 @@ inline unsigned in_order(unsigned turn, unsigned count) {
 }
 
 struct Thread {
-  ucontext_t context;
+  jmp_buf place;              // where it goes on
+  bool started = false;       // has a stack, and waits on it between two blocks
   int64_t meetings[17] = {};  // of the block, of named barriers, of the warp
   bool done = false;
 };
 
-inline ucontext_t scheduler;
-inline std::vector<Thread> threads;
+inline jmp_buf scheduler;
+// They outlive their block: fresh stacks would be cleared page by page.
+inline std::array<Thread, 1024> threads;
+inline unsigned block_threads = 0;
 inline std::function<void()> body;
 inline unsigned running = 0;
 alignas(1024) inline int8_t shared_memory[shared_bytes];
+
+// Called before a launch with each of the kernel's parameters: for tests that count.
+inline std::function<void(const std::type_info&, const void*)> before_launch;
 
 [[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "emulation: %s\n", what);
@@ -111,14 +120,13 @@ inline size_t most_shared_bytes() {
 }
 
 inline void leave() {
-  const unsigned self = running;
-  swapcontext(&threads[self].context, &scheduler);
+  if (_setjmp(threads[running].place) == 0) _longjmp(scheduler, 1);
 }
 
 // Waits until `count` threads from `first` on have met here as often as this one, or ended.
 inline void meet(int place, unsigned first, unsigned count) {
   const int64_t turn = ++threads[running].meetings[place];
-  const unsigned last = std::min<unsigned>(first + count, threads.size());
+  const unsigned last = std::min(first + count, block_threads);
   const auto all_here = [&] {
     for (unsigned t = first; t < last; ++t) {
       if (threads[t].meetings[place] < turn && !threads[t].done) return false;
@@ -127,44 +135,57 @@ inline void meet(int place, unsigned first, unsigned count) {
   };
   while (!all_here()) leave();
 }
-inline void meet_warp() { meet(16, running & ~31u, 32); }
-
-inline void enter() {
-  body();
-  threads[running].done = true;
-  leave();
+inline int64_t meet_warp() {
+  meet(16, running & ~31u, 32);
+  return threads[running].meetings[16];
 }
 
-// Stacks outlive their block: the kernel would clear fresh ones page by page.
-inline char* stack_of(unsigned thread) {
-  static std::vector<std::unique_ptr<char[]>> stacks;
-  while (stacks.size() <= thread) {
-    stacks.push_back(std::make_unique_for_overwrite<char[]>(stack_bytes));
+[[noreturn]] inline void live() {
+  for (;;) {
+    body();
+    threads[running].done = true;
+    leave();
   }
-  return stacks[thread].get();
+}
+
+inline void start_on_a_stack_of_its_own() {
+  static std::vector<std::unique_ptr<char[]>> stacks;
+  static ucontext_t context;
+  threads[running].started = true;
+  stacks.push_back(std::make_unique_for_overwrite<char[]>(stack_bytes));
+  getcontext(&context);
+  context.uc_stack.ss_sp = stacks.back().get();
+  context.uc_stack.ss_size = stack_bytes;
+  makecontext(&context, live, 0);
+  setcontext(&context);
+}
+
+// Until the thread waits for others, or ends. Without the system call that swapcontext makes.
+inline void resume(unsigned thread) {
+  running = thread;
+  threadIdx = dim3(thread);
+  if (_setjmp(scheduler) != 0) return;
+  if (threads[thread].started) _longjmp(threads[thread].place, 1);
+  start_on_a_stack_of_its_own();
 }
 
 inline void run_block(unsigned count, const std::function<void()>& kernel) {
+  if (count % 32 != 0 || count > threads.size()) fail("a block");
   body = kernel;
-  threads = std::vector<Thread>(count);
+  block_threads = count;
   for (unsigned t = 0; t < count; ++t) {
-    Thread& thread = threads[t];
-    getcontext(&thread.context);
-    thread.context.uc_stack.ss_sp = stack_of(t);
-    thread.context.uc_stack.ss_size = stack_bytes;
-    thread.context.uc_link = &scheduler;
-    makecontext(&thread.context, enter, 0);
+    threads[t].done = false;
+    std::fill_n(threads[t].meetings, 17, 0);
   }
   int64_t turns = 0;
   for (bool alive = true; alive;) {
     alive = false;
     if (++turns > 2000000) fail("threads wait for ever");
     for (unsigned turn = 0; turn < count; ++turn) {
-      running = in_order(turn, count);
-      if (threads[running].done) continue;
+      const unsigned thread = in_order(turn, count);
+      if (threads[thread].done) continue;
       alive = true;
-      threadIdx = dim3(running);
-      swapcontext(&scheduler, &threads[running].context);
+      resume(thread);
     }
   }
   for (unsigned t = 0; t < count; ++t) {
@@ -176,15 +197,14 @@ inline void run_block(unsigned count, const std::function<void()>& kernel) {
 
 // What every lane of the warp gives, seen by all of them.
 template <class T>
-std::vector<T> exchange(const T& value) {
-  static std::vector<T> given;
-  if (given.size() < threads.size()) given.resize(threads.size());
-  given[running] = value;
+std::array<T, 32> exchange(const T& value) {
+  // A lane may be one exchange ahead of another that still reads.
+  static std::array<T, 1024> given[2];
+  auto& mine = given[threads[running].meetings[16] % 2];
+  mine[running] = value;
   meet_warp();
-  const unsigned first = running & ~31u;
-  const unsigned last = std::min<unsigned>(first + 32, threads.size());
-  std::vector<T> all(given.begin() + first, given.begin() + last);
-  meet_warp();
+  std::array<T, 32> all;
+  std::copy_n(mine.begin() + (running & ~31u), 32, all.begin());
   return all;
 }
 
@@ -192,7 +212,7 @@ std::vector<T> exchange(const T& value) {
 
 inline int8_t* emulated_shared_memory() { return emulation::shared_memory; }
 
-inline void __syncthreads() { emulation::meet(0, 0, emulation::threads.size()); }
+inline void __syncthreads() { emulation::meet(0, 0, emulation::block_threads); }
 inline void __syncwarp() { emulation::meet_warp(); }
 inline void __threadfence() {}
 
@@ -303,6 +323,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   }
   if (config->blockDim.x > 1024 || config->gridDim.y > 65535) emulation::fail("a grid");
   if (config->gridDim.x == 0 || config->gridDim.y == 0) emulation::fail("an empty grid");
+  if (emulation::before_launch) (emulation::before_launch(typeid(Given), &given), ...);
   gridDim = config->gridDim;
   for (unsigned y = 0; y < gridDim.y; ++y) {
     for (unsigned x = 0; x < gridDim.x; ++x) {

@@ -58,6 +58,16 @@ inline void operand(uint64_t descriptor, int row, int8_t (&out)[32]) {
   }
 }
 
+// Adds the products of two rows of 32 bytes. No sum may leave 32 bits, not even for a moment: the
+// device's accumulators would wrap or saturate.
+inline void add_products(int32_t& sum, const int8_t (&x)[32], const int8_t (&y)[32]) {
+  for (int half = 0; half < 32; half += 16) {
+    int32_t products = 0;
+    for (int k = half; k < half + 16; ++k) products += x[k] * y[k];
+    if (__builtin_add_overflow(sum, products, &sum)) emulation::fail("a sum beyond 32 bits");
+  }
+}
+
 }  // namespace emulated
 
 inline uint32_t shared_address(const void* pointer) {
@@ -94,12 +104,14 @@ inline void multiply(int32_t* sum, const uint32_t (&a)[4], uint32_t b0, uint32_t
   for (int i = 0; i < 4; ++i) {
     const int row = lane / 4 + (i >= 2 ? 8 : 0);
     const int column = lane % 4 * 2 + i % 2;
+    int8_t x[32];
+    int8_t y[32];
     for (int k = 0; k < 32; ++k) {
       const int part = k / 16;
-      const int8_t x = byte_of(row % 8 * 4 + k % 16 / 4, part * 2 + row / 8, k % 4);
-      const int8_t y = byte_of(column * 4 + k % 16 / 4, 4 + part, k % 4);
-      sum[i] += x * y;
+      x[k] = byte_of(row % 8 * 4 + k % 16 / 4, part * 2 + row / 8, k % 4);
+      y[k] = byte_of(column * 4 + k % 16 / 4, 4 + part, k % 4);
     }
+    emulated::add_products(sum[i], x, y);
   }
 }
 
@@ -170,11 +182,10 @@ void multiply(int32_t (&sum)[n], uint64_t a, uint64_t b, int adds) {
     }
     for (int i = 0; i < n; ++i) {
       const int column = i / 4 * 8 + thread % 4 * 2 + i % 2;
-      int32_t product = adds ? sums[i] : 0;
       int8_t y[32];
       emulated::operand(b, column, y);
-      for (int k = 0; k < 32; ++k) product += x[i % 4 / 2][k] * y[k];
-      sums[i] = product;
+      if (!adds) sums[i] = 0;
+      emulated::add_products(sums[i], x[i % 4 / 2], y);
     }
   });
 }
