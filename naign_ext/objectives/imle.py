@@ -35,5 +35,6 @@ class Imle(MatchedObjective):
         with self.timer("forward"):
             samples = f(latents).float()
         matched = only_admissible(samples, batch.x, admissible, self.options)
-        term = fused_loss(batch.x, matched, norm=self.options.norm).total
-        return Loss(term, {"imle": term.detach()}, lambda: {"non_identity": non_identity(matched, latents)})
+        found = fused_loss([(matched, batch.x, 1.0)], norm=self.options.norm)
+        terms = {"imle": found.terms[0]}
+        return Loss(found.total, terms, lambda: {"non_identity": non_identity(matched, latents)})

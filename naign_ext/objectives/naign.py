@@ -22,7 +22,10 @@ from naign_ext.ops import fused_loss, imle_knn
 from naign_ext.options import option
 from naign_ext.transforms.batch import Batch
 
-Terms = dict[str, Tensor]
+Term = tuple[Tensor, Tensor, float]
+"""Prediction, target, weight."""
+
+Terms = dict[str, Term]
 
 
 class NaignOptions(RestorationOptions, MatchOptions, ObjectiveOptions):
@@ -99,27 +102,23 @@ class Naign(MatchedObjective):
         with self.timer("forward"):
             outputs = apply_together(f, inputs)
         matched = only_admissible(outputs["latents"], x, admissible, o)
-        again = None
+        terms: Terms = {
+            "reconstruction": (outputs["data"], batch.augmented, o.reconstruction_weight),
+            "imle": (matched, x, o.imle_weight),
+        }
         if o.idempotence_weight:
             with self.timer("forward"):
                 again = f(matched).float()
-        main = fused_loss(
-            x,
-            # The kernel compares with x; reconstruction - (augmented - x) has the same difference from it.
-            outputs["data"] if batch.augmented is x else outputs["data"] - (batch.augmented - x),
-            matched,
-            again,
-            weights=(o.reconstruction_weight, o.imle_weight, self._idempotence_weight(step)),
-            norm=o.norm,
-        )
-        total = main.total
-        terms = {"reconstruction": main.reconstruction, "imle": main.imle}
-        if o.idempotence_weight:
-            terms["idempotence"] = main.idempotence
-        for weighted, more in (self._restored(batch, outputs), self._projected(batch, outputs)):
-            total = total + weighted
-            terms |= more
-        return Loss(total, terms, lambda: {"non_identity": non_identity(outputs["latents"], latents)})
+            terms["idempotence"] = (again, matched, self._idempotence_weight(step))
+        for name, weight in self.restoration.weights.items():
+            terms[name] = (outputs[name], batch.augmented, weight)
+        if o.projection_weight:
+            terms["projection"] = self._projection(outputs["projection"], batch)
+        found = fused_loss(list(terms.values()), norm=o.norm)
+        values = dict(zip(terms, found.terms.unbind(), strict=True))
+        if o.projection_weight:
+            values["projection"] = self._portion(outputs["projection"]) * values["projection"]
+        return Loss(found.total, values, lambda: {"non_identity": non_identity(outputs["latents"], latents)})
 
     def _inputs(self, batch: Batch, latents: Tensor, step: int) -> dict[str, Tensor]:
         o = self.options
@@ -128,31 +127,16 @@ class Naign(MatchedObjective):
             inputs["projection"] = self.matcher.pool.chunk(*self.shard.span(o.projected))
         return inputs | self.restoration.inputs(batch, step)
 
-    def _restored(self, batch: Batch, outputs: dict[str, Tensor]) -> tuple[Tensor | float, Terms]:
-        """Weighted sum and terms of denoise and restore, by the first two terms of the kernel."""
-        weights = self.restoration.weights
-        if not weights:
-            return 0.0, {}
-        first, second = (*weights.values(), 0.0)[:2]
-        found = fused_loss(
-            batch.augmented,
-            *(outputs[name] for name in weights),
-            weights=(first, second, 0.0),
-            norm=self.options.norm,
-        )
-        return found.total, dict(zip(weights, (found.reconstruction, found.imle), strict=False))
-
-    def _projected(self, batch: Batch, outputs: dict[str, Tensor]) -> tuple[Tensor | float, Terms]:
-        """Weighted sum and term of projection."""
+    def _projection(self, samples: Tensor, batch: Batch) -> Term:
+        """Samples of this process's span, to the data nearest to them."""
         o = self.options
-        if not o.projection_weight:
-            return 0.0, {}
-        samples = outputs["projection"]
         target = nearest_data(samples, self.data if o.projection_to == "dataset" else batch.augmented)
-        # What this process's mean counts for in the mean over all: more, where its span is longer than others'.
-        portion = len(samples) * self.shard.world_size / o.projected
-        term = portion * fused_loss(target, samples, norm=o.norm).total
-        return o.projection_weight * term, {"projection": term.detach()}
+        return samples, target, o.projection_weight * self._portion(samples)
+
+    def _portion(self, samples: Tensor) -> float:
+        """What the mean over these samples counts for in the mean over all: more, where the span is longer."""
+        o: NaignOptions = self.options
+        return len(samples) * self.shard.world_size / o.projected
 
     def _idempotence_weight(self, step: int) -> float:
         o: NaignOptions = self.options

@@ -8,8 +8,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from naign_ext import fused_loss
 from naign_ext.latents import LatentPool
 from naign_ext.objectives import OBJECTIVES, Imle, ImleOptions, Naign, NaignOptions, StepContext, restoration
+from naign_ext.objectives import naign as naign_module
 from naign_ext.objectives.matchers import build_matcher, sample_in_evaluation
 from naign_ext.objectives.naign import nearest_data
 from naign_ext.objectives.restoration import add_noise
@@ -145,6 +147,19 @@ def test_terms_are_what_they_say():
     assert loss.metrics()["non_identity"].item() == pytest.approx(
         (y - z[nearest]).square().mean().item(), 1e-5
     )
+
+
+def test_all_terms_are_one_pass_over_memory(monkeypatch):
+    weights = {f"{name}_weight": 0.5 for name in ("projection", "denoise", "restore", "idempotence")}
+    objective = naign(points(), pool_size=64, restore_kinds=("mask", "noise"), **weights)
+    passes = []
+    monkeypatch.setattr(
+        naign_module,
+        "fused_loss",
+        lambda terms, **rest: passes.append(len(terms)) or fused_loss(terms, **rest),
+    )
+    assert len(run_loss(objective, network(), torch.arange(8), step=1).terms) == 6
+    assert passes == [6]
 
 
 def test_without_optional_terms_it_is_the_papers_objective():
