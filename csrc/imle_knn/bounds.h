@@ -11,18 +11,19 @@ namespace naign {
 
 enum class RowKind : int32_t {
   usual,
-  wild,      // so large that the filter's arithmetic might overflow: always compared exactly
-  excluded,  // NaN or Inf (or no row at all): matches nothing
+  out_of_range,  // so large that the filter's arithmetic might overflow: always compared exactly
+  excluded,      // NaN or Inf (or no row at all): matches nothing
 };
 
-// Rows beyond this norm, after scaling, are wild: squares and their sums stay far from overflow.
-constexpr float largest_row_reach = 0x1p50f;
+// Rows beyond this norm, after scaling, are out of range: squares and their sums stay far from
+// overflow.
+constexpr float largest_row_norm_bound = 0x1p50f;
 
 // What the bounds need to know of a data row; see docs/exactness.md for the notation.
 struct Query {
-  double norm;   // |x~|^2
-  double error;  // e_x
-  double reach;  // n_x
+  double norm;                // |x~|^2
+  double quantisation_error;  // e_x
+  double norm_bound;          // n_x
   RowKind kind;
 };
 
@@ -48,38 +49,43 @@ struct Bounds {
   }
 
   // At least |score - (|y~|^2 - 2 <x~, y~>)|.
-  NAIGN_HOST_DEVICE double score_error(const Query& query, double reach) const {
-    return 2 * product_gamma * query.reach * reach + norm_gamma * reach * reach + underflow +
-           slack * (query.norm + reach * reach);
+  NAIGN_HOST_DEVICE double score_error(const Query& query, double norm_bound) const {
+    return 2 * product_gamma * query.norm_bound * norm_bound +
+           norm_gamma * norm_bound * norm_bound + underflow +
+           slack * (query.norm + norm_bound * norm_bound);
   }
 
   // The distance of x and y is at least sqrt(lower(...)) and at most sqrt(upper(...)).
-  NAIGN_HOST_DEVICE double lower(const Query& query, double score, double error,
-                                 double reach) const {
-    const double squared = query.norm + score - score_error(query, reach);
-    const double distance = root(squared) - query.error - error;
+  NAIGN_HOST_DEVICE double lower(const Query& query, double score, double quantisation_error,
+                                 double norm_bound) const {
+    const double squared = query.norm + score - score_error(query, norm_bound);
+    const double distance = root(squared) - query.quantisation_error - quantisation_error;
     return distance > 0 ? distance * distance * (1 - slack) : 0;
   }
-  NAIGN_HOST_DEVICE double upper(const Query& query, double score, double error,
-                                 double reach) const {
-    const double squared = query.norm + score + score_error(query, reach);
-    const double distance = root(squared) + query.error + error;
+  NAIGN_HOST_DEVICE double upper(const Query& query, double score, double quantisation_error,
+                                 double norm_bound) const {
+    const double squared = query.norm + score + score_error(query, norm_bound);
+    const double distance = root(squared) + query.quantisation_error + quantisation_error;
     return distance * distance * (1 + slack);
   }
 
-  // The score above which lower(...) > squared for every row of at most this error and reach.
-  NAIGN_HOST_DEVICE double score_beyond(const Query& query, double squared, double error,
-                                        double reach) const {
-    const double distance = std::sqrt(squared * (1 + 2 * slack)) + query.error + error;
-    return distance * distance * (1 + slack) - query.norm + score_error(query, reach);
+  // The score above which lower(...) > squared for every row of at most this quantisation error and
+  // norm bound.
+  NAIGN_HOST_DEVICE double score_beyond(const Query& query, double squared,
+                                        double quantisation_error, double norm_bound) const {
+    const double distance =
+        std::sqrt(squared * (1 + 2 * slack)) + query.quantisation_error + quantisation_error;
+    return distance * distance * (1 + slack) - query.norm + score_error(query, norm_bound);
   }
 
-  // The score below which upper(...) < squared for every row of at most this error and reach.
-  NAIGN_HOST_DEVICE double score_within(const Query& query, double squared, double error,
-                                        double reach) const {
-    const double distance = std::sqrt(squared * (1 - 2 * slack)) - query.error - error;
+  // The score below which upper(...) < squared for every row of at most this quantisation error and
+  // norm bound.
+  NAIGN_HOST_DEVICE double score_within(const Query& query, double squared,
+                                        double quantisation_error, double norm_bound) const {
+    const double distance =
+        std::sqrt(squared * (1 - 2 * slack)) - query.quantisation_error - quantisation_error;
     if (!(distance > 0)) return -infinity;
-    return distance * distance * (1 - slack) - query.norm - score_error(query, reach);
+    return distance * distance * (1 - slack) - query.norm - score_error(query, norm_bound);
   }
 
  private:
@@ -131,15 +137,15 @@ struct ScreenBound {
 };
 
 // At least |v| for the float32 values whose squares were summed: lemma 2.
-NAIGN_HOST_DEVICE inline double reach_of(float sum_of_squares, int64_t columns) {
+NAIGN_HOST_DEVICE inline double norm_bound_of(float sum_of_squares, int64_t columns) {
   const double roundings = static_cast<double>(columns / partial_sums) + 10;
   const double underflow = underflow_unit * static_cast<double>(columns) * 2;
   return std::sqrt((sum_of_squares + underflow) * (1 + gamma(roundings)));
 }
 
 // Scaling by a power of two is exact but for underflow, the subtraction rounds once: lemma 3.
-NAIGN_HOST_DEVICE inline double centring_error(double reach, int64_t columns) {
-  return unit_roundoff * reach * 1.0001 +
+NAIGN_HOST_DEVICE inline double centring_error(double norm_bound, int64_t columns) {
+  return unit_roundoff * norm_bound * 1.0001 +
          underflow_unit * std::sqrt(static_cast<double>(columns)) * 4;
 }
 
@@ -164,32 +170,33 @@ constexpr float least_packed = 0x1p-60f;
 // What a row holds before it is packed: its largest magnitude, and at least its length.
 struct Extent {
   float largest;
-  double reach;
+  double norm_bound;
 
-  NAIGN_HOST_DEVICE bool fits() const { return reach < 0x1p60; }
+  NAIGN_HOST_DEVICE bool fits() const { return norm_bound < 0x1p60; }
   NAIGN_HOST_DEVICE bool packs_as_zeros() const { return !(largest >= least_packed) || !fits(); }
 };
 
-// The value of one unit of an integer row; 1 where the row is packed as zeros.
-NAIGN_HOST_DEVICE inline float integer_unit(const Extent& extent, const Levels& levels) {
+// The scale of an integer row; 1 where the row is packed as zeros.
+NAIGN_HOST_DEVICE inline float integer_scale(const Extent& extent, const Levels& levels) {
   if (extent.packs_as_zeros()) return 1;
   const double by_value = extent.largest / double{levels.value};
-  const double by_norm = extent.reach / levels.norm;
+  const double by_norm = extent.norm_bound / levels.norm;
   return round_up(by_value < by_norm ? by_norm : by_value);
 }
 
 // e of an integer row, from the float32 sum of its squared rounding errors: lemmas 2, 3 and 4.
-NAIGN_HOST_DEVICE inline float integer_error(float squared_errors, const Extent& extent,
-                                             int64_t columns) {
-  return round_up(reach_of(squared_errors, columns) * (1 + 4 * unit_roundoff) +
-                  4 * unit_roundoff * extent.reach + centring_error(extent.reach, columns));
+NAIGN_HOST_DEVICE inline float integer_quantisation_error(float squared_errors,
+                                                          const Extent& extent, int64_t columns) {
+  return round_up(norm_bound_of(squared_errors, columns) * (1 + 4 * unit_roundoff) +
+                  4 * unit_roundoff * extent.norm_bound +
+                  centring_error(extent.norm_bound, columns));
 }
 
 // n of an integer row, from the exact sum of its squared integers; +inf where it does not fit.
-NAIGN_HOST_DEVICE inline float integer_reach(double squared_integers, float unit,
-                                             const Extent& extent) {
+NAIGN_HOST_DEVICE inline float integer_norm_bound(double squared_integers, float scale,
+                                                  const Extent& extent) {
   if (!extent.fits()) return float_infinity;
-  return round_up(std::sqrt(squared_integers) * unit * (1 + 0x1p-50));
+  return round_up(std::sqrt(squared_integers) * scale * (1 + 0x1p-50));
 }
 
 }  // namespace naign

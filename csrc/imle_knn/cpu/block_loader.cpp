@@ -52,7 +52,7 @@ void BlockLoader::project() {
       if (projector_->kind(i) == RowKind::usual) {
         block_.pack(r, projector_->values(i), stage_, projector_->error(i));
       } else {
-        block_.exclude(r, RowKind::wild);
+        block_.exclude(r, RowKind::out_of_range);
       }
     }
   }

@@ -66,12 +66,12 @@ struct Block {
   AlignedArray<float> norm;
   AlignedArray<float> scale;
   AlignedArray<int32_t> start;
-  std::vector<float> error;
-  std::vector<float> reach;
+  std::vector<float> quantisation_error;
+  std::vector<float> norm_bound;
   std::vector<RowKind> kind;
-  double largest_error = 0;
-  double largest_reach = 0;
-  bool any_wild = false;
+  double largest_quantisation_error = 0;
+  double largest_norm_bound = 0;
+  bool any_out_of_range = false;
 
   Block(int64_t rows, int64_t row_units)
       : units(row_units),
@@ -80,8 +80,8 @@ struct Block {
         norm(aligned_array<float>(rows)),
         scale(aligned_array<float>(rows)),
         start(aligned_array<int32_t>(rows)),
-        error(rows),
-        reach(rows),
+        quantisation_error(rows),
+        norm_bound(rows),
         kind(rows) {}
 
   char* row(int64_t r) const { return values.get() + r * row_stride * PackedData::unit_bytes; }
@@ -89,13 +89,13 @@ struct Block {
   void clear(int64_t new_first, int64_t new_count) {
     first = new_first;
     count = new_count;
-    largest_error = largest_reach = 0;
-    any_wild = false;
+    largest_quantisation_error = largest_norm_bound = 0;
+    any_out_of_range = false;
   }
 
   void exclude(int64_t r, RowKind why) {
     kind[r] = why;
-    any_wild |= why == RowKind::wild;
+    any_out_of_range |= why == RowKind::out_of_range;
     norm[r] = float_infinity;
     scale[r] = 0;
     start[r] = 0;
@@ -107,11 +107,11 @@ struct Block {
     const PackedData& packed = stage.packed;
     PackedRow info = stage.filter.pack_row(values, packed.centre.get(), packed.scale,
                                            packed.columns, units, row(r));
-    info.error = round_up(double{info.error} + prior_error);
-    if (info.reach <= largest_row_reach) {
+    info.quantisation_error = round_up(double{info.quantisation_error} + prior_error);
+    if (info.norm_bound <= largest_row_norm_bound) {
       include(r, info);
     } else {
-      exclude(r, RowKind::wild);
+      exclude(r, RowKind::out_of_range);
     }
   }
 
@@ -120,10 +120,11 @@ struct Block {
     norm[r] = static_cast<float>(info.norm);
     scale[r] = info.scale;
     start[r] = info.start;
-    error[r] = info.error;
-    reach[r] = info.reach;
-    largest_error = std::max<double>(largest_error, info.error);
-    largest_reach = std::max<double>(largest_reach, info.reach);
+    quantisation_error[r] = info.quantisation_error;
+    norm_bound[r] = info.norm_bound;
+    largest_quantisation_error =
+        std::max<double>(largest_quantisation_error, info.quantisation_error);
+    largest_norm_bound = std::max<double>(largest_norm_bound, info.norm_bound);
   }
 };
 

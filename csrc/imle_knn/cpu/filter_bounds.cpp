@@ -13,7 +13,7 @@ namespace {
 void write_tile(const Stage& stage, const Block& block, int64_t panel, int64_t first_row,
                 const float* scores, int64_t pool_rows, double* lower, double* upper) {
   const PackedData& packed = stage.packed;
-  const double unit = static_cast<double>(packed.scale) * packed.scale;
+  const double squared_scale = static_cast<double>(packed.scale) * packed.scale;
   const int64_t tile_rows = kernels(packed.isa).tile_rows;
   for (int64_t r = first_row; r < std::min(first_row + tile_rows, block.count); ++r) {
     for (int64_t lane = 0; lane < packed.lanes; ++lane) {
@@ -23,8 +23,12 @@ void write_tile(const Stage& stage, const Block& block, int64_t panel, int64_t f
       if (query.kind != RowKind::usual || block.kind[r] != RowKind::usual) continue;
       const float score = scores[(r - first_row) * packed.lanes + lane];
       const int64_t at = row * pool_rows + block.first + r;
-      lower[at] = stage.bounds.lower(query, score, block.error[r], block.reach[r]) / unit;
-      upper[at] = stage.bounds.upper(query, score, block.error[r], block.reach[r]) / unit;
+      lower[at] =
+          stage.bounds.lower(query, score, block.quantisation_error[r], block.norm_bound[r]) /
+          squared_scale;
+      upper[at] =
+          stage.bounds.upper(query, score, block.quantisation_error[r], block.norm_bound[r]) /
+          squared_scale;
     }
   }
 }

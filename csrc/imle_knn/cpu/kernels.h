@@ -26,8 +26,8 @@ struct Tile {
   char* sums;                // [row][lane], four bytes each, between the chunks of long rows
   const float* row_norm;     // |y|^2; +inf excludes the row
   const int32_t* row_start;  // integers: where the sums start; undoes the bias of the queries
-  const float* row_scale;    // integers: the value of one unit of y
-  const float* lane_scale;   // integers: twice the value of one unit of x
+  const float* row_scale;    // integers: the scale of y
+  const float* lane_scale;   // integers: twice the scale of x
   const float* threshold;    // [lane]: the scores that matter are at most this
   float* scores;             // [row][lane]; written if any score matters
 };
@@ -102,11 +102,11 @@ struct Products {
 
 // What packing finds out about a row v; v~ is what the packed row stands for.
 struct PackedRow {
-  double norm;    // |v~|^2
-  float error;    // at least |v - v~|
-  float reach;    // at least |v~|
-  float scale;    // integers: the value of one unit
-  int32_t start;  // integers: minus the queries' bias times the sum of the row
+  double norm;               // |v~|^2
+  float quantisation_error;  // at least |v - v~|
+  float norm_bound;          // at least |v~|
+  float scale;               // integers: v~ is this times them
+  int32_t start;             // integers: minus the queries' bias times the sum of the row
 };
 
 struct FilterKernel {

@@ -77,8 +77,8 @@ float scale_for(float magnitude) {
 
 Query query_of(const PackedRow& row, bool finite) {
   if (!finite) return {0, 0, 0, RowKind::excluded};
-  if (!(row.reach <= largest_row_reach)) return {0, 0, 0, RowKind::wild};
-  return {row.norm, row.error, row.reach, RowKind::usual};
+  if (!(row.norm_bound <= largest_row_norm_bound)) return {0, 0, 0, RowKind::out_of_range};
+  return {row.norm, row.quantisation_error, row.norm_bound, RowKind::usual};
 }
 
 void pack_panel(const Rows& data, int64_t panel, const Kernels& kernels, PackedData& packed) {
@@ -175,8 +175,8 @@ bool packing_fits(const PackedData& packed, const Matrix& sample) {
   std::vector<float> old_centre(packed.centre.get(), packed.centre.get() + packed.columns);
   for (float& value : old_centre) value /= packed.scale;
   const float spread = median(magnitudes(pool_sample, own_centre, table));
-  const float reach = median(magnitudes(pool_sample, old_centre, table));
-  return reach <= 2 * spread && spread * packed.scale <= largest_scaled_spread;
+  const float magnitude = median(magnitudes(pool_sample, old_centre, table));
+  return magnitude <= 2 * spread && spread * packed.scale <= largest_scaled_spread;
 }
 
 }  // namespace naign::cpu

@@ -23,7 +23,7 @@ struct PackedData {
   float scale = 1;                  // a power of two
   AlignedArray<float> centre;       // of scaled rows
   AlignedArray<Query> queries;      // [panel][lane]
-  AlignedArray<float> lane_scales;  // integer filters: twice the value of one unit of each query
+  AlignedArray<float> lane_scales;  // integer filters: twice the scale of each query
   AlignedArray<char> values;        // [panel][unit][lane]
 
   static constexpr int64_t unit_bytes = 4;

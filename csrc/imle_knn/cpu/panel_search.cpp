@@ -72,8 +72,9 @@ const Query& PanelSearch::query(int64_t panel, int64_t lane) const {
 }
 
 float PanelSearch::threshold(const Query& query, double squared) const {
-  return round_up(stage_.bounds.score_beyond(query, squared * problem_.unit, block_.largest_error,
-                                             block_.largest_reach));
+  return round_up(stage_.bounds.score_beyond(query, squared * problem_.squared_scale,
+                                             block_.largest_quantisation_error,
+                                             block_.largest_norm_bound));
 }
 
 void PanelSearch::set_thresholds(int64_t panel) {
@@ -82,7 +83,7 @@ void PanelSearch::set_thresholds(int64_t panel) {
     float& limit = thresholds_[lane];
     if (q.kind == RowKind::excluded) {
       limit = -float_infinity;
-    } else if (q.kind == RowKind::wild) {
+    } else if (q.kind == RowKind::out_of_range) {
       limit = float_infinity;
     } else {
       limit = threshold(q, problem_.worst(panel * lanes_ + lane));
@@ -123,12 +124,13 @@ void PanelSearch::tighten(const Query& q, int64_t lane, int64_t rows) {
     if (score < best && score > admissible) best = score;
   }
   if (!(best <= thresholds_[lane]) || best == float_infinity) return;
-  const double squared = upper(q, best) / problem_.unit;
+  const double squared = upper(q, best) / problem_.squared_scale;
   thresholds_[lane] = std::min(thresholds_[lane], threshold(q, squared));
 }
 
 double PanelSearch::upper(const Query& q, float score) const {
-  return stage_.bounds.upper(q, score, block_.largest_error, block_.largest_reach);
+  return stage_.bounds.upper(q, score, block_.largest_quantisation_error,
+                             block_.largest_norm_bound);
 }
 
 // Pairs with a score above this are certainly not rejected.
@@ -141,12 +143,12 @@ float PanelSearch::admissible_score(const Query& q) const {
 double PanelSearch::rejected_score(const Query& q) const {
   if (problem_.reject_below <= 0 || q.kind != RowKind::usual) return -infinity;
   if (!stage_.bounds_from_above()) return -infinity;
-  return stage_.bounds.score_within(q, problem_.reject_below * problem_.unit, block_.largest_error,
-                                    block_.largest_reach);
+  return stage_.bounds.score_within(q, problem_.reject_below * problem_.squared_scale,
+                                    block_.largest_quantisation_error, block_.largest_norm_bound);
 }
 
 void PanelSearch::evaluate(int64_t panel) {
-  if (block_.any_wild) add_wild_rows(panel);
+  if (block_.any_out_of_range) add_out_of_range_rows(panel);
   if (candidates_.empty()) return;
   std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
     return a.lane != b.lane ? a.lane < b.lane : a.score < b.score;
@@ -160,9 +162,9 @@ void PanelSearch::evaluate(int64_t panel) {
   candidates_.clear();
 }
 
-void PanelSearch::add_wild_rows(int64_t panel) {
+void PanelSearch::add_out_of_range_rows(int64_t panel) {
   for (int64_t r = 0; r < block_.count; ++r) {
-    if (block_.kind[r] != RowKind::wild) continue;
+    if (block_.kind[r] != RowKind::out_of_range) continue;
     for (int64_t lane = 0; lane < lanes_; ++lane) {
       if (query(panel, lane).kind == RowKind::excluded) continue;
       candidates_.push_back({static_cast<int32_t>(lane), static_cast<int32_t>(r), float_infinity});
@@ -198,15 +200,16 @@ double PanelSearch::bound_from_scores(const Query& q, const Candidate* begin,
   while (first != end && !(first->score > admissible)) ++first;
   if (end - first < problem_.result.k) return infinity;
   const float score = first[problem_.result.k - 1].score;
-  return std::isfinite(score) ? upper(q, score) / problem_.unit : infinity;
+  return std::isfinite(score) ? upper(q, score) / problem_.squared_scale : infinity;
 }
 
 bool PanelSearch::certainly_farther(const Query& q, const Candidate& candidate,
                                     double bound) const {
   if (q.kind != RowKind::usual || block_.kind[candidate.row] != RowKind::usual) return false;
-  const double lower = stage_.bounds.lower(q, candidate.score, block_.error[candidate.row],
-                                           block_.reach[candidate.row]);
-  return lower > bound * problem_.unit * (1 + 2 * stage_.bounds.slack);
+  const double lower =
+      stage_.bounds.lower(q, candidate.score, block_.quantisation_error[candidate.row],
+                          block_.norm_bound[candidate.row]);
+  return lower > bound * problem_.squared_scale * (1 + 2 * stage_.bounds.slack);
 }
 
 }  // namespace naign::cpu

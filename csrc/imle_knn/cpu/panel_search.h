@@ -35,7 +35,7 @@ class PanelSearch {
   float admissible_score(const Query& q) const;
   double rejected_score(const Query& q) const;
   void evaluate(int64_t panel);
-  void add_wild_rows(int64_t panel);
+  void add_out_of_range_rows(int64_t panel);
   void evaluate_lane(int64_t panel, const Candidate* begin, const Candidate* end);
   double bound_from_scores(const Query& q, const Candidate* begin, const Candidate* end) const;
   bool certainly_farther(const Query& q, const Candidate& candidate, double bound) const;

@@ -13,7 +13,7 @@ Problem::Problem(const Matrix& values, const PackedData& packed, const Projectio
       first_index(range.first_index),
       reject_below(range.reject_below),
       result(neighbours),
-      unit(static_cast<double>(packed.scale) * packed.scale),
+      squared_scale(static_cast<double>(packed.scale) * packed.scale),
       locks(packed.panels),
       first_(packed),
       current_(&first_) {

@@ -27,7 +27,7 @@ struct Problem {
   int64_t first_index;
   double reject_below;
   Neighbours result;
-  double unit;                    // scaled squared distance = unit * squared distance
+  double squared_scale;           // scaled squared distance = this * squared distance
   std::vector<std::mutex> locks;  // one a panel, for its rows of the result
 
   // The projection may be nullptr.

@@ -17,9 +17,9 @@ double squared_norm(const PackedData& axes) {
   std::vector<std::vector<double>> rows(axes.rows, std::vector<double>(columns));
   for (int64_t i = 0; i < axes.rows; ++i) {
     const auto* panel = reinterpret_cast<const int16_t*>(axes.panel(i / axes.lanes));
-    const double unit = axes.lane_scales[i] / 2.0;
+    const double scale = axes.lane_scales[i] / 2.0;
     for (int64_t k = 0; k < columns; ++k) {
-      rows[i][k] = unit * panel[(k / 2 * axes.lanes + i % axes.lanes) * 2 + k % 2];
+      rows[i][k] = scale * panel[(k / 2 * axes.lanes + i % axes.lanes) * 2 + k % 2];
     }
   }
   double largest = 0;
@@ -130,17 +130,18 @@ void Projector::project(const float* const* rows, int64_t count) {
 
 // The last coordinate, and the error: lemma 8.
 void Projector::finish_row(int64_t r, const PackedRow& row) {
-  kind_[r] = row.reach <= largest_row_reach ? RowKind::usual : RowKind::wild;
-  if (kind_[r] == RowKind::wild) return;
+  kind_[r] = row.norm_bound <= largest_row_norm_bound ? RowKind::usual : RowKind::out_of_range;
+  if (kind_[r] == RowKind::out_of_range) return;
   float* values = values_.data() + r * columns();
   double inside = 0;
   for (int64_t i = 0; i < axes_.rows; ++i) inside += double{values[i]} * double{values[i]};
   const double outside = std::sqrt(std::max(0.0, row.norm - inside));
-  const double reach = row.reach;
-  const double doubt = 3 * gamma(5) * reach * reach + 0x1p-100;
+  const double norm_bound = row.norm_bound;
+  const double doubt = 3 * gamma(5) * norm_bound * norm_bound + 0x1p-100;
   const double outside_error = std::min(std::sqrt(doubt), doubt / outside);
   values[axes_.rows] = static_cast<float>(outside);
-  error_[r] = round_up(row.error + gamma(6) * reach + outside_error * (1 + 0x1p-40) + 0x1p-100);
+  error_[r] = round_up(row.quantisation_error + gamma(6) * norm_bound +
+                       outside_error * (1 + 0x1p-40) + 0x1p-100);
 }
 
 Projection project_data(const Matrix& data, const PackedData& packed, const Matrix& axes) {
@@ -151,7 +152,7 @@ Projection project_data(const Matrix& data, const PackedData& packed, const Matr
   PackedData packed_data = pack_plain(matrix, Filter::int8);
   for (int64_t i = 0; i < data.rows; ++i) {
     packed_data.queries[i].kind = packed.queries[i].kind;
-    packed_data.queries[i].error += projected.error[i];
+    packed_data.queries[i].quantisation_error += projected.error[i];
   }
   return {std::move(packed_axes), std::move(packed_data)};
 }

@@ -35,7 +35,7 @@ class Projector {
   int64_t tile_rows() const { return kernels_.tile_rows; }
 
   // Reads up to tile_rows() finite rows. values(r) then has columns() numbers within error(r) of
-  // F; kind(r) is wild where a row is too large to project.
+  // F; kind(r) is out_of_range where a row is too large to project.
   void project(const float* const* rows, int64_t count);
   const float* values(int64_t r) const { return values_.data() + r * columns(); }
   float error(int64_t r) const { return error_[r]; }

@@ -133,9 +133,9 @@ class RowPacker {
     RowSums sums{};
     sums.finite = threads_.largest(raw) < 0x7f800000u;
     sums.extent.largest = __uint_as_float(threads_.largest(largest));
-    sums.extent.reach = reach_of(threads_.sum(total(squares)), columns_);
+    sums.extent.norm_bound = norm_bound_of(threads_.sum(total(squares)), columns_);
     const bool packs = sums.finite && !sums.extent.packs_as_zeros();
-    sums.scale = sums.finite ? integer_unit(sums.extent, levels_of(p_.digits)) : 1;
+    sums.scale = sums.finite ? integer_scale(sums.extent, levels_of(p_.digits)) : 1;
     const float inverse = packs ? 1 / sums.scale : 0;
     float4 errors{0, 0, 0, 0};
     int64_t squared = 0;
@@ -243,7 +243,7 @@ __device__ void publish(const PackProblem& p, int64_t at, const PackedRowInfo& i
     raise(&p.panels[at / panel_rows].quantisation_error, info.quantisation_error);
     raise(&p.panels[at / panel_rows].norm_bound, info.norm_bound);
   }
-  if (info.kind == RowKind::wild)
+  if (info.kind == RowKind::out_of_range)
     p.out_of_range[atomicAdd(p.out_of_range_count, 1)] = static_cast<int32_t>(at);
 }
 

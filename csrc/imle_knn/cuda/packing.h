@@ -154,11 +154,11 @@ struct PackedRowInfo {
 NAIGN_HOST_DEVICE inline PackedRowInfo packed_row_info(const RowSums& sums, int64_t columns) {
   if (!sums.finite) return {0, 0, 0, 0, RowKind::excluded};
   const auto squared = static_cast<double>(sums.squared_integers);
-  const float norm_bound = integer_reach(squared, sums.scale, sums.extent);
-  if (!(norm_bound <= largest_row_reach)) return {0, 0, 0, 0, RowKind::wild};
+  const float norm_bound = integer_norm_bound(squared, sums.scale, sums.extent);
+  if (!(norm_bound <= largest_row_norm_bound)) return {0, 0, 0, 0, RowKind::out_of_range};
   return {squared * sums.scale * sums.scale,
-          integer_error(sums.squared_errors, sums.extent, columns), norm_bound, sums.scale,
-          RowKind::usual};
+          integer_quantisation_error(sums.squared_errors, sums.extent, columns), norm_bound,
+          sums.scale, RowKind::usual};
 }
 
 // A packed data row.

@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(threads, 6) rerank_kernel(const RerankProblem 
        slot += static_cast<int>(gridDim.x)) {
     const int row = p.selection.row(slot);
     const Query query = p.queries[slot].query;
-    if (query.kind == RowKind::wild && thread == 0) {
+    if (query.kind == RowKind::out_of_range && thread == 0) {
       p.exact[atomicAdd(p.exact_count, 1)] = row;
     }
     if (query.kind != RowKind::usual) continue;
