@@ -67,16 +67,6 @@ void PanelSearch::run_panel(int64_t panel, int64_t slot, int64_t chunk) {
   if (tile.last) evaluate(panel);
 }
 
-const Query& PanelSearch::query(int64_t panel, int64_t lane) const {
-  return stage_.packed.queries[panel * lanes_ + lane];
-}
-
-float PanelSearch::threshold(const Query& query, double squared) const {
-  return round_up(stage_.bounds.score_beyond(query, squared * problem_.squared_scale,
-                                             block_.largest_quantisation_error,
-                                             block_.largest_norm_bound));
-}
-
 void PanelSearch::set_thresholds(int64_t panel) {
   for (int64_t lane = 0; lane < lanes_; ++lane) {
     const Query& q = query(panel, lane);
@@ -111,10 +101,6 @@ void PanelSearch::collect(int64_t panel, int64_t first_row, uint64_t hit) {
   }
 }
 
-bool PanelSearch::may_tighten(const Query& q) const {
-  return problem_.result.k == 1 && q.kind == RowKind::usual && stage_.bounds_from_above();
-}
-
 // The best score of a tile already bounds the nearest distance from above.
 void PanelSearch::tighten(const Query& q, int64_t lane, int64_t rows) {
   const float admissible = admissible_score(q);
@@ -126,25 +112,6 @@ void PanelSearch::tighten(const Query& q, int64_t lane, int64_t rows) {
   if (!(best <= thresholds_[lane]) || best == float_infinity) return;
   const double squared = upper(q, best) / problem_.squared_scale;
   thresholds_[lane] = std::min(thresholds_[lane], threshold(q, squared));
-}
-
-double PanelSearch::upper(const Query& q, float score) const {
-  return stage_.bounds.upper(q, score, block_.largest_quantisation_error,
-                             block_.largest_norm_bound);
-}
-
-// Pairs with a score above this are certainly not rejected.
-float PanelSearch::admissible_score(const Query& q) const {
-  if (problem_.reject_below <= 0) return -float_infinity;
-  return threshold(q, problem_.reject_below);
-}
-
-// Pairs with a score below this are certainly rejected.
-double PanelSearch::rejected_score(const Query& q) const {
-  if (problem_.reject_below <= 0 || q.kind != RowKind::usual) return -infinity;
-  if (!stage_.bounds_from_above()) return -infinity;
-  return stage_.bounds.score_within(q, problem_.reject_below * problem_.squared_scale,
-                                    block_.largest_quantisation_error, block_.largest_norm_bound);
 }
 
 void PanelSearch::evaluate(int64_t panel) {
@@ -201,15 +168,6 @@ double PanelSearch::bound_from_scores(const Query& q, const Candidate* begin,
   if (end - first < problem_.result.k) return infinity;
   const float score = first[problem_.result.k - 1].score;
   return std::isfinite(score) ? upper(q, score) / problem_.squared_scale : infinity;
-}
-
-bool PanelSearch::certainly_farther(const Query& q, const Candidate& candidate,
-                                    double bound) const {
-  if (q.kind != RowKind::usual || block_.kind[candidate.row] != RowKind::usual) return false;
-  const double lower =
-      stage_.bounds.lower(q, candidate.score, block_.quantisation_error[candidate.row],
-                          block_.norm_bound[candidate.row]);
-  return lower > bound * problem_.squared_scale * (1 + 2 * stage_.bounds.slack);
 }
 
 }  // namespace naign::cpu
