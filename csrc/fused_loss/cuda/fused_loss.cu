@@ -259,8 +259,8 @@ __device__ Quad term(const Quad& a, const Quad& b, float slope, float* differenc
 // The gradient of the elements from `at` on, in place of their values; where a tensor has terms in
 // other steps, it is added to their sum.
 template <Access access, bool in_steps>
-__device__ void settle(const Tensor& tensor, Quad gradient, int64_t at, int quad, float scale,
-                       Words<words<access>>& result) {
+__device__ void settle(const Tensor& tensor, Quad gradient, int64_t at, int quad,
+                       const float* scale, Words<words<access>>& result) {
   if (tensor.gradient == nullptr) return;
   if constexpr (in_steps) {
     auto* const partial = reinterpret_cast<float4*>(tensor.partial + at + quad * 4);
@@ -275,14 +275,32 @@ __device__ void settle(const Tensor& tensor, Quad gradient, int64_t at, int quad
       return;
     }
   }
+  if (scale != nullptr) {
+    const float factor = __ldg(scale);
 #pragma unroll
-  for (float& value : gradient.of) value *= scale;
+    for (float& value : gradient.of) value *= factor;
+  }
   narrow<access>(tensor, gradient, quad, result);
+}
+
+// The gradient of a step's first tensor, from differences that are in shared memory by then: it is
+// seldom wanted, and registers are scarce.
+template <bool absolute, int terms, int readers>
+__device__ Quad first_gradient(const float (&slopes)[terms], const float* differences) {
+  Quad gradient;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    gradient.of[i] = -derivative<absolute>(differences[i], slopes[0]);
+    if constexpr (terms > 1) {
+      gradient.of[i] -= derivative<absolute>(differences[row<readers> + i], slopes[1]);
+    }
+  }
+  return gradient;
 }
 
 // Differences of one chunk; its values turn into gradients.
 template <Access access, bool absolute, int terms, int readers, bool in_steps>
-__device__ void work_on_chunk(const Step<terms>& step, float scale,
+__device__ void work_on_chunk(const Step<terms>& step, const float* scale,
                               Words<words<access>> (&of)[terms + 1], int64_t at,
                               float* differences) {
   const Tensor(&tensors)[terms + 1] = step.tensors;
@@ -292,18 +310,11 @@ __device__ void work_on_chunk(const Step<terms>& step, float scale,
     float* const to = differences + quad * 4;
     const Quad x = widen<access>(tensors[0], of[0], quad);
     const Quad a = widen<access>(tensors[1], of[1], quad);
-    const Quad of_a = term<absolute>(a, x, slopes[0], to);
-    settle<access, in_steps>(tensors[1], of_a, at, quad, scale, of[1]);
-    // Each gradient is settled as soon as it is whole: registers are scarce.
-    Quad of_x;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) of_x.of[i] = -of_a.of[i];
+    settle<access, in_steps>(tensors[1], term<absolute>(a, x, slopes[0], to), at, quad, scale,
+                             of[1]);
     if constexpr (terms > 1) {
       const Quad b = widen<access>(tensors[2], of[2], quad);
       Quad of_b = term<absolute>(b, x, slopes[1], to + row<readers>);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) of_x.of[i] -= of_b.of[i];
-      settle<access, in_steps>(tensors[0], of_x, at, quad, scale, of[0]);
       if constexpr (terms > 2) {
         const Quad c = widen<access>(tensors[3], of[3], quad);
         const Quad of_c = term<absolute>(c, b, slopes[2], to + 2 * row<readers>);
@@ -312,8 +323,10 @@ __device__ void work_on_chunk(const Step<terms>& step, float scale,
         for (int i = 0; i < 4; ++i) of_b.of[i] -= of_c.of[i];
       }
       settle<access, in_steps>(tensors[2], of_b, at, quad, scale, of[2]);
-    } else {
-      settle<access, in_steps>(tensors[0], of_x, at, quad, scale, of[0]);
+    }
+    if (tensors[0].gradient != nullptr) {
+      settle<access, in_steps>(tensors[0], first_gradient<absolute, terms, readers>(slopes, to), at,
+                               quad, scale, of[0]);
     }
   }
 #pragma unroll
@@ -322,7 +335,7 @@ __device__ void work_on_chunk(const Step<terms>& step, float scale,
 
 // All reads of a tile are under way before the first is waited for.
 template <Access access, bool absolute, int terms, int readers, bool in_steps>
-__device__ void work_on_tile(const Step<terms>& step, float scale, int64_t begin,
+__device__ void work_on_tile(const Step<terms>& step, const float* scale, int64_t begin,
                              float* differences) {
   constexpr int chunks = elements_a_reader / chunk<access>;
   Words<words<access>> of[chunks][terms + 1];
@@ -341,7 +354,8 @@ __device__ void work_on_tile(const Step<terms>& step, float scale, int64_t begin
 }
 
 template <Access access, bool in_steps>
-__device__ void settle_element(const Tensor& tensor, float gradient, int64_t at, float scale) {
+__device__ void settle_element(const Tensor& tensor, float gradient, int64_t at,
+                               const float* scale) {
   if (tensor.gradient == nullptr) return;
   if constexpr (in_steps) {
     if (tensor.begun) gradient = tensor.partial[at] + gradient;
@@ -350,14 +364,14 @@ __device__ void settle_element(const Tensor& tensor, float gradient, int64_t at,
       return;
     }
   }
-  write_element<access>(tensor, at, gradient * scale);
+  write_element<access>(tensor, at, scale == nullptr ? gradient : gradient * __ldg(scale));
 }
 
 // A tile that is not whole or not aligned. Elements from `end` on leave differences of zero, which
 // add nothing to any sum.
 template <Access access, bool absolute, int terms, int readers, bool in_steps>
-__device__ void work_on_elements(const Step<terms>& step, float scale, int64_t begin, int64_t end,
-                                 float* differences) {
+__device__ void work_on_elements(const Step<terms>& step, const float* scale, int64_t begin,
+                                 int64_t end, float* differences) {
   const Tensor(&tensors)[terms + 1] = step.tensors;
 #pragma unroll 2
   for (int offset = static_cast<int>(threadIdx.x); offset < tile<readers>; offset += readers) {
@@ -441,7 +455,7 @@ __global__ void __launch_bounds__(readers + adders(terms),
   const int64_t end = min(begin + loss_piece, arguments.elements);
   const int tiles = static_cast<int>((end - begin + tile<readers> - 1) / tile<readers>);
   float* const buffers = reinterpret_cast<float*>(dynamic_shared_memory());
-  const float scale = arguments.scale == nullptr ? 1.0f : *arguments.scale;
+  const float* const scale = arguments.scale;
   // Threads beyond the last term repeat it.
   const int adder = static_cast<int>(threadIdx.x) - readers;
   const int added_term = min(adder / lanes, terms - 1);
