@@ -37,7 +37,7 @@ SHAPES = (
 ANSWERS = """
 import hashlib, torch
 from naign_ext import _native
-from tests.test_batch_norm import SHAPES, all_of, inputs
+from tests.ops.test_batch_norm import SHAPES, all_of, inputs
 for threads in (1, 2, 3):
     torch.set_num_threads(threads)
     digest = hashlib.sha256()
