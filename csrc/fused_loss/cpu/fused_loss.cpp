@@ -2,6 +2,7 @@
 #include "fused_loss/fused_loss.h"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "common/aligned.h"
@@ -22,8 +23,8 @@ const LossLoops& loops() {
 constexpr int64_t streamed_bytes = 24 << 20;
 
 // Elements that several steps work on before they go on to the next ones: few enough that their
-// values and unfinished gradients stay in the first caches, whole lanes and whole cache lines.
-constexpr int64_t block = 4096;
+// values and unfinished gradients stay in a core's own caches, whole lanes and whole cache lines.
+constexpr int64_t block = 16384;
 static_assert(loss_piece % block == 0 && block % (4 * loss_lanes) == 0);
 
 LossMemory memory_for(const FusedLoss& loss) {
@@ -90,8 +91,8 @@ void work_on_piece(const GroupWork& work, int64_t piece, double* totals) {
   Scratch<double, loss_step_terms * loss_lanes> lanes(rows * loss_lanes);
   std::fill_n(lanes.get(), rows * loss_lanes, 0.0);
   auto* const sums = reinterpret_cast<double (*)[loss_lanes]>(lanes.get());
-  AlignedArray<float> partials;
-  if (work.in_steps()) partials = aligned_array<float>(work.loss.tensors.size() * block);
+  std::unique_ptr<float[]> partials;
+  if (work.in_steps()) partials.reset(new float[work.loss.tensors.size() * block]);
   const int64_t step = work.in_steps() ? block : loss_piece;
   for (int64_t begin = piece * loss_piece; begin < end; begin += step) {
     work_on_block(work, begin, std::min(step, end - begin), partials.get(), sums);
