@@ -6,7 +6,7 @@ Data sets, training, metrics and :class:`Projector` live in their own modules an
 
 from typing import TYPE_CHECKING, Any
 
-from naign_ext.ops import FusedLoss, Neighbours, fused_loss, imle_knn
+from naign_ext.ops import FusedLoss, FusedTerms, Neighbours, fused_loss, imle_knn
 from naign_ext.search import ImleSearch
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FusedLoss",
+    "FusedTerms",
     "ImleSearch",
     "Neighbours",
     "Projector",
