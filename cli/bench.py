@@ -28,7 +28,7 @@ Plot = Annotated[
 
 
 def _remark(line: str) -> None:
-    say(line, markup=False)
+    say(line)
 
 
 @guarded
@@ -112,9 +112,9 @@ def exactness(
     from naign_bench.exactness import run_exactness
 
     outcome = run_exactness(cases, seed=seed, json_path=json, progress=_remark)
-    say(f"{outcome.cases} problems, {outcome.mismatches} wrong, {outcome.seconds:.0f} s", markup=False)
+    say(f"{outcome.cases} problems, {outcome.mismatches} wrong, {outcome.seconds:.0f} s")
     if outcome.mismatches:
-        say(f"the first: {outcome.first}", markup=False)
+        say(f"the first: {outcome.first}")
         raise typer.Exit(1)
 
 
@@ -151,7 +151,7 @@ def pool(
     for name, exponent in growth(found.rows).items():
         flat = flatness(found.rows).get(name)
         memory_words = "" if flat is None else f"; peak memory of the largest is {flat:.2f} of the smallest"
-        say(f"{name}: time grows as M^{exponent:.2f}{memory_words}", markup=False)
+        say(f"{name}: time grows as M^{exponent:.2f}{memory_words}")
 
 
 @guarded
@@ -224,7 +224,7 @@ def plot(
     from naign_bench.plot import draw
 
     draw(load(rows), picture)
-    say(f"wrote {picture}", markup=False)
+    say(f"wrote {picture}")
 
 
 def _show(found: object, json: Path | None, picture: Path | None) -> None:
@@ -236,9 +236,9 @@ def _show(found: object, json: Path | None, picture: Path | None) -> None:
     rows = cast(Results, found)
     show(rows, results())
     if json is not None:
-        say(f"wrote {json}", markup=False)
+        say(f"wrote {json}")
     if picture is not None:
         from naign_bench.plot import draw
 
         draw(rows, picture)
-        say(f"wrote {picture}", markup=False)
+        say(f"wrote {picture}")

@@ -34,11 +34,9 @@ def list_datasets(*, json: Json = False) -> None:
     )
     for info in found:
         if info.preset != OWN_PRESET:
-            results().print(
-                f"{info.name}: no preset of its own; that for {info.preset} stands in", markup=False
-            )
+            results().print(f"{info.name}: no preset of its own; that for {info.preset} stands in")
         if info.licence:
-            results().print(f"{info.name}: {info.licence}", style="dim", markup=False)
+            results().print(f"{info.name}: {info.licence}", style="dim")
 
 
 @guarded
@@ -64,7 +62,7 @@ def get(
         url=url,
         file_id=file_id,
         sha256=sha256,
-        progress=lambda line: say(line, markup=False),
+        progress=say,
     )
     if json:
         print_json(asdict(found))
@@ -72,7 +70,7 @@ def get(
     results().print(
         f"{found.name}: {found.images} images, {found.bytes:,} bytes from {found.source}", soft_wrap=True
     )
-    results().print(f"in {found.path}", soft_wrap=True, markup=False)
+    results().print(f"in {found.path}", soft_wrap=True)
     if found.sha256:
         results().print(f"SHA-256 {found.sha256}", soft_wrap=True)
-    results().print(f"licence: {found.licence}", soft_wrap=True, markup=False)
+    results().print(f"licence: {found.licence}", soft_wrap=True)

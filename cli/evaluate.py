@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast
 import typer
 from naign_cli.arguments import Checkpoint, Device, Run, Seed, Weights, which
 from naign_cli.guard import Mistake, guarded
-from naign_cli.output import notes, plain, print_files, print_json, print_metrics
+from naign_cli.output import busy, plain, print_files, print_json, print_metrics
 
 METRICS_HELP = (
     "Only these, separated by commas: the groups projection, samples, ood, likelihood, restoration; families prdc "
@@ -73,7 +73,7 @@ def evaluate(
         chosen_metrics(names or None)
     except ValueError as error:
         raise Mistake(f"--{error}") from None
-    with notes().status("measuring") as status:
+    with busy("measuring") as told:
         found = write_report(
             run,
             seed=seed,
@@ -86,7 +86,7 @@ def evaluate(
             baselines=baselines if anchors is None else anchors,
             features=features,
             feature_weights=feature_weights,
-            say=status.update,
+            say=told,
         )
     answer = {
         "run": run,

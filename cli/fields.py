@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
@@ -117,7 +118,10 @@ def print_fields(console: Console) -> None:
     from naign_ext.config import describe_fields
 
     console.print(
-        "Fields for [bold]--set[/] KEY=VALUE and [bold]--config[/] FILE. Presets change many defaults.\n"
+        Text.assemble(
+            *("Fields for ", ("--set", "bold"), " KEY=VALUE and ", ("--config", "bold")),
+            " FILE. Presets change many defaults.\n",
+        )
     )
     fields = describe_fields()
     for group in dict.fromkeys(field.group for field in fields):
@@ -126,8 +130,11 @@ def print_fields(console: Console) -> None:
         grid.add_column(ratio=1)
         for field in fields:
             if field.group == group:
-                kind = f"[yellow]{_escape(field.type)}[/] [dim]({_escape(_default(field.default))})[/]"
-                grid.add_row(field.key, f"{_escape(field.description)} {kind}")
+                default = f"({_default(field.default)})"
+                described = Text.assemble(
+                    f"{field.description} ", (field.type, "yellow"), " ", (default, "dim")
+                )
+                grid.add_row(field.key, described)
         console.print(Panel(grid, title=group, title_align="left", border_style="dim"))
 
 
@@ -137,7 +144,3 @@ def _default(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(map(str, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -94,6 +94,6 @@ def _told_elsewhere(error: RuntimeError) -> bool:
 def _stop(error: BaseException, text: str, code: int) -> typer.Exit:
     if os.environ.get("NAIGN_DEBUG") == "1":
         traceback.print_exception(error)
-    say("[bold red]error:[/] ", end="")
-    say(text, markup=False)
+    say("[bold red]error:[/] ", markup=True, end="")
+    say(text)
     return typer.Exit(code)

@@ -1,31 +1,70 @@
 """What the commands print: results to stdout, everything else to stderr."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from naign_ext.evaluation import Results
     from naign_ext.report.tables import MetricRow
 
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def as_it_is(text: str, encoding: str = "utf-8") -> str:
+    """A text as a screen shows it: control characters, bytes that are not UTF-8, and what encoding lacks as escapes."""
+    return _UNPRINTABLE.sub(_escape, text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    # Python keeps a byte of a file's name that is not UTF-8 as this code.
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code
+    return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{byte:04x}"
+
+
+class LiteralConsole(Console):
+    """A console on which every text, also in tables, is shown as it is: names of files hold [red] and :smile: too.
+
+    What is to have a style is a rich Text, or has the style given beside it.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, *args: Any, **options: Any) -> Text:
+        """Whatever is printed comes through here."""
+        return super().render_str(as_it_is(text, self.encoding), *args, **options)
+
+
 def results() -> Console:
     """Where answers go."""
-    return Console(highlight=False)
+    return LiteralConsole()
 
 
 def notes() -> Console:
     """Where progress and remarks go."""
-    return Console(stderr=True, highlight=False)
+    return LiteralConsole(stderr=True)
 
 
-def say(text: str, *, markup: bool = True, end: str = "\n") -> None:
-    """A remark on stderr, not wrapped, so that paths can be copied."""
+def say(text: str, *, markup: bool = False, end: str = "\n") -> None:
+    """A remark on stderr, not wrapped, so that paths can be copied; markup: for words of our own alone."""
     notes().print(text, markup=markup, end=end, soft_wrap=True)
+
+
+@contextmanager
+def busy(text: str) -> Iterator[Callable[[str], None]]:
+    """A remark that stays on the terminal while something is done; what is yielded puts another in its place."""
+    with notes().status(Text(as_it_is(text))) as status:
+        yield lambda line: status.update(Text(as_it_is(line)))
 
 
 def print_json(value: Any) -> None:
@@ -70,9 +109,9 @@ def print_table(
 def print_files(paths: Iterable[Path], title: str = "written") -> None:
     """Name the files that were written, one a line."""
     console = results()
-    console.print(f"[bold]{title}[/]")
+    console.print(title, style="bold")
     for path in paths:
-        console.print(f"  {path}", markup=False, soft_wrap=True)
+        console.print(f"  {path}", soft_wrap=True)
 
 
 MARKS = {"lower is better": "v", "higher is better": "^", "1 is best": "1", "": ""}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from naign_cli.guard import Mistake, guarded
-from naign_cli.output import notes, print_files, print_json, print_table, results
+from naign_cli.output import busy, notes, print_files, print_json, print_table, results
+from rich.text import Text
 
 if TYPE_CHECKING:
     from naign_ext.reproduce.claims import Claim
@@ -91,12 +92,12 @@ def reproduce(
     effort = effort if seeds is None else replace(effort, seeds=seeds)
     workers = 1 if device != "cpu" else jobs or len(os.sched_getaffinity(0))
     found = []
-    with notes().status(claim) as status:
+    with busy(claim) as told:
 
         def say(line: str) -> None:
-            status.update(line)
+            told(line)
             if not notes().is_terminal:
-                notes().print(line, markup=False)
+                notes().print(line)
 
         study = Study(root, effort, workers, device, say)
         for one in chosen:
@@ -131,7 +132,8 @@ def print_claim(result: Mapping[str, Any]) -> None:
     from naign_ext.reproduce.results import table_rows
 
     console = results()
-    console.print(f"[bold]{result['title']}[/] ({result['source']}): {result['sentence']}")
+    title = Text.assemble((result["title"], "bold"), f" ({result['source']}): {result['sentence']}")
+    console.print(title)
     console.print(result["effort"]["in_words"], style="dim")
     wide = console.width >= _WIDE
     methods = [m.label for m in METHODS.values()]
@@ -146,5 +148,9 @@ def print_claim(result: Mapping[str, Any]) -> None:
             verdict = result["verdicts"][against][method]
             counts = ", ".join(f"{n} {v}" for v, n in verdict["comparisons"].items())
             console.print(
-                f"{METHODS[method].label}, {words}: [bold]{verdict['verdict']}[/] ({counts or 'nothing'})"
+                Text.assemble(
+                    f"{METHODS[method].label}, {words}: ",
+                    (verdict["verdict"], "bold"),
+                    f" ({counts or 'nothing'})",
+                )
             )

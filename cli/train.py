@@ -10,7 +10,7 @@ import typer
 from naign_cli.arguments import Settings
 from naign_cli.fields import with_field_flags
 from naign_cli.guard import FAILED, Mistake, guarded
-from naign_cli.output import notes, print_files, print_json, print_metrics, results, say
+from naign_cli.output import busy, notes, print_files, print_json, print_metrics, results, say
 
 if TYPE_CHECKING:
     from naign_ext.config import TrainConfig
@@ -113,8 +113,8 @@ def _watched(processes: "Processes") -> "Iterator[Progress]":
         try:
             yield progress
         except ProcessLostError as error:
-            say("[bold red]error:[/] ", end="")
-            say(str(error), markup=False)
+            say("[bold red]error:[/] ", markup=True, end="")
+            say(str(error))
             raise typer.Exit(FAILED) from None
 
 
@@ -148,7 +148,7 @@ def _name_stand_in(config: "TrainConfig") -> None:
 
     preset = find_dataset(config.dataset)[0].info.preset
     if preset != OWN_PRESET:
-        say(f"preset: {config.dataset} has none of its own; that for {preset} stands in", markup=False)
+        say(f"preset: {config.dataset} has none of its own; that for {preset} stands in")
 
 
 def _finish(run: "Run", result: "TrainResult", *, json: bool, report: bool) -> None:
@@ -176,15 +176,15 @@ def _finish(run: "Run", result: "TrainResult", *, json: bool, report: bool) -> N
         print_files([result.run / "metrics.jsonl", result.best], "all numbers, and the weights")
     if result.status == "interrupted":
         say(f"stopped by {result.signal} after {result.step} of {result.steps} updates; everything is saved")
-        say(f"continue with: naign train --resume {result.run}", markup=False)
+        say(f"continue with: naign train --resume {result.run}")
         raise typer.Exit(FAILED)
 
 
 def _write_report(run: "Run") -> "Report":
     from naign_ext.report import write_report
 
-    with notes().status("measuring") as status:
-        return write_report(run, device=run.config.device, say=status.update)
+    with busy("measuring") as told:
+        return write_report(run, device=run.config.device, say=told)
 
 
 def _free_folder(dataset: str, preset: str) -> Path:

@@ -5,6 +5,7 @@ the bytes it announces are read: an archive can neither place files nor exhaust 
 """
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -22,6 +23,8 @@ from typing import IO, Any, Protocol
 from naign_ext.data.dataset import DataUnavailableError
 
 MIB = 1 << 20
+NOT_REGULAR = "not a regular file"
+LINK_IN_ARCHIVE = "a link in an archive"
 _MAGICS: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -53,15 +56,55 @@ class ReadLimits:
 DEFAULT_LIMITS = ReadLimits()
 
 
+@dataclass(frozen=True)
+class UnreadableFile:
+    """What stands for the content of one file that cannot be read, while the others can."""
+
+    reason: str
+
+
 class Source(Protocol):
-    """Where files come from. ``names`` are sorted, relative, with forward slashes; only regular files."""
+    """Where files come from.
+
+    ``names`` are sorted, relative, with forward slashes; only regular files. ``left_out`` are (name, reason) of what
+    else is there: links that lead nowhere, pipes, devices, folders that may not be listed.
+    """
 
     label: str
     names: list[str]
+    left_out: list[tuple[str, str]]
 
-    def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes | UnreadableFile]]:
         """Yield (name, content) for the names, in whichever order is cheapest."""
         ...
+
+
+def read_regular_file(path: Path, most: int) -> bytes:
+    """The bytes of a regular file: what has no end (a pipe, a device) is never opened.
+
+    Raises:
+        OSError: it cannot be opened, or is not a regular file.
+        FileTooLargeError: it has more than ``most`` bytes.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+    if found.st_size > most:
+        raise FileTooLargeError(_size_text(found.st_size, most))
+    with path.open("rb") as file:
+        # Files of the kernel's own (/proc) are regular, announce 0 bytes and may hold any number.
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise FileTooLargeError(_size_text(len(content), most))
+    return content
+
+
+class FileTooLargeError(ValueError):
+    """A file has more bytes than one may have; the text gives both numbers."""
+
+
+def _size_text(size: int, most: int) -> str:
+    return f"has {size} bytes, more than the {most} a file may have"
 
 
 def _refuse(label: str, reason: str) -> DataUnavailableError:
@@ -96,7 +139,7 @@ class _Budget:
 
 def _check_file_size(label: str, name: str, size: int, limits: ReadLimits) -> None:
     if size > limits.file_bytes:
-        raise _refuse(label, f"{name!r} has {size} bytes, more than the {limits.file_bytes} a file may have")
+        raise _refuse(label, f"{name!r} {_size_text(size, limits.file_bytes)}")
 
 
 @contextmanager
@@ -112,30 +155,56 @@ def _naming(label: str) -> Iterator[None]:
 
 
 class FolderSource:
-    """All files below a folder. Linked folders are not entered; linked files are the user's own choice."""
+    """All files below a folder; links are the user's own choice and are followed, into each folder once."""
 
     def __init__(self, path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> None:
         self.label = f"folder {path.name or path}"
         self._path, self._limits = path, limits
-        names = []
-        for parent, _, files in os.walk(path, followlinks=False):
-            names += [(Path(parent) / file).relative_to(path).as_posix() for file in files]
-            if len(names) > limits.entries:
-                raise DataUnavailableError(
-                    f"{self.label}: more than {limits.entries} files; pass a smaller folder"
-                )
-        self.names = sorted(name for name in names if (path / name).is_file())
+        self.names: list[str] = []
+        self.left_out: list[tuple[str, str]] = []
+        self._walk()
+        self.names.sort()
+        self.left_out.sort()
 
-    def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    def _walk(self) -> None:
+        """Folders by their own names first, then those that are linked, so that a link never renames a file."""
+        seen: set[tuple[int, int]] = set()
+        starts = [self._path]
+        for start in starts:
+            for parent, folders, files in os.walk(start, followlinks=False, onerror=self._leave_out):
+                found = Path(parent).stat()
+                if (found.st_dev, found.st_ino) in seen:
+                    folders.clear()
+                    continue
+                seen.add((found.st_dev, found.st_ino))
+                folders.sort()
+                starts += [link for folder in folders if (link := Path(parent, folder)).is_symlink()]
+                for file in files:
+                    self._add(Path(parent, file))
+
+    def _add(self, file: Path) -> None:
+        name = file.relative_to(self._path).as_posix()
+        if file.is_file():
+            self.names.append(name)
+        else:
+            self.left_out.append((name, NOT_REGULAR if file.exists() else "a link that leads nowhere"))
+        if len(self.names) + len(self.left_out) > self._limits.entries:
+            raise DataUnavailableError(
+                f"{self.label}: more than {self._limits.entries} files; pass a smaller folder"
+            )
+
+    def _leave_out(self, error: OSError) -> None:
+        folder = Path(error.filename).relative_to(self._path).as_posix()
+        self.left_out.append((folder, f"a folder that cannot be listed ({error.strerror})"))
+
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes | UnreadableFile]]:
         for name in names:
-            file = self._path / name
             try:
-                size = file.stat().st_size
-                _check_file_size(self.label, name, size, self._limits)
-                content = file.read_bytes()
+                yield name, read_regular_file(self._path / name, self._limits.file_bytes)
             except OSError as error:
-                raise DataUnavailableError(f"{self.label}: cannot read {name!r} ({error})") from error
-            yield name, content
+                yield name, UnreadableFile(f"cannot be opened: {error.strerror or error}")
+            except FileTooLargeError as error:
+                yield name, UnreadableFile(str(error))
 
 
 class ZipSource:
@@ -145,12 +214,15 @@ class ZipSource:
         self.label = f"archive {path.name}"
         self._path, self._limits = path, limits
         self._entries: dict[str, zipfile.ZipInfo] = {}
+        self.left_out: list[tuple[str, str]] = []
         budget = _Budget(self.label, limits)
         with _naming(self.label), zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 name = _check_name(self.label, info.filename)
                 budget.add(info.file_size)
-                if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16):
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    self.left_out.append((name, LINK_IN_ARCHIVE))
+                elif not info.is_dir():
                     self._entries[name] = info
         self.names = sorted(self._entries)
 
@@ -196,6 +268,7 @@ class TarSource:
         self.label = f"archive {path.name}"
         self._path, self._limits = path, limits
         self._entries: dict[str, tarfile.TarInfo] = {}
+        self.left_out: list[tuple[str, str]] = []
         budget = _Budget(self.label, limits)
         with _naming(self.label), self._open() as archive:
             # Members are visited one by one: each announced size is checked before its bytes are skipped.
@@ -204,6 +277,9 @@ class TarSource:
                 budget.add(member.size)
                 if member.isreg() and not member.issparse():
                     self._entries[name] = member
+                elif not member.isdir():
+                    links = member.issym() or member.islnk()
+                    self.left_out.append((name, LINK_IN_ARCHIVE if links else NOT_REGULAR))
         self.names = sorted(self._entries)
 
     @contextmanager

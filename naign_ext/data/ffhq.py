@@ -11,9 +11,10 @@ from naign_ext.data import ood
 from naign_ext.data.archives import DEFAULT_LIMITS, ReadLimits, open_source
 from naign_ext.data.dataset import Dataset, DataUnavailableError
 from naign_ext.data.download import Downloaded, check_url, fetch_from_drive, fetch_from_url, file_sha256
-from naign_ext.data.image_files import DEFAULT_SIZE, PRESETS, damage_text, images_dataset, warn_of_damage
+from naign_ext.data.image_files import DEFAULT_SIZE, PRESETS, images_dataset
 from naign_ext.data.images import LoadedImages, check_channels, is_image_name, load_images
 from naign_ext.data.registry import dataset, default_data_root
+from naign_ext.data.skipped import printable, reasons_text, warn_of_skipped
 
 log = logging.getLogger("naign_ext.data")
 
@@ -82,12 +83,12 @@ def read_ffhq100(
         source, names, wanted=COUNT, image_size=image_size or DEFAULT_SIZE, channels=channels
     )
     if len(loaded.names) < COUNT:
-        damage = f" Damaged: {damage_text(loaded.damaged)}." if loaded.damaged else ""
+        damage = f" Damaged: {reasons_text(loaded.damaged)}." if loaded.damaged else ""
         raise DataUnavailableError(
             f"dataset 'ffhq100': {source.label} has {len(loaded.names)} readable images, "
             f"{COUNT} are needed.{damage} {_WAYS}"
         )
-    warn_of_damage(source, loaded)
+    warn_of_skipped(source.label, loaded.damaged, loaded.left_out)
     if len(names) > COUNT:
         log.warning(
             "%s: %d images found, the first %d readable ones by name are used",
@@ -96,7 +97,7 @@ def read_ffhq100(
             COUNT,
         )
     selection = f"the first {COUNT} readable of {len(names)} images, sorted by name"
-    return loaded, {"source": source.label, "found": len(names), "selection": selection}
+    return loaded, {"source": printable(source.label), "found": len(names), "selection": selection}
 
 
 def _reject(archive: Path, reason: str) -> DataUnavailableError:

@@ -1,17 +1,14 @@
 """Image sets read from files: what folders and FFHQ-100 have in common."""
 
 import hashlib
-import logging
 from typing import Any
 
 from naign_ext.data import ood
-from naign_ext.data.archives import Source
 from naign_ext.data.dataset import HELDOUT_FRACTION, Dataset, split_indices
 from naign_ext.data.images import LoadedImages
 from naign_ext.data.presets import PHOTOS, Presets
+from naign_ext.data.skipped import count_reasons, printable
 from naign_ext.seeds import data_generator
-
-log = logging.getLogger("naign_ext.data")
 
 DEFAULT_SIZE = 64
 PRESETS: Presets = {
@@ -21,25 +18,17 @@ PRESETS: Presets = {
 _MAX_LISTED_HASHES = 1000
 
 
-def _listed(items: list[str], most: int = 5) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
-
-
-def damage_text(damaged: list[tuple[str, str]]) -> str:
-    """Damaged files by name, each with what is wrong with it."""
-    return _listed([f"{name} ({reason})" for name, reason in damaged])
-
-
 def _provenance(loaded: LoadedImages) -> dict[str, Any]:
     digest = hashlib.sha256("".join(loaded.sha256[name] for name in loaded.names).encode()).hexdigest()
     result: dict[str, Any] = {
         "files": len(loaded.names),
         "sha256_of_hashes": digest,
-        "damaged": [name for name, _ in loaded.damaged],
+        "damaged": [printable(name) for name, _ in loaded.damaged],
     }
+    if loaded.left_out:
+        result["left_out"] = count_reasons(loaded.left_out)
     if len(loaded.names) <= _MAX_LISTED_HASHES:
-        result["sha256"] = loaded.sha256
+        result["sha256"] = {printable(name): digest for name, digest in loaded.sha256.items()}
     return result
 
 
@@ -57,7 +46,7 @@ def images_dataset(
     train, heldout = split_indices(len(loaded.names), fraction, data_generator(seed, "images", "split"))
     images = loaded.images
     return Dataset(
-        name=name,
+        name=printable(name),
         kind="image",
         train=images[train],
         heldout=images[heldout],
@@ -74,14 +63,3 @@ def images_dataset(
         },
         licence=licence,
     )
-
-
-def warn_of_damage(source: Source, loaded: LoadedImages) -> None:
-    """Name in the log what was skipped."""
-    if loaded.damaged:
-        log.warning(
-            "%s: %d damaged images skipped: %s",
-            source.label,
-            len(loaded.damaged),
-            damage_text(loaded.damaged),
-        )

@@ -13,14 +13,58 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from naign_ext.data.archives import DEFAULT_LIMITS, FolderSource, Source
+from naign_ext.data.archives import (
+    DEFAULT_LIMITS,
+    FileTooLargeError,
+    FolderSource,
+    Source,
+    UnreadableFile,
+    read_regular_file,
+)
 from naign_ext.data.dataset import DataUnavailableError
+from naign_ext.data.skipped import reasons_text, warn_of_skipped
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+IMAGE_SUFFIXES = (
+    *(
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ),
+)
+OTHER_IMAGE_SUFFIXES = (
+    *(
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".dng",
+        ".exr",
+        ".hdr",
+        ".heic",
+        ".heif",
+        ".ico",
+        ".j2k",
+        ".jp2",
+        ".jxl",
+        ".nef",
+    ),
+    *(".orf", ".pbm", ".pcx", ".pnm", ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga"),
+)
+"""Names of images that are not read, and are counted among what is left out."""
+
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 64_000_000
 Size = int | tuple[int, int]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -32,10 +76,22 @@ class UnreadableImageError(ValueError):
 
 def is_image_name(name: str) -> bool:
     """Whether a file is taken for an image: a known suffix, and not hidden or an archiver's by-product."""
-    parts = PurePosixPath(name).parts
-    return name.lower().endswith(IMAGE_SUFFIXES) and not any(
-        part.startswith(".") or part == "__MACOSX" for part in parts
-    )
+    return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def left_out(source: Source) -> list[tuple[str, str]]:
+    """(name, reason) of what may hold images in a source and is not read; hidden names apart."""
+    found = [(name, reason) for name, reason in source.left_out if not _is_hidden(name)]
+    found += [
+        (name, f"{PurePosixPath(name).suffix.lower()}, a format that is not read")
+        for name in source.names
+        if name.lower().endswith(OTHER_IMAGE_SUFFIXES) and not _is_hidden(name)
+    ]
+    return sorted(found)
 
 
 def check_channels(channels: int | None) -> int | None:
@@ -62,16 +118,47 @@ def _eight_bit(image: "PilImage", channels: int | None) -> "PilImage":
     return image.convert("L" if grey else "RGB")
 
 
+def _readable_formats() -> list[str]:
+    """Those of _FORMATS that this Pillow knows."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _upright(image: "PilImage") -> "PilImage":
+    """The image turned as its EXIF says; where the EXIF is damaged, as it is stored."""
+    from PIL import Image
+
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    # Before the EXIF is looked at: some formats turn the pixels themselves as they load them.
+    image.load()
+    try:
+        turn = turns.get(image.getexif().get(0x0112, 1))
+    # The parser meets damage with nearly every exception there is.
+    except Exception:
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
 def _decode(content: bytes, image_size: Size | None, channels: int | None, max_pixels: int) -> Pixels:
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
+    with Image.open(io.BytesIO(content), formats=_readable_formats()) as opened:
         width, height = opened.size
         if width * height > max_pixels:
             raise UnreadableImageError(
                 f"{width}x{height} pixels are more than the {max_pixels} an image may have"
             )
-        image = _eight_bit(ImageOps.exif_transpose(opened), channels)
+        image = _eight_bit(_upright(opened), channels)
     if image_size is not None:
         rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
         # Resized by the shorter side, then cropped about the centre.
@@ -90,7 +177,7 @@ def decode_image(
     """Bytes of an image file to uint8 (C, H, W).
 
     Args:
-        content: a BMP, GIF (first frame), JPEG, PNG, PPM, TIFF or WebP file.
+        content: a BMP, GIF (first frame), JPEG, PNG, PPM, TIFF or WebP file; AVIF where Pillow is 11.3 or later.
         image_size: side, or (H, W), to resize and centre-crop to; None keeps the size.
         channels: 1, 3, or None for 1 where the file is grey and 3 otherwise.
         max_pixels: refuse larger images before their pixels are decoded.
@@ -123,12 +210,14 @@ def to_pixels(images: Tensor) -> Tensor:
 
 @dataclass
 class LoadedImages:
-    """Images of one size with their names, hashes and the files that could not be read (name, reason)."""
+    """Images of one size with their names and hashes; (name, reason) of images that could not be read (``damaged``)
+    and of what was not looked into (``left_out``)."""
 
     images: Tensor
     names: list[str]
     sha256: dict[str, str] = field(default_factory=dict)
     damaged: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
 def _stack(decoded: Sequence[Pixels], channels: int | None) -> Tensor:
@@ -165,6 +254,9 @@ def load_images(
         batch = remaining[: limit - len(decoded)]
         remaining = remaining[len(batch) :]
         for name, content in source.read(batch):
+            if isinstance(content, UnreadableFile):
+                damaged.append((name, content.reason))
+                continue
             try:
                 decoded[name] = decode_image(content, image_size=image_size, channels=channels)
                 hashes[name] = hashlib.sha256(content).hexdigest()
@@ -176,6 +268,7 @@ def load_images(
         names=kept,
         sha256={name: hashes[name] for name in kept},
         damaged=sorted(damaged),
+        left_out=left_out(source),
     )
 
 
@@ -189,13 +282,12 @@ def read_image(
     """
     file = Path(path)
     try:
-        if file.stat().st_size > DEFAULT_LIMITS.file_bytes:
-            raise DataUnavailableError(
-                f"{file}: larger than the {DEFAULT_LIMITS.file_bytes} bytes a file may have"
-            )
-        pixels = decode_image(file.read_bytes(), image_size=image_size, channels=channels)
+        content = read_regular_file(file, DEFAULT_LIMITS.file_bytes)
+        pixels = decode_image(content, image_size=image_size, channels=channels)
     except OSError as error:
         raise DataUnavailableError(f"{file}: cannot be opened ({error.strerror or error})") from error
+    except FileTooLargeError as error:
+        raise DataUnavailableError(f"{file}: {error}; pass a smaller copy of the image") from error
     except UnreadableImageError as error:
         raise DataUnavailableError(f"{file}: not a readable image ({error})") from error
     return to_network_scale(torch.from_numpy(pixels.copy()))
@@ -223,7 +315,11 @@ def read_image_folder(
             "damaged: remove or replace them"
         )
     if not loaded.names:
-        raise DataUnavailableError(f"{folder}: no images in it (looked for {', '.join(IMAGE_SUFFIXES)})")
+        others = f"; left out: {reasons_text(loaded.left_out)}" if loaded.left_out else ""
+        raise DataUnavailableError(
+            f"{folder}: no images in it (looked for {', '.join(IMAGE_SUFFIXES)}){others}"
+        )
+    warn_of_skipped(source.label, (), loaded.left_out)
     return loaded.images, loaded.names
 
 

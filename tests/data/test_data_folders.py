@@ -3,13 +3,15 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from naign_ext.data import DataUnavailableError, load_dataset
 from naign_ext.data.archives import ReadLimits, TarSource, ZipSource, open_source
@@ -177,12 +179,115 @@ def test_a_folder_without_images_is_refused(tmp_path):
         load_dataset(f"folder:{tmp_path}")
 
 
-def test_linked_folders_are_not_entered(tmp_path):
+def test_linked_folders_are_entered_once(tmp_path):
     write_folder(tmp_path / "elsewhere", {f"{i}.png": png(i) for i in range(3)})
-    write_folder(tmp_path / "faces", {f"{i}.png": png(i) for i in range(2)})
-    (tmp_path / "faces" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    (tmp_path / "faces" / "loop").symlink_to(tmp_path / "faces", target_is_directory=True)
-    assert open_source(tmp_path / "faces").names == ["0.png", "1.png"]
+    write_folder(tmp_path / "faces", {f"{i}.png": png(i) for i in range(2)} | {"z/own.png": png(9)})
+    for name, target in (
+        ("a", tmp_path / "faces" / "z"),
+        ("link", tmp_path / "elsewhere"),
+        ("link2", tmp_path / "elsewhere"),
+        ("loop", tmp_path / "faces"),
+        ("elsewhere/back", tmp_path),
+    ):
+        parent = tmp_path if "/" in name else tmp_path / "faces"
+        (parent / name).symlink_to(target, target_is_directory=True)
+    source = open_source(tmp_path / "faces")
+    # A folder that is there under its own name keeps it, whichever links lead to it.
+    assert source.names == ["0.png", "1.png", *(f"link/{i}.png" for i in range(3)), "z/own.png"]
+    assert source.left_out == []
+
+
+def test_what_may_hold_images_and_is_not_read_is_counted(tmp_path, caplog):
+    files = {f"{i}.png": png(i) for i in range(3)} | {
+        "b.HEIC": b"?",
+        "c.heic": b"?",
+        "notes.txt": b"",
+        ".d.svg": b"",
+    }
+    write_folder(tmp_path, files)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    data = load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert data.parameters["files"] == 3
+    assert data.parameters["left_out"] == {
+        ".heic, a format that is not read": 2,
+        "a link that leads nowhere": 1,
+        "not a regular file": 1,
+    }
+    assert "4 files left out: b.HEIC (.heic, a format that is not read), c.heic" in caplog.text
+    assert "pipe.png (not a regular file)" in caplog.text
+
+
+def test_links_in_archives_and_folders_that_cannot_be_listed_are_counted(tmp_path, caplog, monkeypatch):
+    path = tmp_path / "faces.tar"
+    with tarfile.open(path, "w") as archive:
+        for index in range(3):
+            add_member(archive, f"{index}.png", png(index))
+        add_member(archive, "soft.png", type=tarfile.SYMTYPE, linkname="0.png")
+        add_member(archive, "folder", type=tarfile.DIRTYPE)
+    assert load_dataset(f"folder:{path}").parameters["left_out"] == {"a link in an archive": 1}
+    assert "1 files left out: soft.png" in caplog.text
+    write_folder(tmp_path / "own", {"0.png": png(0), "shut/1.png": png(1)})
+    scan = os.scandir
+
+    def closed(folder):
+        if str(folder).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataUnavailableError, match=r"1 readable .* left out: shut .*Permission denied"):
+        load_dataset(f"folder:{tmp_path / 'own'}")
+
+
+def test_a_data_set_without_losses_has_no_word_of_them(tmp_path, caplog):
+    write_folder(tmp_path, {f"{i}.png": png(i) for i in range(3)})
+    assert "left_out" not in load_dataset(f"folder:{tmp_path}").parameters
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [("jfif", "JPEG"), ("jpe", "JPEG"), ("JFIF", "JPEG"), ("avif", "AVIF")]
+)
+def test_images_of_rarer_suffixes_are_read(tmp_path, suffix, kind):
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    for index in range(3):
+        Image.new("RGB", (9, 9), (80 * index, 40, 200)).save(tmp_path / f"{index}.{suffix}", kind)
+    data = load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert data.parameters["files"] == 3
+    reds = (torch.cat((data.train, data.heldout))[:, 0].mean((1, 2)) + 1) * 127.5
+    assert sorted(reds.tolist()) == pytest.approx([0, 80, 160], abs=4)
+
+
+def test_one_file_too_large_or_shut_is_skipped_with_its_name(tmp_path, caplog, monkeypatch):
+    write_folder(tmp_path, {f"{i}.png": png(i) for i in range(4)} | {"scan.tif": bytes(5000)})
+    opened = Path.open
+
+    def shut(path, *arguments, **options):
+        if path.name == "3.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", shut)
+    data = load_folder(tmp_path, limits=ReadLimits(file_bytes=4000))
+    assert data.parameters["files"] == 3
+    assert data.parameters["damaged"] == ["3.png", "scan.tif"]
+    assert "scan.tif (has 5000 bytes, more than the 4000 a file may have)" in caplog.text
+    assert "3.png (cannot be opened: Permission denied)" in caplog.text
+    assert "unpack it" not in caplog.text
+
+
+def test_names_that_are_not_utf8_are_used(tmp_path):
+    folder = tmp_path / os.fsdecode(b"d\xfcr")
+    folder.mkdir()
+    for index, name in enumerate((b"caf\xe9.png", b"plain.png", b"\xff.png", b"bad\xe8.png")):
+        (folder / os.fsdecode(name)).write_bytes(png(index) if name[:3] != b"bad" else b"?")
+    data = load_folder(folder)
+    assert sorted(data.parameters["sha256"]) == ["\\udcff.png", "caf\\udce9.png", "plain.png"]
+    assert data.parameters["damaged"] == ["bad\\udce8.png"]
+    assert data.name == "folder:d\\udcfcr"
+    json.dumps([data.name, data.parameters], ensure_ascii=False).encode("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Image files in and out."""
 
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from naign_ext.data import DataUnavailableError, image_grid, read_image, read_image_folder
+from naign_ext.data.archives import FileTooLargeError, read_regular_file
 from naign_ext.data.images import (
     UnreadableImageError,
     decode_image,
@@ -99,6 +102,33 @@ def test_the_camera_orientation_is_applied():
     assert pixels[:, 5:].mean() < 50
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_applied_as_pillow_does(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(noise((5, 7, 3)), exif=exif.tobytes())
+    with Image.open(io.BytesIO(content)) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened)).transpose(2, 0, 1)
+    assert np.array_equal(decode_image(content), expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_exif_costs_no_pixel(seed):
+    exif = Image.Exif()
+    exif[0x010E], exif[0x011A], exif[0x0110] = "a harbour", 72.0, "camera"
+    numbers = np.random.default_rng(seed)
+    block = bytearray(exif.tobytes())
+    # The header and the orientation are as they were: only what the block says of its entries is damaged.
+    for place in numbers.integers(16, len(block), 12):
+        block[place] = numbers.integers(256)
+    cut = len(block) if seed % 2 else int(numbers.integers(9, len(block)))
+    array = noise((6, 5, 3), seed)
+    plain, damaged = encoded(array), encoded(array, exif=bytes(block[:cut]))
+    found = decode_image(damaged)
+    assert sorted(found.shape) == [3, 5, 6]
+    assert np.array_equal(np.sort(found, axis=None), np.sort(decode_image(plain), axis=None))
+
+
 @pytest.mark.parametrize("size", [0, 1, 20, 60])
 def test_a_damaged_file_is_unreadable(size):
     content = encoded(noise((20, 20, 3)))[:size]
@@ -153,6 +183,28 @@ def test_errors_name_the_file(tmp_path):
         read_image_folder(tmp_path / "empty")
     with pytest.raises(ValueError, match="channels: expected 1"):
         read_image(tmp_path / "broken.png", channels=2)
+
+
+def test_what_is_no_regular_file_is_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero", tmp_path):
+        with pytest.raises(DataUnavailableError, match="not a regular file"):
+            read_image(path)
+    with pytest.raises(DataUnavailableError, match=r"no images in it .* left out: pipe\.png"):
+        read_image_folder(tmp_path)
+
+
+def test_a_file_larger_than_it_announces_is_refused(tmp_path):
+    (tmp_path / "long.png").write_bytes(bytes(100))
+    assert read_regular_file(tmp_path / "long.png", 100) == bytes(100)
+    with pytest.raises(FileTooLargeError, match="has 100 bytes, more than the 99 a file may have"):
+        read_regular_file(tmp_path / "long.png", 99)
+    # A file of the kernel's: regular, of 0 bytes by its own account.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        assert status.stat().st_size == 0
+        with pytest.raises(FileTooLargeError, match="more than the 10 a"):
+            read_regular_file(status, 10)
 
 
 def test_different_sizes_ask_for_image_size(tmp_path):
