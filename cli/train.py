@@ -133,10 +133,9 @@ def _begin(
     if isinstance(start, TrainConfig):
         if processes.is_main:
             _name_stand_in(start)
-        folder = processes.on_main(lambda: out or _free_folder(start.dataset, start.preset))
-        if restarted and processes.on_main(lambda: is_run(folder)):
-            return Run.open(folder, processes=processes)
-        return Run.create(start, folder, processes)
+        if restarted and out is not None and processes.on_main(lambda: is_run(out)):
+            return Run.open(out, processes=processes)
+        return Run.create(start, out or _default_folders(start.dataset, start.preset), processes)
     assert resume is not None
     # A restart takes the last checkpoint, also where the first start was given another one.
     return Run.open(run_folder(resume) if restarted else resume, start, processes)
@@ -187,9 +186,8 @@ def _write_report(run: "Run") -> "Report":
         return write_report(run, device=run.config.device, say=told)
 
 
-def _free_folder(dataset: str, preset: str) -> Path:
-    """runs/DATASET-PRESET, with a number where that is taken."""
+def _default_folders(dataset: str, preset: str) -> list[Path]:
+    """runs/DATASET-PRESET, and those with a number to take where that is taken."""
     safe = "".join(c if c.isalnum() else "-" for c in dataset.rpartition("/")[2] or dataset).strip("-")
     base = Path("runs") / f"{safe}-{preset}"
-    candidates = (base if i == 1 else base.with_name(f"{base.name}-{i}") for i in range(1, 10_000))
-    return next(folder for folder in candidates if not folder.exists())
+    return [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 10_000))]

@@ -1,7 +1,8 @@
 """A run: its folder and what belongs to it; the one place that says which run a path is of."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,9 +31,15 @@ from naign_ext.config import (
     with_changes,
 )
 from naign_ext.data import Dataset, load_dataset
-from naign_ext.distributed.processes import SINGLE_PROCESS, Processes, name_lost_processes
+from naign_ext.distributed.processes import (
+    SINGLE_PROCESS,
+    Processes,
+    ProcessLostError,
+    name_lost_processes,
+)
 from naign_ext.metrics_log import MetricsLog, Record, read_metrics, truncate_metrics
 from naign_ext.projector import Projector
+from naign_ext.run_lock import Start, exclusive, make_folder
 
 CONFIG_FILE = "config.yaml"
 
@@ -76,31 +83,33 @@ class Run:
         self.processes = processes
         self._dataset = dataset
         self._is_changed = False
+        self._start: Start | None = None
 
     def __repr__(self) -> str:
         return f"Run({str(self.named or self.path)!r})"
 
     @classmethod
-    def create(cls, config: TrainConfig, path: str | Path, processes: Processes = SINGLE_PROCESS) -> "Run":
+    def create(
+        cls, config: TrainConfig, path: str | Path | Iterable[Path], processes: Processes = SINGLE_PROCESS
+    ) -> "Run":
         """A new run: loads the data set, makes the folder and writes config.yaml with the data's parameters.
 
-        processes: those that share the run; all call this, the main one writes.
+        path: the folder, or several, of which the first that is not there is taken. processes: those that share the
+        run; all call this, the main one writes. Where it fails, or training does before the first update, nothing of
+        the run is left in the folder.
 
         Raises:
-            ConfigError: the folder already holds a run. DataUnavailableError, ValueError: see load_configured.
+            ConfigError: the folder already holds a run, or another process trains there. DataUnavailableError,
+            ValueError: see load_configured.
         """
-        folder = Path(path)
-
-        def check() -> None:
-            if (folder / CONFIG_FILE).exists() or checkpoint_paths(folder):
-                raise ConfigError(f"out: {folder} already holds a run; choose another folder or resume it")
-
-        with name_lost_processes(processes, folder):
-            processes.on_main(check)
+        folders = [Path(path)] if isinstance(path, str | Path) else list(path)
+        with name_lost_processes(processes, folders[0]), ExitStack() as held:
+            start = processes.on_main(lambda: held.enter_context(_started(folders)))
             dataset = processes.in_turn(lambda: load_configured(config))
             config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
-            run = cls(folder, config, None, processes, dataset)
+            run = cls(start.folder, config, None, processes, dataset)
             processes.on_main(run.save_config)
+            run._start = start
             return run
 
     @classmethod
@@ -132,6 +141,33 @@ class Run:
         run = cls(folder, config, None if folder == given else given, processes)
         run._is_changed = bool(changes)
         return run
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """While it lasts, no other process can train this run. All processes that share it call this together.
+
+        A new run that fails within it before :meth:`keep` is removed, except where another process was lost.
+
+        Raises:
+            ConfigError: another process trains it.
+        """
+        with ExitStack() as held:
+            with name_lost_processes(self.processes, self.path):
+                self.processes.on_main(lambda: held.enter_context(exclusive(self.path)))
+            try:
+                yield
+            except ProcessLostError:
+                raise
+            except BaseException:
+                if self._start is not None and self.processes.is_main:
+                    self._start.undo()
+                    held.close()
+                    self._start.remove_folders()
+                raise
+
+    def keep(self) -> None:
+        """Say that an update was done: from here on a failure leaves the folder as it is."""
+        self._start = None
 
     @property
     def dataset(self) -> Dataset:
@@ -215,6 +251,30 @@ class Run:
         self.named = None
         remove_later_checkpoints(self.path, step)
         truncate_metrics(self.path, step)
+
+
+@contextmanager
+def _started(folders: list[Path]) -> Iterator[Start]:
+    """The folder for a new run, in which no other process can begin one meanwhile; undone where that fails."""
+    if len(folders) == 1:
+        _check_free(folders[0])
+    start = make_folder(folders)
+    try:
+        with exclusive(start.folder):
+            _check_free(start.folder)
+            try:
+                yield start
+            except BaseException:
+                start.undo()
+                raise
+    except BaseException:
+        start.remove_folders()
+        raise
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / CONFIG_FILE).exists() or checkpoint_paths(folder):
+        raise ConfigError(f"out: {folder} already holds a run; choose another folder or resume it")
 
 
 def is_run(path: str | Path) -> bool:

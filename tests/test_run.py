@@ -1,6 +1,9 @@
 """A run's folder: begun once, opened by any path of it, its data read once."""
 
+import fcntl
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +13,9 @@ from naign_ext.checkpoint import CheckpointError, checkpoint_paths, load_checkpo
 from naign_ext.config import ConfigError, load_config, resolve_config
 from naign_ext.metrics_log import read_metrics
 from naign_ext.run import Run, is_run, load_configured
-from naign_ext.training.trainer import train
+from naign_ext.run_lock import exclusive
+from naign_ext.training.callbacks import Callback
+from naign_ext.training.trainer import Trainer, resume, train
 
 SMALL = (
     "steps=4",
@@ -146,3 +151,99 @@ def test_records_are_appended(tmp_path):
         with run.log(step) as log:
             log.write({"kind": "evaluation", "step": step})
     assert run.metrics() == [{"kind": "evaluation", "step": step} for step in (1, 2)]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def elsewhere(code, *arguments):
+    """Another process that says "ready" once its code has run, and ends when its input does."""
+    code = f"import sys\nfrom pathlib import Path\n{code}\nprint('ready', flush=True)\nsys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+HOLD = "from naign_ext.run_lock import exclusive\nheld = exclusive(Path(sys.argv[1]))\nheld.__enter__()"
+
+
+def test_a_run_is_trained_by_one_process_and_the_lock_dies_with_it(tmp_path):
+    path = train(configuration(), tmp_path / "run").run
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    other = elsewhere(HOLD, path)
+    with pytest.raises(ConfigError, match=r"^run: another process trains in .*run; wait"):
+        resume(path, changes={"steps": 6})
+    other.kill()
+    other.communicate()
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != ".lock"} == before
+    assert resume(path, changes={"steps": 6}).step == 6
+    assert ".lock" not in names(path)
+
+
+def test_a_folder_in_which_another_process_begins_is_not_begun_in(tmp_path):
+    (tmp_path / "run").mkdir()
+    other = elsewhere(HOLD, tmp_path / "run")
+    with pytest.raises(ConfigError, match="another process trains in"):
+        Run.create(configuration(), tmp_path / "run")
+    assert names(tmp_path / "run") == [".lock"]
+    other.communicate(b"")
+    assert Run.create(configuration(), tmp_path / "run").path == tmp_path / "run"
+
+
+def test_a_lock_that_was_removed_while_it_was_opened_is_not_taken_for_the_folders(tmp_path, monkeypatch):
+    flock, opened = fcntl.flock, []
+
+    def let_go_meanwhile(descriptor, how):
+        if not opened:
+            (tmp_path / ".lock").unlink()
+        opened.append(descriptor)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", let_go_meanwhile)
+    with exclusive(tmp_path):
+        assert len(opened) == 2 and names(tmp_path) == [".lock"]
+    assert names(tmp_path) == []
+
+
+def test_of_several_folders_the_first_free_one_is_taken(tmp_path):
+    folders = [tmp_path / "runs" / name for name in "abc"]
+    assert [Run.create(configuration(), folders).path.name for _ in folders] == ["a", "b", "c"]
+    with pytest.raises(ConfigError, match=r"^out: .* are taken"):
+        Run.create(configuration(), folders)
+
+
+BAD_STARTS = {
+    "data that are not there": ["dataset=folder:nowhere"],
+    "rows that are not there": ["train_rows=99999999"],
+    "augmentation of vectors": ["augment.flip=true"],
+    "a device that is not there": ["device=cuda:99"],
+    "a first update that fails": ["optimiser.lr=1e30", "optimiser.grad_clip=0", "model.input_gain=1e38"],
+}
+
+
+@pytest.mark.parametrize("settings", BAD_STARTS.values(), ids=BAD_STARTS)
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path, settings):
+    with pytest.raises((ValueError, RuntimeError)):
+        train(configuration(*settings), tmp_path / "runs" / "run")
+    assert names(tmp_path) == []
+    kept = tmp_path / "kept"
+    (kept / "samples").mkdir(parents=True)
+    (kept / "notes.txt").write_text("mine")
+    with pytest.raises((ValueError, RuntimeError)):
+        train(configuration(*settings), kept)
+    assert names(kept) == ["notes.txt", "samples"]
+    assert train(configuration(), kept).status == "completed"
+
+
+def test_a_run_that_fails_after_an_update_is_kept(tmp_path):
+    class Fail(Callback):
+        def on_update(self, trainer, step):
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        Trainer(Run.create(configuration(), tmp_path / "run"), [Fail()]).fit()
+    assert "config.yaml" in names(tmp_path / "run")
+    assert resume(tmp_path / "run").status == "completed"

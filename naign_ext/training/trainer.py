@@ -102,6 +102,7 @@ class Trainer:
         """Train to the last update, or until a signal asks to stop. Raises as :func:`train` and :func:`resume` do."""
         config, processes = self.run.config, self.processes
         with (
+            self.run.exclusively(),
             name_lost_processes(processes, self.run.path),
             self._stop,
             reproducible(deterministic=config.deterministic),
@@ -111,6 +112,7 @@ class Trainer:
                 callback.on_start(self)
             while self.state.step < config.steps and self.signal is None:
                 step = self.update()
+                self.run.keep()
                 for callback in self.callbacks:
                     callback.on_update(self, step)
                 self.signal = self._heard_signal()
