@@ -4,24 +4,36 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from naign_ext.checkpoint import CheckpointError, Which, load_checkpoint
 from naign_ext.evaluation.density import Grid, log_partition
 from naign_ext.evaluation.projection import apply, multiscale_residual, normalised_residual, residual
 from naign_ext.latents import LatentPool
+from naign_ext.memory import available_bytes
 from naign_ext.models import build_model
+from naign_ext.models.registry import check_sample_shape
+from naign_ext.options import explain, shortened
 from naign_ext.transforms.corruptions import keep_known
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+CONFIG_BYTES = 1 << 20
+"""What a config.json may have."""
+LARGEST_SIZE = 1 << 24
+"""Of a dimension of the points, in a config.json."""
+MOST_LAYERS = 4096
+"""Entries of a list among the options in a config.json."""
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CARD = """---
 {{ card_data }}
 ---
@@ -70,12 +82,19 @@ class Projector(
     """f with what is needed to use it. Images are float32 (N, C, H, W) in [-1, 1], vectors (N, D).
 
     Get one with :meth:`load` (a training run) or :meth:`from_pretrained` (a folder or a Hub repository). It is a
-    torch module in evaluation mode: ``projector(x)`` is f(x), with gradient; the methods work without.
+    torch module in evaluation mode: ``projector(x)`` is f(x), with gradient; the methods work without. They take
+    inputs of any floating dtype to f's own, which ``half()``, ``bfloat16()`` and ``double()`` change, and answer in
+    float32.
 
     Args:
         architecture, sample_shape, options: as build_model takes them.
-        latent_scale: standard deviation of the latents f was trained on.
+        latent_scale: standard deviation of the latents f was trained on, finite and > 0.
         about: JSON-able facts to keep beside the weights, such as data set, objective and steps.
+
+    Numbers may be numpy's or tensors without dimensions; all are kept as plain ones.
+
+    Raises:
+        TypeError, ValueError: an argument is no number, or nothing that JSON can hold; the text names it.
     """
 
     def __init__(
@@ -87,10 +106,13 @@ class Projector(
         about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.sample_shape = tuple(int(size) for size in sample_shape)
-        self.latent_scale = float(latent_scale)
-        self.about = dict(about or {})
-        self.f = build_model(architecture, self.sample_shape, **dict(options or {}))
+        self.architecture = architecture
+        self.sample_shape = _sizes(sample_shape)
+        self.options = json_able(options or {}, "options")
+        self.latent_scale = _scale(latent_scale)
+        self.about = json_able(about or {}, "about")
+        self.f = build_model(architecture, self.sample_shape, **self.options)
+        self._hub_mixin_config = self._config()
         self._log_partition: dict[tuple[Any, ...], float] = {}
         self.eval()
 
@@ -111,7 +133,7 @@ class Projector(
             checkpoint: "best" by validation, "last", or a step.
 
         Raises:
-            CheckpointError (a ValueError): nothing there, damaged or foreign.
+            CheckpointError (a ValueError): nothing there, damaged or foreign, or weights that are not finite.
         """
         folder = Path(run)
         if is_pretrained_folder(folder):
@@ -134,6 +156,10 @@ class Projector(
                 spec["architecture"], list(found.sample_shape), spec["options"], found.latent_scale, about
             )
         projector.f = found.build(weights)
+        if name := _not_finite(projector.f.state_dict()):
+            raise CheckpointError(
+                f"{found.path}: damaged: {weights}.safetensors: {name} has values that are not finite"
+            )
         return projector.to(_device(device))
 
     @property
@@ -146,24 +172,37 @@ class Projector(
         """Where f computes; inputs may lie elsewhere, answers come back where the input was."""
         return next(self.f.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What f computes in: float32, or what ``half()``, ``bfloat16()`` or ``double()`` made of it."""
+        return next(p.dtype for p in self.f.parameters() if p.is_floating_point())
+
     def forward(self, x: Tensor) -> Tensor:
         """f(x), on f's device, with gradient."""
         y: Tensor = self.f(x)
         return y
 
     def sample(self, n: int, seed: int = 0, steps: int = 1, *, batch_size: int = 512) -> Tensor:
-        """n samples f^steps(z), (n, *sample_shape), for latents z that depend on the seed alone.
+        """n samples f^steps(z), float32 (n, *sample_shape), for latents z that depend on the seed alone.
 
         steps: f applied so often; 2 is often sharper, 0 gives the latents.
+
+        Raises:
+            ValueError: n samples would take more memory than there is.
         """
         if n < 1:
             raise ValueError(f"n: expected at least 1 sample, got {n}")
+        _check_batch_size(batch_size)
+        _check_fits(n, self.sample_shape)
         pool = LatentPool(self.sample_shape, self.latent_scale, seed)
-        parts = (pool.chunk(i, min(i + batch_size, n)) for i in range(0, n, batch_size))
-        return torch.cat([self._map(part, steps, batch_size) for part in parts])
+        samples = torch.empty(n, *self.sample_shape, dtype=torch.float32)
+        for start in range(0, n, batch_size):
+            stop = min(start + batch_size, n)
+            samples[start:stop] = self._map(pool.chunk(start, stop), steps, batch_size)
+        return samples
 
     def project(self, x: Tensor, steps: int = 1, *, batch_size: int = 512) -> Tensor:
-        """f^steps(x), of x's shape; x is (N, *sample_shape) or a single sample_shape."""
+        """f^steps(x), float32 of x's shape; x is (N, *sample_shape) or a single sample_shape."""
         batch = self._as_batch(x)
         return self._map(batch, steps, batch_size).view(x.shape)
 
@@ -176,7 +215,7 @@ class Projector(
         degrade: Callable[[Tensor], Tensor] | None = None,
         batch_size: int = 512,
     ) -> Tensor:
-        """The data point nearest to a corrupted x, as f finds it: images come back clipped to [-1, 1].
+        """The data point nearest to a corrupted x, as f finds it, float32: images come back clipped to [-1, 1].
 
         Args:
             x: (N, *sample_shape) or a single sample_shape.
@@ -186,7 +225,7 @@ class Projector(
                 ``partial(naign_ext.transforms.degrade, kind="blur", strength=1.0)``: after every step, what it lets
                 pass is taken from x (:func:`naign_ext.transforms.keep_known`). Not together with lost.
         """
-        batch = self._as_batch(x)
+        batch = self._as_batch(x).float()
         if lost is not None:
             if degrade is not None:
                 raise ValueError("degrade: expected None where lost is given, got both")
@@ -199,14 +238,19 @@ class Projector(
         return (y.clamp(-1, 1) if self.kind == "image" else y).view(x.shape)
 
     def score(self, x: Tensor, *, batch_size: int = 512) -> Score:
-        """Residual and energy of every x, (N, *sample_shape) or a single sample_shape: 0 on data."""
-        batch = self._as_batch(x)
-        projected = self._map(batch, 1, batch_size)
+        """Residual and energy of every x, (N, *sample_shape) or a single sample_shape: 0 on data.
+
+        x is taken to f's dtype first; the difference is measured in float32, of a double f in float64.
+        """
+        batch = self._as_batch(x).to(self.dtype)
+        wide = torch.promote_types(self.dtype, torch.float32)
+        projected = self._answers(batch, 1, batch_size).to(wide)
+        batch = batch.to(wide)
         distance = residual(batch, projected)
         return Score(
-            distance,
-            distance.square(),
-            normalised_residual(batch, projected),
+            distance.float(),
+            distance.square().float(),
+            normalised_residual(batch, projected).float(),
             multiscale_residual(batch, projected).float(),
         )
 
@@ -278,58 +322,303 @@ class Projector(
         return x
 
     def _map(self, x: Tensor, steps: int, batch_size: int) -> Tensor:
-        y = apply(self.f, x.to(self.device, torch.float32), steps=steps, batch_size=batch_size)
-        return y.to(x.device).float()
+        """f^steps(x) in float32, where x lies."""
+        return x.float() if steps == 0 else self._answers(x, steps, batch_size).float()
+
+    def _answers(self, x: Tensor, steps: int, batch_size: int) -> Tensor:
+        """f^steps(x) in f's dtype, where x lies."""
+        _check_batch_size(batch_size)
+        return apply(self.f, x.to(self.device, self.dtype), steps=steps, batch_size=batch_size).to(x.device)
+
+    def _config(self) -> dict[str, Any]:
+        """What config.json holds: the arguments of the constructor."""
+        return {
+            "architecture": self.architecture,
+            "sample_shape": list(_sizes(self.sample_shape)),
+            "options": self.options,
+            "latent_scale": _scale(self.latent_scale),
+            "about": json_able(self.about, "about"),
+        }
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write model.safetensors, config.json and README.md into a folder, for from_pretrained.
+
+        options: those of huggingface_hub's ModelHubMixin.save_pretrained.
+
+        Raises:
+            TypeError, ValueError: about or latent_scale is nothing that config.json can hold, or a weight is not
+                finite; the text names it, and what lies in the folder is left as it was.
+        """
+        self._hub_mixin_config = self._config()
+        if len(json.dumps(self._hub_mixin_config, indent=2)) > CONFIG_BYTES:
+            raise ValueError(f"about: expected facts that fit into a {CONFIG_FILE} of {CONFIG_BYTES} bytes")
+        if name := _not_finite(self.f.state_dict()):
+            raise ValueError(f"f: expected finite weights, {name} has others; nothing is saved")
+        saved: str | None = super().save_pretrained(save_directory, **options)
+        return saved
 
     def _save_pretrained(self, save_directory: Path) -> None:
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.f.state_dict().items()}
         save_file(tensors, str(Path(save_directory) / WEIGHTS_FILE), metadata={"format": "pt"})
 
     @classmethod
-    def _from_pretrained(
+    def from_pretrained(
         cls,
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
         force_download: bool = False,
-        local_files_only: bool = False,
         token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
         **model_kwargs: Any,
     ) -> "Projector":
-        if Path(model_id).is_dir():
-            file = Path(model_id) / WEIGHTS_FILE
-        else:
-            file = Path(
-                hf_hub_download(
-                    repo_id=model_id,
-                    filename=WEIGHTS_FILE,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                )
+        """What save_pretrained wrote, on the CPU, in the dtype it was saved in.
+
+        Nothing in the folder is trusted: config.json is checked field by field, and the header of the weights
+        against the network it describes, before memory is taken for either.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a repository of the Hugging Face Hub.
+            force_download, token, cache_dir, local_files_only, revision: as hf_hub_download takes them.
+            model_kwargs: arguments of the constructor that replace those of config.json.
+
+        Raises:
+            CheckpointError (a ValueError): "damaged: FILE: ..." says which file, what was expected and what came.
+        """
+        where = str(pretrained_model_name_or_path)
+
+        def find(name: str) -> Path:
+            if Path(where).is_dir():
+                return Path(where) / name
+            found = hf_hub_download(
+                repo_id=where,
+                filename=name,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
             )
-        missing = [name for name in ("architecture", "sample_shape") if name not in model_kwargs]
-        if missing:
-            raise CheckpointError(f"{model_id}: {CONFIG_FILE} is missing or lacks {', '.join(missing)}")
+            return Path(found)
+
+        arguments = {**read_config(find(CONFIG_FILE), where), **model_kwargs}
+        file = find(WEIGHTS_FILE)
+        tensors = _read_weights(file, where, _expected_tensors(arguments, where))
         with torch.random.fork_rng(devices=[]):
-            projector = cls(**model_kwargs)
+            projector = cls(**arguments)
         try:
-            projector.f.load_state_dict(load_file(file))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise CheckpointError(f"{model_id}: {WEIGHTS_FILE} cannot be used: {error}") from None
+            projector.f.load_state_dict(tensors, assign=True)
+        except RuntimeError as error:
+            text = " ".join(str(error).split())
+            raise _damaged(where, WEIGHTS_FILE, f" cannot be used: {text}") from None
         return projector.eval()
 
 
 def is_pretrained_folder(path: str | Path) -> bool:
-    """True for a folder that save_pretrained wrote."""
+    """True for a folder that save_pretrained wrote, whole or damaged."""
+    folder = Path(path)
+    is_run = (folder / "checkpoints").exists() or (folder / "state.json").exists()
+    return (folder / CONFIG_FILE).exists() and not is_run
+
+
+class PretrainedConfig(BaseModel):
+    """What config.json of a folder may hold: the constructor's arguments, of exactly these types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    architecture: str = Field(max_length=100)
+    sample_shape: list[Annotated[int, Field(ge=1, le=LARGEST_SIZE)]] = Field(min_length=1, max_length=64)
+    options: dict[str, Any] | None = None
+    latent_scale: float = Field(1.0, gt=0)
+    about: dict[str, Any] | None = None
+
+
+def read_config(file: Path, where: str) -> dict[str, Any]:
+    """The checked fields of a config.json; where: the folder or repository, for the text of a CheckpointError."""
+    if not file.is_file():
+        raise _damaged(where, CONFIG_FILE, " is missing or no file")
     try:
-        config = json.loads((Path(path) / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and "architecture" in config
+        with file.open("rb") as opened:
+            contents = opened.read(CONFIG_BYTES + 1)
+    except OSError as error:
+        raise _damaged(where, CONFIG_FILE, f" cannot be read: {error.strerror}") from None
+    if len(contents) > CONFIG_BYTES:
+        raise _damaged(where, CONFIG_FILE, f": expected at most {CONFIG_BYTES} bytes")
+    try:
+        values = json.loads(contents)
+    except (ValueError, RecursionError):
+        raise _damaged(where, CONFIG_FILE, " is not JSON") from None
+    try:
+        arguments = PretrainedConfig.model_validate(values).model_dump(exclude_none=True)
+        options = json_able(arguments.get("options", {}), "options")
+        json_able(arguments.get("about", {}), "about")
+    except ValidationError as error:
+        raise _damaged(where, CONFIG_FILE, f": {_wrong_fields(error)}") from None
+    except ValueError as error:
+        raise _damaged(where, CONFIG_FILE, f": {error}") from None
+    for name, value in options.items():
+        if isinstance(value, list) and len(value) > MOST_LAYERS:
+            raise _damaged(
+                where,
+                CONFIG_FILE,
+                f": options.{name}: expected at most {MOST_LAYERS} entries, got {len(value)}",
+            )
+    return arguments
+
+
+def _wrong_fields(error: ValidationError) -> str:
+    missing = [".".join(map(str, wrong["loc"])) for wrong in error.errors() if wrong["type"] == "missing"]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    wrong = error.errors()[0]
+    return f"{'.'.join(map(str, wrong['loc'])) or 'the whole'}: {explain(wrong)}"
+
+
+def _expected_tensors(arguments: Mapping[str, Any], where: str) -> dict[str, Tensor] | None:
+    """Tensors without memory of the network that the arguments describe; None where it cannot be made so."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            options, shape = dict(arguments.get("options") or {}), _sizes(arguments["sample_shape"])
+            return dict(build_model(arguments["architecture"], shape, **options).state_dict())
+    except (ValueError, TypeError) as error:
+        raise _damaged(where, CONFIG_FILE, f": {str(error).splitlines()[0]}") from None
+    except RuntimeError as error:
+        # A network that reads its weights while it is made cannot be made without them.
+        if "meta" in str(error):
+            return None
+        raise _damaged(
+            where, CONFIG_FILE, f": no network of that size: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _read_weights(file: Path, where: str, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, after its header is found to hold what is expected."""
+    if not file.is_file():
+        raise _damaged(where, WEIGHTS_FILE, " cannot be used: it is missing or no file")
+    if file.stat().st_size > available_bytes():
+        raise _damaged(
+            where, WEIGHTS_FILE, f" cannot be used: {file.stat().st_size} bytes are more than is free"
+        )
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+            if expected is not None:
+                shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+                if wrong := _wrong_tensors(shapes, expected):
+                    raise _damaged(where, WEIGHTS_FILE, f": {wrong}")
+            tensors = {name: opened.get_tensor(name).clone() for name in names}
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise _damaged(where, WEIGHTS_FILE, f" cannot be used: {error}") from None
+    for name, tensor in tensors.items():
+        wanted = tensor.dtype if expected is None else expected[name].dtype
+        allowed = FLOATING if wanted.is_floating_point else (wanted,)
+        if tensor.dtype not in allowed:
+            raise _damaged(
+                where, WEIGHTS_FILE, f": {name}: expected a dtype like {wanted}, got {tensor.dtype}"
+            )
+    if bad := _not_finite(tensors):
+        raise _damaged(where, WEIGHTS_FILE, f": {bad} has values that are not finite")
+    return tensors
+
+
+def _wrong_tensors(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> str:
+    """What is wrong with tensors of these shapes, or nothing."""
+    if missing := [name for name in expected if name not in shapes]:
+        return f"lacks {_some(missing)}"
+    if extra := [name for name in shapes if name not in expected]:
+        return f"has {_some(extra)}, which the network of {CONFIG_FILE} has not"
+    for name, tensor in expected.items():
+        if shapes[name] != tuple(tensor.shape):
+            return f"{name}: expected shape {tuple(tensor.shape)} by {CONFIG_FILE}, got {shapes[name]}"
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(shortened(name) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _damaged(where: str, file: str, text: str) -> CheckpointError:
+    return CheckpointError(f"{where}: damaged: {file}{text}")
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that holds NaN or an infinity."""
+    return next(
+        (name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None
+    )
+
+
+def json_able(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A copy of plain values that JSON holds as they are: numbers of numpy and torch as Python's, tuples as lists.
+
+    Raises:
+        TypeError, ValueError: an entry that JSON cannot hold; the text names its key under name.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name}: expected a dict, got {type(values).__name__}")
+    return {key: _json_able(value, f"{name}.{key}", key) for key, value in values.items()}
+
+
+def _json_able(value: Any, name: str, key: Any = "") -> Any:
+    if not isinstance(key, str):
+        raise TypeError(f"{name}: expected a text as key, got {key!r}")
+    value = _plain(value)
+    if isinstance(value, Mapping):
+        return json_able(value, name)
+    if isinstance(value, list | tuple):
+        return [_json_able(entry, f"{name}.{i}") for i, entry in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}; JSON has no other")
+    if value is not None and not isinstance(value, str | bool | int | float):
+        raise TypeError(
+            f"{name}: expected what JSON holds (texts, numbers, lists, dicts), got {type(value).__name__}; "
+            "use str(...) or .tolist()"
+        )
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Scalars of numpy, arrays and tensors without dimensions as Python's own; all else as it is."""
+    is_scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
+    return value.item() if is_scalar else value
+
+
+def _sizes(sample_shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        sizes = tuple(map(_plain, sample_shape))
+    except TypeError:
+        raise TypeError(f"sample_shape: expected (D,) or (C, H, W), got {sample_shape!r}") from None
+    return check_sample_shape(sizes)
+
+
+def _scale(latent_scale: Any) -> float:
+    scale = _plain(latent_scale)
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise TypeError(f"latent_scale: expected a number, got {shortened(repr(latent_scale))}")
+    try:
+        number = float(scale)
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"latent_scale: expected a finite number > 0, got {number}")
+    return number
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+
+
+def _check_fits(n: int, sample_shape: Sequence[int]) -> None:
+    """ValueError where n float32 samples take more memory than there is."""
+    needed, free = 4 * n * math.prod(sample_shape), available_bytes()
+    if needed > free:
+        raise ValueError(
+            f"n: {n} samples take {needed} bytes, of which {free} are free; "
+            "sample in parts, each with a seed of its own"
+        )
 
 
 def _device(wanted: torch.device | str | None) -> torch.device:
