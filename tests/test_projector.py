@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from naign_ext import Projector, projector
+from naign_ext import Projector, pretrained, projector
 from naign_ext.checkpoint import CheckpointError, load_checkpoint
 from naign_ext.config import resolve_config
 from naign_ext.models import MLP, MODELS, MlpOptions
-from naign_ext.projector import MOST_LAYERS, Score, is_pretrained_folder
+from naign_ext.pretrained import MOST_LAYERS, is_pretrained_folder
+from naign_ext.projector import Score
 from naign_ext.training.trainer import train
 
 
@@ -510,7 +511,7 @@ def test_a_folder_from_others_is_checked_and_named(saved, damage, text):
 
 
 def test_a_sparse_file_of_weights_is_refused_before_it_is_read(saved, monkeypatch):
-    monkeypatch.setattr(projector, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(pretrained, "available_bytes", lambda: 1000)
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be used: \d+ bytes are more than"):
         Projector.from_pretrained(saved)
 

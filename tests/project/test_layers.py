@@ -15,7 +15,7 @@ BELOW_DATA = {"transforms", "options", "registry", *BELOW_TRANSFORMS}
 BELOW_OBJECTIVES = {"search", "latents", "memory", "timer", *BELOW_DATA}
 BELOW_CONFIG = {"objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
-BELOW_RUN = {"projector", "config", "metrics_log", "run_lock", *BELOW_PROJECTOR}
+BELOW_RUN = {"projector", "pretrained", "config", "metrics_log", "run_lock", *BELOW_PROJECTOR}
 BELOW_TRAINING = {"run", *BELOW_RUN}
 FILES = {"json_files", "pictures"}
 LAYERS: dict[str, set[str]] = {
@@ -26,7 +26,8 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.training": BELOW_TRAINING,
     "naign_ext.run": BELOW_RUN,
     "naign_ext.run_lock": {"config"},
-    "naign_ext.projector": BELOW_PROJECTOR,
+    "naign_ext.projector": {"pretrained", *BELOW_PROJECTOR},
+    "naign_ext.pretrained": BELOW_PROJECTOR,
     "naign_ext.evaluation": BELOW_CONFIG,
     "naign_ext.checkpoint": BELOW_CONFIG,
     "naign_ext.config": BELOW_CONFIG,
