@@ -1,5 +1,6 @@
 """Options that several commands share, and how images come in."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -51,7 +52,10 @@ def which(checkpoint: str) -> Literal["best", "last"] | int:
 
 
 def read_images(paths: Sequence[Path], projector: "Projector") -> tuple["Tensor", list[str]]:
-    """Image files and folders at the projector's size and number of channels, with their names."""
+    """Image files and folders at the projector's size and number of channels, with their names.
+
+    Where two have one name, the name of the folder stands before it.
+    """
     import torch
 
     from naign_ext.data import read_image, read_image_folder
@@ -59,16 +63,24 @@ def read_images(paths: Sequence[Path], projector: "Projector") -> tuple["Tensor"
     if projector.kind != "image":
         raise Mistake(f"images: this run's f maps vectors of shape {projector.sample_shape}, not images")
     channels, height, width = projector.sample_shape
-    found, names = [], []
+    found: list[Tensor] = []
+    names: list[str] = []
+    folders: list[str] = []
     for path in paths:
         if path.is_dir():
             images, inside = read_image_folder(path, image_size=(height, width), channels=channels)
             found.append(images)
             names += inside
+            folders += [path.resolve().name] * len(inside)
         else:
             found.append(read_image(path, image_size=(height, width), channels=channels)[None])
             names.append(path.name)
-    return torch.cat(found), names
+            folders.append(path.resolve().parent.name)
+    times = Counter(names)
+    return torch.cat(found), [
+        f"{folder}/{name}" if times[name] > 1 and folder else name
+        for folder, name in zip(folders, names, strict=True)
+    ]
 
 
 def run_dataset(run: Path) -> "Dataset":

@@ -21,6 +21,7 @@ from naign_cli.arguments import (
 )
 from naign_cli.guard import Mistake, guarded
 from naign_cli.output import print_files, print_json, print_table
+from naign_cli.written import result_stems, results_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +68,8 @@ def restore(
     """Apply f to corrupted images: files, folders, or the run's held-out data with --corrupt.
 
     With --corrupt the original is known, so PSNR and SSIM are reported before and after. Images are brought
-    to the size f was trained at.
+    to the size f was trained at. Results have the names of their images; those of an earlier call into the same
+    folder are removed, other files there are kept.
     """
     from naign_ext.transforms import corrupt as corrupt_images
     from naign_ext.transforms import degrade
@@ -88,7 +90,8 @@ def restore(
     restored = projector.restore(corrupted, steps, lost=lost if keep_known else None, degrade=spoil)
     rows = _measure(originals, corrupted, restored, names) if corrupt is not None else []
     folder = out or run / "restored"
-    files = _write(folder, originals if corrupt else None, corrupted, restored, names)
+    stages = [stage for stage in (originals if corrupt else None, corrupted, restored) if stage is not None]
+    files = _write(folder, stages, names, images or ())
     if json:
         mean = (
             {key: sum(row[key] for row in rows) / len(rows) for key in rows[0] if key != "name"}
@@ -144,31 +147,22 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _write(
-    folder: Path, original: "Tensor | None", corrupted: "Tensor", restored: "Tensor", names: Sequence[str]
+    folder: Path, stages: Sequence["Tensor"], names: Sequence[str], inputs: Sequence[Path]
 ) -> list[Path]:
-    """A picture of all stages, row below row, and the restored images under their own names."""
+    """A picture of all stages, row below row, and those of the last, the restored, under the inputs' names."""
     import torch
 
-    folder.mkdir(parents=True, exist_ok=True)
-    stages = [stage for stage in (original, corrupted, restored) if stage is not None]
-    if restored.dim() != 4:
+    if stages[-1].dim() != 4:
         import numpy as np
 
         path = folder / "restored.csv"
-        np.savetxt(path, torch.cat(stages, dim=1).numpy(), delimiter=",", fmt="%.8g")
+        with results_folder(folder, [path.name]):
+            np.savetxt(path, torch.cat(list(stages), dim=1).numpy(), delimiter=",", fmt="%.8g")
         return [path]
     from naign_ext.data import save_image_grid, save_images
 
-    shown = min(len(restored), 12)
-    grid = save_image_grid(torch.cat([stage[:shown] for stage in stages]), folder / "stages.png", shown)
-    files = save_images(restored, folder / "images")
-    renamed = [path.with_name(f"{_file_stem(name)}.png") for path, name in zip(files, names, strict=True)]
-    if len(set(renamed)) == len(renamed):
-        files = [path.replace(new) for path, new in zip(files, renamed, strict=True)]
-    return [grid, *files]
-
-
-def _file_stem(name: str) -> str:
-    """A name inside a folder as one file's name."""
-    path = Path(name)
-    return "_".join([*path.parent.parts, path.stem])
+    stems = result_stems(names)
+    shown = min(len(names), 12)
+    with results_folder(folder, ["stages.png", *(f"images/{stem}.png" for stem in stems)], inputs):
+        grid = save_image_grid(torch.cat([stage[:shown] for stage in stages]), folder / "stages.png", shown)
+        return [grid, *save_images(stages[-1], folder / "images", stems=stems)]

@@ -337,12 +337,26 @@ def _write_png(pixels: Tensor, path: Path) -> None:
     Image.fromarray(np.ascontiguousarray(picture)).save(path, format="PNG")
 
 
-def save_images(images: Tensor, folder: str | os.PathLike[str], *, prefix: str = "") -> list[Path]:
-    """Images (N, C, H, W) in [-1, 1] as folder/<prefix>00000.png, ...; returns the paths."""
+def save_images(
+    images: Tensor,
+    folder: str | os.PathLike[str],
+    *,
+    prefix: str = "",
+    stems: Sequence[str] | None = None,
+) -> list[Path]:
+    """Images (N, C, H, W) in [-1, 1] as folder/<prefix><stem>.png; returns the paths.
+
+    stems: N different names without a suffix; None for 00000, 00001, ...
+    """
     pixels = to_pixels(_check_images(images))
+    stems = [f"{index:05d}" for index in range(len(pixels))] if stems is None else stems
+    if len(set(stems)) != len(pixels) or len(stems) != len(pixels):
+        raise ValueError(
+            f"stems: expected {len(pixels)} different names, got {len(stems)}, {len(set(stems))} of them different"
+        )
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    paths = [target / f"{prefix}{index:05d}.png" for index in range(len(pixels))]
+    paths = [target / f"{prefix}{stem}.png" for stem in stems]
     for picture, path in zip(pixels, paths, strict=True):
         _write_png(picture, path)
     return paths

@@ -1,6 +1,7 @@
 """naign sample, restore, score, evaluate, bench: on tiny runs, against the library's own answers."""
 
 import json
+import os
 from functools import partial
 
 import numpy as np
@@ -114,6 +115,93 @@ def test_restore_takes_files_and_folders(runs, pictures, tmp_path):
     expected = Projector.load(runs / "digits").restore(read_image(pictures / "00001.png"))
     written = read_image(tmp_path / "one" / "images" / "00001.png")
     assert (written - expected).abs().max() <= 1 / 127.5
+
+
+def picture(path, seed, side=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
+    # As PNG whatever the suffix: what is read back is what was written.
+    Image.fromarray(pixels).save(path, "PNG")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {f"{i:05d}.png": f"{i:05d}" for i in range(1, 6)},
+        {"00003.png": "00003", "00000.png": "00000", "stages.png": "stages"},
+        {"owl.png": "owl.png", "owl.jpg": "owl.jpg", "hen.png": "hen"},
+        {"sea/bay.png": "sea__bay.png", "sea_bay.png": "sea_bay.png"},
+        {"boat[red].png": "boat[red]", ":cat:.png": ":cat:", "k[/l].png": "k[_l]"},
+        {"caf\udce9.png": "caf\udce9"},
+    ],
+    ids=["numbers", "numbers and stages", "one stem", "folders", "markup", "no UTF-8"],
+)
+def test_every_result_has_the_name_of_its_image(runs, tmp_path, names):
+    for seed, name in enumerate(names):
+        picture(tmp_path / "in" / name, seed)
+    result = naign("restore", runs / "digits", tmp_path / "in", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    projector = Projector.load(runs / "digits")
+    found = {path.name for path in (tmp_path / "out" / "images").iterdir()}
+    assert found == {f"{stem}.png" for stem in names.values()}
+    for name, stem in names.items():
+        expected = projector.restore(read_image(tmp_path / "in" / name))
+        written = read_image(tmp_path / "out" / "images" / f"{stem}.png")
+        assert (written - expected).abs().max() <= 1 / 127.5
+
+
+def test_images_of_one_name_are_told_apart_by_their_folders(runs, tmp_path):
+    for seed, folder in enumerate(("north", "south")):
+        picture(tmp_path / folder / "gull.png", seed)
+    command = [runs / "digits", tmp_path / "north", tmp_path / "south" / "gull.png"]
+    assert [row["name"] for row in answer("score", *command)["scores"]] == [
+        "north/gull.png",
+        "south/gull.png",
+    ]
+    answer("restore", *command, "--out", tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out" / "images").iterdir()} == {"north_gull.png", "south_gull.png"}
+
+
+def test_a_second_restore_or_sample_leaves_only_its_own(runs, pictures, tmp_path):
+    answer("restore", runs / "digits", pictures, "--out", tmp_path)
+    (tmp_path / "images" / "notes.txt").write_text("mine")
+    answer("restore", runs / "digits", pictures / "00001.png", "--out", tmp_path)
+    assert sorted(p.name for p in (tmp_path / "images").iterdir()) == ["00001.png", "notes.txt"]
+    result = naign("restore", runs / "digits", tmp_path / "images" / "00001.png", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "give another --out" in result.stderr
+    for count in (5, 2):
+        answer("sample", runs / "digits", "-n", count, "--out", tmp_path / "sampled")
+        assert len(list((tmp_path / "sampled" / "images").iterdir())) == count
+    (tmp_path / "sampled" / "images" / "00004.png").write_bytes(b"mine")
+    result = naign("sample", runs / "digits", "-n", 5, "--out", tmp_path / "sampled")
+    assert result.exit_code == 2
+    assert "no earlier call wrote it" in result.stderr
+    assert (tmp_path / "sampled" / "images" / "00004.png").read_bytes() == b"mine"
+
+
+def test_names_are_tabled_as_they_are(runs, tmp_path):
+    names = ["boat[red].png", "boat[final].png", ":smile:.png", "k[/l].png", "[/].png"]
+    for seed, name in enumerate(names):
+        picture(tmp_path / "in" / name, seed)
+    for command in (["score"], ["restore", "--corrupt", "noise", "--out", tmp_path / "out"]):
+        result = naign(command[0], runs / "digits", tmp_path / "in", *command[1:])
+        assert result.exit_code == 0, result.output
+        assert all(name in result.stdout for name in names)
+    result = naign("score", runs / "digits", tmp_path / "in", "--reference", tmp_path / "in" / names[0])
+    assert f"{names[0]}: " in result.stdout
+    result = naign("score", runs / "digits", "[/b]:cat:.png")
+    assert result.exit_code == 2
+    assert "[/b]:cat:.png: cannot be opened" in result.stderr
+
+
+def test_what_is_no_regular_file_is_a_mistake(runs, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        for command in ("score", "restore"):
+            result = naign(command, runs / "digits", path)
+            assert result.exit_code == 2
+            assert "not a regular file" in result.stderr
 
 
 def test_restore_brings_photographs_to_size(runs, tmp_path):

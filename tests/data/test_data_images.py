@@ -46,6 +46,16 @@ def test_saved_images_read_back_within_half_a_level(tmp_path, channels):
     assert torch.equal(read_image_folder(tmp_path / "second")[0], back)
 
 
+def test_saved_images_have_the_stems_they_are_given(tmp_path):
+    images = torch.zeros(2, 1, 4, 4)
+    paths = save_images(images, tmp_path, prefix="a", stems=["x.png", "00000"])
+    assert [path.name for path in paths] == ["ax.png.png", "a00000.png"]
+    for stems in (["x"], ["x", "x"], ["x", "y", "z"]):
+        with pytest.raises(ValueError, match="stems: expected 2 different names"):
+            save_images(images, tmp_path / "new", stems=stems)
+    assert not (tmp_path / "new").exists()
+
+
 def test_pixels_are_rounded_and_clipped():
     x = torch.tensor([-5.0, -1.0, 0.0, 1.0, 2.0, float("nan"), float("inf"), -float("inf")])
     assert to_pixels(x).tolist() == [0, 0, 128, 255, 255, 128, 255, 0]
