@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from naign_ext.checkpoint import CheckpointError, Which, load_checkpoint
+from naign_ext.devices import choose_device
 from naign_ext.evaluation.density import Grid, log_partition
 from naign_ext.evaluation.projection import apply, multiscale_residual, normalised_residual, residual
 from naign_ext.latents import LatentPool
@@ -113,9 +114,10 @@ class Projector(
         Raises:
             CheckpointError (a ValueError): nothing there, damaged or foreign.
         """
+        target = choose_device(device)
         folder = Path(run)
         if is_pretrained_folder(folder):
-            return cls.from_pretrained(folder).to(_device(device))
+            return cls.from_pretrained(folder).to(target)
         if weights not in ("ema", "model"):
             raise ValueError(f"weights: expected 'ema' or 'model', got {weights!r}")
         found = load_checkpoint(folder, checkpoint)
@@ -134,7 +136,7 @@ class Projector(
                 spec["architecture"], list(found.sample_shape), spec["options"], found.latent_scale, about
             )
         projector.f = found.build(weights)
-        return projector.to(_device(device))
+        return projector.to(target)
 
     @property
     def kind(self) -> Literal["vector", "image"]:
@@ -330,15 +332,6 @@ def is_pretrained_folder(path: str | Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "architecture" in config
-
-
-def _device(wanted: torch.device | str | None) -> torch.device:
-    if wanted is None or wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: expected one that torch sees, got {str(wanted)!r}; use cpu")
-    return device
 
 
 def _checked_lost(lost: Tensor, x: Tensor) -> Tensor:
