@@ -2,12 +2,11 @@
 
 import json
 import os
+import threading
+import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from typing import Any
 
 Record = dict[str, Any]
 
@@ -47,7 +46,7 @@ class MetricsLog:
 
     def __init__(self, run: Path, step: int, *, tensorboard: bool) -> None:
         self._file = (run / "metrics.jsonl").open("a", encoding="utf-8")
-        self._writer = _tensorboard_writer(run, step) if tensorboard else None
+        self._events = _Events(run, step) if tensorboard else None
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -55,26 +54,78 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            self._file.close()
+        finally:
+            if self._events is not None:
+                self._events.close()
 
     def write(self, record: Record) -> None:
         """Append a record; nested numbers become TensorBoard's ``kind/group/name``."""
         self._file.write(json.dumps(_finite(record)) + "\n")
         self._file.flush()
-        if self._writer is not None:
+        if self._events is not None:
+            self._events.write(record)
+
+
+class _Events:
+    """TensorBoard's events, which a run does without where TensorBoard is missing or fails.
+
+    A package that is there may still be broken by another one's version, which shows as an error of any type when it
+    is imported or used; a full disk shows as an OSError, there and in the thread that writes. metrics.jsonl has all
+    numbers in any case, so the first failure ends the events with a warning, and not the run.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        self._writer: Any = None
+        self._tell_of_thread = threading.excepthook
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        except Exception as error:
+            _warn_of(error)
+            return
+        try:
+            # TensorBoard hides the events after the step a run is resumed from; metrics.jsonl is cut there too.
+            self._writer = SummaryWriter(str(run), purge_step=step + 1)
+        except Exception as error:
+            _warn_of(error)
+            return
+        threading.excepthook = self._hear_of_thread
+
+    def _hear_of_thread(self, args: threading.ExceptHookArgs) -> None:
+        """Leaves out the error of the thread that writes: the writer's next call raises it here."""
+        if type(args.thread).__module__.partition(".")[0] != "tensorboard":
+            self._tell_of_thread(args)
+
+    def write(self, record: Record) -> None:
+        if self._writer is None:
+            return
+        try:
             for name, value in _numbers(record, record["kind"]):
                 self._writer.add_scalar(name, value, record["step"])
+        except Exception as error:
+            self._writer = None
+            _warn_of(error)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except Exception as error:
+                _warn_of(error)
+        if threading.excepthook == self._hear_of_thread:
+            threading.excepthook = self._tell_of_thread
 
 
-def _tensorboard_writer(run: Path, step: int) -> "SummaryWriter | None":
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    # TensorBoard hides the events after the step a run is resumed from; metrics.jsonl is cut there too.
-    return SummaryWriter(str(run), purge_step=step + 1)
+def _warn_of(error: Exception) -> None:
+    text = " ".join(str(error).split())
+    warnings.warn(
+        f"TensorBoard cannot be used ({type(error).__name__}: {text}); metrics.jsonl has all numbers",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _numbers(record: Record, prefix: str) -> list[tuple[str, float]]:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from naign_ext.checkpoint import CheckpointError, Which, load_checkpoint
+from naign_ext.devices import choose_device
 from naign_ext.evaluation.density import Grid, log_partition
 from naign_ext.evaluation.projection import apply, multiscale_residual, normalised_residual, residual
 from naign_ext.latents import LatentPool
@@ -135,9 +136,10 @@ class Projector(
         Raises:
             CheckpointError (a ValueError): nothing there, damaged or foreign, or weights that are not finite.
         """
+        target = choose_device(device)
         folder = Path(run)
         if is_pretrained_folder(folder):
-            return cls.from_pretrained(folder).to(_device(device))
+            return cls.from_pretrained(folder).to(target)
         if weights not in ("ema", "model"):
             raise ValueError(f"weights: expected 'ema' or 'model', got {weights!r}")
         found = load_checkpoint(folder, checkpoint)
@@ -160,7 +162,7 @@ class Projector(
             raise CheckpointError(
                 f"{found.path}: damaged: {weights}.safetensors: {name} has values that are not finite"
             )
-        return projector.to(_device(device))
+        return projector.to(target)
 
     @property
     def kind(self) -> Literal["vector", "image"]:
@@ -428,15 +430,6 @@ def _check_fits(n: int, sample_shape: Sequence[int]) -> None:
             f"n: {n} samples take {needed} bytes, of which {free} are free; "
             "sample in parts, each with a seed of its own"
         )
-
-
-def _device(wanted: torch.device | str | None) -> torch.device:
-    if wanted is None or wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: expected one that torch sees, got {str(wanted)!r}; use cpu")
-    return device
 
 
 def _checked_lost(lost: Tensor, x: Tensor) -> Tensor:

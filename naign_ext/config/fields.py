@@ -1,12 +1,12 @@
 """The fields of a run's configuration, each with its default, limits, description and group."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, SerializeAsAny, field_validator
 
 from naign_ext.config.presets import Preset
+from naign_ext.devices import EXPECTED, is_device_name
 from naign_ext.models import MODELS, MlpOptions, NetworkOptions
 from naign_ext.objectives import OBJECTIVES, NaignOptions, ObjectiveOptions
 from naign_ext.options import Options, chosen_from, option
@@ -134,8 +134,8 @@ class TrainConfig(Options):
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device, re.ASCII):
-            raise ValueError("expected auto, cpu, cuda or cuda:N")
+        if not is_device_name(device):
+            raise ValueError(EXPECTED)
         return device
 
 

@@ -11,6 +11,8 @@ from naign_ext.options import shortened
 
 _MOST_NAMES = 8
 """Names joined by dots in a key; fields of the configuration have two."""
+_MOST_VALUES = 100_000
+"""Values in a file once each reference (*name) is replaced by what it stands for."""
 
 
 class ConfigError(ValueError):
@@ -18,7 +20,15 @@ class ConfigError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that is given twice is an error, not the last one's value."""
+    """YAML in which a key that is given twice is an error, not the last one's value, and references stay bounded."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _count_values(node, {}) > _MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                problem=f"references (*name) stand for more than {_MOST_VALUES} values"
+            )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -106,6 +116,19 @@ def _load(text: str, where: str, loader: type[_Loader]) -> Any:
     # Numbers and dates that look like some but are out of range.
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"{where}: cannot be read: {error}") from None
+
+
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node, those of a reference as often as it is given; known: counts by the nodes' identities."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        # Of a section that contains itself.
+        known[id(node)] = 1
+        pairs = isinstance(node, yaml.MappingNode)
+        below = [part for pair in node.value for part in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_count_values(part, known) for part in below)
+    return known[id(node)]
 
 
 def _place(mark: Any) -> str:

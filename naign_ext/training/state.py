@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from naign_ext.checkpoint import Checkpoint, CheckpointError, Tensors
 from naign_ext.config import TrainConfig
+from naign_ext.devices import choose_device
 from naign_ext.distributed.batch_norm import sync_batch_norm
 from naign_ext.distributed.processes import SINGLE_PROCESS, Processes
 from naign_ext.models import MODELS, build_model
@@ -52,24 +53,22 @@ class TrainingState:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def choose_device(wanted: str, processes: Processes = SINGLE_PROCESS) -> torch.device:
+def choose_own_device(wanted: str, processes: Processes = SINGLE_PROCESS) -> torch.device:
     """The device for the configuration's ``device``; ValueError where it does not exist.
 
     Of several processes each takes the CUDA device of its own number on its machine.
     """
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if processes.is_distributed and wanted != "cpu":
-        if wanted != "cuda":
+        if wanted == "auto":
+            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        elif wanted != "cuda":
             raise ValueError(
                 f"device: expected auto, cpu or cuda for {processes.world_size} processes, each of which takes a "
                 f"device of its own, got {wanted!r}"
             )
-        wanted = f"cuda:{processes.local_rank}"
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: expected one that torch sees, got {wanted!r}; use device=cpu")
-    return device
+        if wanted == "cuda":
+            wanted = f"cuda:{processes.local_rank}"
+    return choose_device(wanted)
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

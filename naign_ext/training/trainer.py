@@ -25,7 +25,7 @@ from naign_ext.training.pace import Pace
 from naign_ext.training.progress import Progress, Started, Step, TrainResult
 from naign_ext.training.schedule import learning_rate
 from naign_ext.training.signals import SIGNALS, StopRequest
-from naign_ext.training.state import TrainingState, build_state, choose_device, restore
+from naign_ext.training.state import TrainingState, build_state, choose_own_device, restore
 from naign_ext.transforms.batch import Batch
 
 
@@ -174,7 +174,7 @@ class Trainer:
         """Build the state, put it where the run stands, and give up what came after; the log, in the main process."""
         run, config, processes = self.run, self.run.config, self.processes
         run.check_dataset()
-        device = choose_device(config.device, processes)
+        device = choose_own_device(config.device, processes)
         if config.log.exact_cost and device.type == "cuda":
             self.timer.wait = torch.cuda.synchronize
         self.data = TrainingData(

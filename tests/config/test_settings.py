@@ -1,9 +1,12 @@
 """key=value settings: what they mean, and one line that names the key where they mean nothing."""
 
+import time
+
 import pytest
 import yaml
 
 from naign_ext.config import ConfigError, load_config, overrides, parse_settings, resolve_config
+from naign_ext.config.settings import read_yaml
 
 MEANT = [
     ([], {}),
@@ -164,3 +167,16 @@ def test_files_may_refer_to_their_own_parts(tmp_path):
     file.write_text("log: &x {every: *x}")
     with pytest.raises(ConfigError, match=r"a\.yaml: a section contains itself"):
         resolve_config("digits", file=file)
+
+
+@pytest.mark.parametrize("section", ["{{{}}}", "[{}]"], ids=["mappings", "lists"])
+def test_references_that_multiply_are_refused_at_once(tmp_path, section):
+    lines = ["a0: &a0 {x: 1}"]
+    for level in range(1, 12):
+        names = (f"k{i}: *a{level - 1}" if section == "{{{}}}" else f"*a{level - 1}" for i in range(9))
+        lines.append(f"a{level}: &a{level} {section.format(', '.join(names))}")
+    (tmp_path / "many.yaml").write_text("\n".join(lines))
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"many.yaml: .*stand for more than 100000 values"):
+        read_yaml(tmp_path / "many.yaml")
+    assert time.perf_counter() - start < 5

@@ -13,7 +13,7 @@ BELOW_SEARCH = {"ops", "_native", "seeds"}
 BELOW_TRANSFORMS = {"distributed", *BELOW_SEARCH}
 BELOW_DATA = {"transforms", "options", "registry", *BELOW_TRANSFORMS}
 BELOW_OBJECTIVES = {"search", "latents", "memory", "timer", *BELOW_DATA}
-BELOW_CONFIG = {"objectives", "models", "data", *BELOW_OBJECTIVES}
+BELOW_CONFIG = {"devices", "objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
 BELOW_RUN = {"projector", "pretrained", "config", "metrics_log", "run_lock", *BELOW_PROJECTOR}
 BELOW_TRAINING = {"run", *BELOW_RUN}
@@ -38,6 +38,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.distributed": BELOW_SEARCH,
     "naign_ext.latents": BELOW_SEARCH,
     "naign_ext.search": BELOW_SEARCH,
+    "naign_ext.devices": set(),
     "naign_ext.json_files": set(),
     "naign_ext.pictures": set(),
     "naign_ext.metrics_log": set(),
