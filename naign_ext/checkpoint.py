@@ -27,13 +27,17 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from naign_ext.models import build_model
+from naign_ext.options import shortened
 
 FORMAT = "naign-checkpoint"
-VERSION = 2
-"""Of what is written: a run goes on from this version alone. In 2, latents and the noise on data are the numbers of
+VERSION = 3
+"""Of what is written. In 3, state.json ends with its own hash. In 2, latents and the noise on data are the numbers of
 :func:`naign_ext.ops.randn`; in 1 they are others."""
-READABLE = (1, 2)
+RESUMABLE_VERSIONS = (2, 3)
+"""Versions that a run goes on from."""
+READABLE = (1, 2, 3)
 """Versions whose weights can be used."""
+_FIRST_SEALED = 3
 TENSOR_FILES = ("model", "ema", "optimizer", "state")
 _KEPT = 2
 
@@ -91,18 +95,21 @@ class Checkpoint:
     def check_resumable(self) -> None:
         """CheckpointError where a run that went on from here would draw other latents and noise than it began with."""
         version = self.info["version"]
-        if version != VERSION:
+        if version not in RESUMABLE_VERSIONS:
             raise CheckpointError(
-                f"{self.path}: format version {version} cannot be resumed, expected {VERSION}: the run began with "
-                "other latents and noise than would be drawn here; go on with the naign that began it, or train "
-                "anew. Its weights can be used"
+                f"{self.path}: format version {version} cannot be resumed, expected one of "
+                f"{RESUMABLE_VERSIONS}: the run began with other latents and noise than would be drawn here; go on "
+                "with the naign that began it, or train anew. Its weights can be used"
             )
 
     def build(self, weights: Literal["ema", "model"] = "ema") -> nn.Module:
         """f with its weights, on the CPU in evaluation mode. Torch's global generator is left as it was."""
         spec = self.info["model"]
-        with torch.random.fork_rng(devices=[]):
-            f = build_model(spec["architecture"], self.sample_shape, **spec["options"])
+        try:
+            with torch.random.fork_rng(devices=[]):
+                f = build_model(spec["architecture"], self.sample_shape, **spec["options"])
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.path}: damaged: state.json: model: {error}") from None
         try:
             f.load_state_dict(self.tensors[weights])
         except RuntimeError as error:
@@ -149,7 +156,9 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dic
         }
         _write_durably(temporary / f"{name}.safetensors", contents)
     state = {"format": FORMAT, "version": VERSION, "step": step, "files": files, **info}
-    _write_durably(temporary / "state.json", json.dumps(state, indent=1, allow_nan=False).encode())
+    _write_durably(
+        temporary / "state.json", _sealed(json.dumps(state, indent=1, allow_nan=False).encode()[:-2])
+    )
     _flush_folder(temporary)
     target = folder / checkpoint_name(step)
     if target.exists():
@@ -222,12 +231,21 @@ def _read(path: Path) -> Checkpoint:
     return Checkpoint(path, info["step"], tensors, info)
 
 
+def _sealed(contents: bytes) -> bytes:
+    """An indented JSON object, given without its end, with the hash of all that is given as its last field."""
+    return contents + b',\n "sha256": "%s"\n}' % hashlib.sha256(contents).hexdigest().encode()
+
+
+_SEAL_LENGTH = len(_sealed(b""))
+
+
 def _read_info(path: Path) -> dict[str, Any]:
     try:
-        info = json.loads((path / "state.json").read_bytes())
+        contents = (path / "state.json").read_bytes()
+        info = json.loads(contents)
     except OSError as error:
         raise CheckpointError(f"{path}: damaged: state.json cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CheckpointError(f"{path}: damaged: state.json is not JSON") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(f"{path}: foreign: state.json is not of a {FORMAT}")
@@ -235,11 +253,41 @@ def _read_info(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: foreign: format version {info.get('version')}, expected one of {READABLE}"
         )
-    expected = {"step": int, "files": dict, "config": dict, "model": dict, "sample_shape": list}
-    for key, kind in expected.items():
-        if not isinstance(info.get(key), kind):
-            raise CheckpointError(f"{path}: damaged: state.json lacks {key}")
+    for key, (kind, described) in _FIELDS.items():
+        value = _value_at(info, key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise CheckpointError(
+                f"{path}: damaged: state.json lacks {key}: expected {described}, got {shortened(repr(value))}"
+            )
+    if info["step"] < 0 or not all(type(size) is int and size > 0 for size in info["sample_shape"]):
+        raise CheckpointError(f"{path}: damaged: state.json: expected a step and sizes that are not negative")
+    # Either sign asks for the hash, so that no single flipped bit can make a file pass for one without.
+    is_sealed = info["version"] >= _FIRST_SEALED or "sha256" in info
+    if is_sealed and contents != _sealed(contents[:-_SEAL_LENGTH]):
+        raise CheckpointError(f"{path}: damaged: state.json does not have the hash that was written")
     return info
+
+
+_NUMBER = (int, float)
+_FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "step": (int, "an integer"),
+    "files": (dict, "an object"),
+    **{f"files/{name}.safetensors": (dict, "an object") for name in TENSOR_FILES},
+    "config": (dict, "an object"),
+    "model": (dict, "an object"),
+    "model/architecture": (str, "a name"),
+    "model/options": (dict, "an object"),
+    "sample_shape": (list, "a list"),
+    "latent_scale": (_NUMBER, "a number"),
+}
+"""Types of what is read from state.json, by the names that lead there."""
+
+
+def _value_at(info: dict[str, Any], key: str) -> Any:
+    value: Any = info
+    for name in key.split("/"):
+        value = value.get(name)
+    return value
 
 
 def _read_tensors(file: Path, info: dict[str, Any]) -> Tensors:

@@ -143,11 +143,16 @@ class Projector(
         if weights not in ("ema", "model"):
             raise ValueError(f"weights: expected 'ema' or 'model', got {weights!r}")
         found = load_checkpoint(folder, checkpoint)
-        config = found.config
+        f, config = found.build(weights), found.config
+        if name := not_finite(f.state_dict()):
+            raise CheckpointError(
+                f"{found.path}: damaged: {weights}.safetensors: {name} has values that are not finite"
+            )
+        objective = config.get("objective")
         about = {
             "dataset": config.get("dataset"),
             "preset": config.get("preset"),
-            "objective": config.get("objective", {}).get("name"),
+            "objective": objective.get("name") if isinstance(objective, Mapping) else None,
             "seed": config.get("seed"),
             "step": found.step,
             "weights": weights,
@@ -157,11 +162,7 @@ class Projector(
             projector = cls(
                 spec["architecture"], list(found.sample_shape), spec["options"], found.latent_scale, about
             )
-        projector.f = found.build(weights)
-        if name := not_finite(projector.f.state_dict()):
-            raise CheckpointError(
-                f"{found.path}: damaged: {weights}.safetensors: {name} has values that are not finite"
-            )
+        projector.f = f
         return projector.to(target)
 
     @property

@@ -16,6 +16,7 @@ from naign_ext.checkpoint import (
     remove_old_checkpoints,
     save_checkpoint,
 )
+from naign_ext.checkpoint import _read_info as read_info
 from naign_ext.models import build_model
 
 OPTIONS = {"widths": [8], "activation": "relu", "normalisation": "batch", "input_gain": 2.0}
@@ -223,3 +224,56 @@ def test_a_crash_at_any_moment_leaves_whole_checkpoints_only(tmp_path, monkeypat
     save(tmp_path, 3, 0.5)
     assert {1, 3} <= set(steps(tmp_path))
     assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_one_flipped_bit_anywhere_in_state_json_is_found(tmp_path):
+    path, _, _ = save(tmp_path, 40, 1.5)
+    state = path / "state.json"
+    whole = state.read_bytes()
+    for position in range(8 * len(whole)):
+        contents = bytearray(whole)
+        contents[position // 8] ^= 1 << position % 8
+        state.write_bytes(bytes(contents))
+        with pytest.raises(CheckpointError, match=r"damaged|foreign"):
+            read_info(path)
+    state.write_bytes(whole)
+    assert load_checkpoint(path).step == 40
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_checkpoints_from_before_the_hash_are_read(tmp_path, version):
+    path, _, info = save(tmp_path, 3)
+    state = json.loads((path / "state.json").read_text())
+    del state["sha256"]
+    (path / "state.json").write_text(json.dumps(state | {"version": version}, indent=1))
+    assert {key: load_checkpoint(path).info[key] for key in info} == info
+
+
+def without_hash(path, change):
+    """Rewrites state.json as a version without a hash would have it."""
+    state = json.loads((path / "state.json").read_text())
+    del state["sha256"]
+    state["version"] = 2
+    change(state)
+    (path / "state.json").write_text(json.dumps(state))
+
+
+WRONG_TYPES = {
+    "latent_scale": (lambda s: s.pop("latent_scale"), "lacks latent_scale: expected a number, got None"),
+    "no scale": (lambda s: s.update(latent_scale=None), "lacks latent_scale"),
+    "architecture": (lambda s: s["model"].pop("architecture"), "lacks model/architecture: expected a name"),
+    "files": (lambda s: s["files"].update({"ema.safetensors": []}), "lacks files/ema.safetensors"),
+    "step": (lambda s: s.update(step=-1), "expected a step and sizes"),
+    "step is true": (lambda s: s.update(step=True), "lacks step: expected an integer, got True"),
+    "shape": (lambda s: s.update(sample_shape=[2.5]), "expected a step and sizes"),
+    "config": (lambda s: s.update(config=[]), "lacks config"),
+    "widths": (lambda s: s["model"]["options"].update(widths=5), "model: "),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_fields_that_are_missing_or_of_another_type_are_damage(tmp_path, change, message):
+    path, _, _ = save(tmp_path, 3)
+    without_hash(path, change)
+    with pytest.raises(CheckpointError, match=f"damaged: state.json.*{message}"):
+        load_checkpoint(path).build()

@@ -160,7 +160,7 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
         if state.device.type == "cuda" and "random/cuda" in rest:
             torch.cuda.set_rng_state(rest["random/cuda"], state.device)
         state.step, state.seconds = checkpoint.step, float(checkpoint.info["seconds"])
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{checkpoint.path}: foreign: does not fit the run's configuration: {error}"
         ) from None
