@@ -31,8 +31,8 @@ std::tuple<Tensor, Tensor> test_by(const Tensor& data, const Tensor& pool, int64
                                    std::optional<double> reject_below, int64_t method,
                                    int64_t capacity) {
   STD_TORCH_CHECK(method >= 0 && method <= static_cast<int64_t>(cuda::Method::exact) &&
-                      capacity >= 0 && capacity <= 1024,
-                  "method, capacity: expected 0 to 4 and 0 to 1024");
+                      capacity >= 0 && capacity <= cuda::largest_capacity,
+                  "method, capacity: expected 0 to 4 and 0 to ", cuda::largest_capacity);
   STD_TORCH_CHECK(static_cast<cuda::Method>(method) != cuda::Method::columns ||
                       data.size(data.dim() - 1) <= cuda::largest_columns_by_thread,
                   "method: expected at most ", cuda::largest_columns_by_thread, " columns");
