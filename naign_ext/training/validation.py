@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from naign_ext.latents import LatentPool
+from naign_ext.ops import imle_knn
 from naign_ext.search import ImleSearch
 
 ROWS = 1000
 POOL = 2048
+NEIGHBOUR = 5
 _CHUNK = 512
 
 
@@ -26,13 +28,16 @@ def validate(
         fixed_point   mean |f(x) - x|^2, x of validation     unseen data are fixed points
         imle          mean_i min_j |x_i - f(z_j)|^2, any x   every data point has a sample near it
         projection    mean_j min_i |x_i - f(z_j)|^2, any x   every sample is near a data point
-        score         their sum; lower is better
+        coverage      share of training rows with a sample nearer than their fifth neighbour among themselves
+        score         the three errors' sum over coverage, of at least one row; lower is better
 
     The samples are compared with training and validation data together: with validation data alone, of few
-    images, the blurred mean would win. The last term keeps the identity from winning where latents cover the data.
+    images, the blurred mean would win. The projection keeps the identity from winning where latents cover the data.
+    The errors alone would choose the weights of before the match has reached every row: blurred samples are near all.
     """
     validation = validation[:ROWS] if len(validation) else train[:ROWS]
-    every = torch.cat([train[:ROWS], validation]).flatten(1)
+    train = train[:ROWS]
+    every = torch.cat([train, validation]).flatten(1)
     pool = LatentPool(train.shape[1:], latent_scale, seed, device=train.device)
     to_samples = ImleSearch(every)
     to_data = 0.0
@@ -42,11 +47,22 @@ def validate(
         nearest = ImleSearch(samples).update(every).neighbours()
         to_data += nearest.distances.double().sum().item()
     fixed = (f(validation).float() - validation).square().mean().item()
-    imle = to_samples.neighbours().distances.double().mean().item() / every.shape[1]
+    to_nearest = to_samples.neighbours().distances[:, 0]
+    imle = to_nearest.double().mean().item() / every.shape[1]
+    covered = _coverage(train.flatten(1), to_nearest[: len(train)])
     projection = to_data / POOL / every.shape[1]
     return {
         "fixed_point": fixed,
         "imle": imle,
         "projection": projection,
-        "score": fixed + imle + projection,
+        "coverage": covered,
+        "score": (fixed + imle + projection) / max(covered, 1 / len(train)),
     }
+
+
+def _coverage(train: Tensor, to_nearest: Tensor) -> float:
+    """Share of rows (N, D) within reach of a sample, squared distances (N,); 1 of so few rows that none has a reach."""
+    if len(train) <= NEIGHBOUR:
+        return 1.0
+    reach = imle_knn(train, train, k=NEIGHBOUR + 1).distances[:, NEIGHBOUR]
+    return (to_nearest <= reach).double().mean().item()

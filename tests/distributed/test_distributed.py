@@ -49,7 +49,7 @@ IMAGES = ("model.normalisation=layer", "objective.pool_size=200", "objective.res
 RUNS = {
     "plane": ("8gaussians", "objective.pool_size=96", "objective.projection_samples=50"),
     "again": ("8gaussians", "objective.pool_size=64", "objective.idempotence_weight=0.2"),
-    "faces": ("lfw100", *IMAGES),
+    "faces": ("lfw100", *IMAGES, "objective.foreign_weight=0.3", "objective.foreign_samples=41"),
     "warm": ("lfw100", *IMAGES, "objective.warm_start=true", "objective.denoise_weight=0"),
     "ign": ("8gaussians", "objective.name=ign"),
     "adaptive": ("8gaussians", "objective.name=adaptive-imle", "objective.resample_every=2"),

@@ -107,7 +107,7 @@ def test_metrics_hold_every_term(whole):
     validations = [r for r in records if r["kind"] == "validation"]
     assert [r["step"] for r in validations] == [6, 12, 18, 24]
     for r in validations:
-        assert r["score"] == pytest.approx(r["fixed_point"] + r["imle"] + r["projection"])
+        assert r["score"] == pytest.approx((r["fixed_point"] + r["imle"] + r["projection"]) / r["coverage"])
     best = min(validations, key=lambda r: r["score"])
     assert load_checkpoint(whole.run).step == best["step"]
 
@@ -396,7 +396,7 @@ def test_progress_hears_of_everything(tmp_path):
 
     train(configuration("steps=2", "device=cpu"), tmp_path / "run", progress=Watch())
     terms = ["denoise", "imle", "projection", "reconstruction"]
-    metrics = ["fixed_point", "imle", "projection", "score"]
+    metrics = ["coverage", "fixed_point", "imle", "projection", "score"]
     assert [h for h in heard if h[0] not in ("started", "samples")] == [
         ("stepped", 1, terms),
         ("stepped", 2, terms),
