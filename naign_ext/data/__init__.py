@@ -24,7 +24,7 @@ from naign_ext.data.registry import (
 
 # Each enters its data sets in DATASETS, in the order in which they are listed.
 # isort: off
-from naign_ext.data import toys, digits, mnist, lfw, ffhq, folders  # noqa: F401
+from naign_ext.data import toys, digits, mnist, lfw, photos, ffhq, folders  # noqa: F401
 # isort: on
 
 # The verb of `naign data get`.
