@@ -9,7 +9,6 @@ from naign_ext.search import ImleSearch
 
 ROWS = 1000
 POOL = 2048
-NEIGHBOUR = 5
 _CHUNK = 512
 
 
@@ -28,8 +27,8 @@ def validate(
         fixed_point   mean |f(x) - x|^2, x of validation     unseen data are fixed points
         imle          mean_i min_j |x_i - f(z_j)|^2, any x   every data point has a sample near it
         projection    mean_j min_i |x_i - f(z_j)|^2, any x   every sample is near a data point
-        coverage      share of training rows with a sample nearer than their fifth neighbour among themselves
-        score         the three errors' sum over coverage, of at least one row; lower is better
+        coverage      share of training rows that are nearest to some sample
+        score         the three errors' sum over coverage; lower is better
 
     The samples are compared with training and validation data together: with validation data alone, of few
     images, the blurred mean would win. The projection keeps the identity from winning where latents cover the data.
@@ -41,28 +40,21 @@ def validate(
     pool = LatentPool(train.shape[1:], latent_scale, seed, device=train.device)
     to_samples = ImleSearch(every)
     to_data = 0.0
+    reached = torch.zeros(len(train), dtype=torch.bool, device=train.device)
     for start in range(0, POOL, _CHUNK):
         samples = f(pool.chunk(start, start + _CHUNK)).float().flatten(1)
         to_samples.update(samples)
         nearest = ImleSearch(samples).update(every).neighbours()
         to_data += nearest.distances.double().sum().item()
+        reached[imle_knn(samples, train.flatten(1)).indices[:, 0]] = True
     fixed = (f(validation).float() - validation).square().mean().item()
-    to_nearest = to_samples.neighbours().distances[:, 0]
-    imle = to_nearest.double().mean().item() / every.shape[1]
-    covered = _coverage(train.flatten(1), to_nearest[: len(train)])
+    imle = to_samples.neighbours().distances.double().mean().item() / every.shape[1]
     projection = to_data / POOL / every.shape[1]
+    covered = reached.double().mean().item()
     return {
         "fixed_point": fixed,
         "imle": imle,
         "projection": projection,
         "coverage": covered,
-        "score": (fixed + imle + projection) / max(covered, 1 / len(train)),
+        "score": (fixed + imle + projection) / covered,
     }
-
-
-def _coverage(train: Tensor, to_nearest: Tensor) -> float:
-    """Share of rows (N, D) within reach of a sample, squared distances (N,); 1 of so few rows that none has a reach."""
-    if len(train) <= NEIGHBOUR:
-        return 1.0
-    reach = imle_knn(train, train, k=NEIGHBOUR + 1).distances[:, NEIGHBOUR]
-    return (to_nearest <= reach).double().mean().item()
