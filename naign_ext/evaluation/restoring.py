@@ -152,7 +152,7 @@ class Choice:
 
 
 def choose(f: Map, validation: Tensor, corruption: Corruption, seed: int) -> Choice:
-    """The recipe with the highest mean PSNR on validation images (n, C, H, W), of :func:`recipes` and ``SHARES`` of each.
+    """The recipe of the highest mean PSNR on validation images (n, C, H, W), of :func:`recipes` and ``SHARES`` of each.
 
     A recipe must be better than those before it by a hundredth of a decibel, so that what is plain is kept.
     """
