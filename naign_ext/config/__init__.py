@@ -5,10 +5,12 @@ from naign_ext.config.fields import RESUMABLE, TrainConfig
 from naign_ext.config.presets import PRESETS, merge, preset_values
 from naign_ext.config.resolve import (
     differing_fields,
+    is_moved,
     load_config,
     resolve_config,
     save_config,
     validate_config,
+    with_absolute_paths,
     with_changes,
 )
 from naign_ext.config.settings import ConfigError, overrides, parse_settings
@@ -21,6 +23,7 @@ __all__ = [
     "TrainConfig",
     "describe_fields",
     "differing_fields",
+    "is_moved",
     "load_config",
     "merge",
     "overrides",
@@ -29,5 +32,6 @@ __all__ = [
     "resolve_config",
     "save_config",
     "validate_config",
+    "with_absolute_paths",
     "with_changes",
 ]

@@ -1,7 +1,7 @@
 """The plain record every data set is loaded into, and the seeded helpers all loaders share."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -107,6 +107,22 @@ class Dataset:
         return replace(
             self, heldout=self.heldout[rows], heldout_labels=None if labels is None else labels[rows]
         )
+
+
+HASH_OF_CONTENT = "sha256_of_hashes"
+"""The parameter of data from files that tells their content: of the SHA-256 of each that is used, in order."""
+
+_WHERE_FOUND = ("source", "found", "selection", "damaged", "left_out", "sha256")
+
+
+def is_same_data(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether the parameters of two data sets are those of the same rows.
+
+    Data from files are known by their content: the folder or archive may be another one, of any name.
+    """
+    if HASH_OF_CONTENT in a and HASH_OF_CONTENT in b:
+        a, b = ({key: value for key, value in p.items() if key not in _WHERE_FOUND} for p in (a, b))
+    return a == b
 
 
 def _split_heldout(dataset: Dataset) -> tuple[Tensor, Tensor]:
