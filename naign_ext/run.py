@@ -25,14 +25,23 @@ from naign_ext.config import (
     ConfigError,
     TrainConfig,
     differing_fields,
+    flattened,
     is_moved,
     load_config,
     save_config,
+    shared_values,
     validate_config,
     with_absolute_paths,
     with_changes,
 )
-from naign_ext.data import HASH_OF_CONTENT, Dataset, DataUnavailableError, is_same_data, load_dataset
+from naign_ext.data import (
+    HASH_OF_CONTENT,
+    Dataset,
+    DataUnavailableError,
+    data_identity,
+    is_same_data,
+    load_dataset,
+)
 from naign_ext.distributed.processes import (
     SINGLE_PROCESS,
     Processes,
@@ -101,14 +110,16 @@ class Run:
         the run is left in the folder.
 
         Raises:
-            ConfigError: the folder already holds a run, or another process trains there. DataUnavailableError,
-            ValueError: see load_configured.
+            ConfigError: the folder already holds a run, or another process trains there. ValueError: processes of
+            one job have other configurations or data. DataUnavailableError, ValueError: see load_configured.
         """
         folders = [Path(path)] if isinstance(path, str | Path) else list(path)
         with name_lost_processes(processes, folders[0]), ExitStack() as held:
+            processes.agree({"command": "train", **shared_values(config)})
             start = processes.on_main(lambda: held.enter_context(_started(folders)))
             config = with_absolute_paths(config)
             dataset = processes.in_turn(lambda: load_configured(config))
+            processes.agree(flattened({"data": data_identity(dataset.parameters)}))
             config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
             run = cls(start.folder, config, None, processes, dataset)
             processes.on_main(run.save_config)
@@ -141,6 +152,10 @@ class Run:
             return folder, with_changes(load_config(folder / CONFIG_FILE), changes or {})
 
         with name_lost_processes(processes, run_folder(given)):
+            shared = {
+                key: value for key, value in (changes or {}).items() if key not in ("data_root", "dataset")
+            }
+            processes.agree({"command": "resume", **flattened(shared)})
             folder, config = processes.on_main(read)
         run = cls(folder, config, None if folder == given else given, processes)
         run._is_changed = bool(changes)

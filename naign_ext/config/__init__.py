@@ -5,10 +5,12 @@ from naign_ext.config.fields import RESUMABLE, TrainConfig
 from naign_ext.config.presets import PRESETS, merge, preset_values
 from naign_ext.config.resolve import (
     differing_fields,
+    flattened,
     is_moved,
     load_config,
     resolve_config,
     save_config,
+    shared_values,
     validate_config,
     with_absolute_paths,
     with_changes,
@@ -23,6 +25,7 @@ __all__ = [
     "TrainConfig",
     "describe_fields",
     "differing_fields",
+    "flattened",
     "is_moved",
     "load_config",
     "merge",
@@ -31,6 +34,7 @@ __all__ = [
     "preset_values",
     "resolve_config",
     "save_config",
+    "shared_values",
     "validate_config",
     "with_absolute_paths",
     "with_changes",

@@ -138,8 +138,25 @@ def load_config(path: str | Path) -> TrainConfig:
 
 def differing_fields(a: TrainConfig, b: TrainConfig) -> list[str]:
     """Dotted keys on which two configurations differ."""
-    left, right = (_flatten(c.model_dump(mode="json")) for c in (a, b))
+    left, right = (flattened(c.model_dump(mode="json")) for c in (a, b))
     return [key for key in left | right if left.get(key) != right.get(key)]
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Tree:
+    """Nested values by their dotted keys."""
+    result: Tree = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flattened(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def shared_values(config: TrainConfig) -> Tree:
+    """By dotted keys what must be equal in all processes of a job; the data may lie elsewhere on each machine."""
+    values = flattened(config.model_dump(mode="json", exclude={"data_root", "data_parameters"}))
+    return values | {"dataset": with_path(config.dataset, "/") or config.dataset}
 
 
 def _fit_objective(base: Tree, user: Tree) -> Tree:
@@ -158,13 +175,3 @@ def _explain(wrong: ErrorDetails) -> str:
         return f"{key}: {explain(wrong)}"
     close = difflib.get_close_matches(key, [field.key for field in describe_fields()], n=1)
     return f"{key}: no such field" + (f"; did you mean {close[0]}?" if close else "")
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Tree:
-    result: Tree = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            result |= _flatten(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = value
-    return result

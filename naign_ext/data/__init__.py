@@ -1,6 +1,6 @@
 """Data sets by name, and image files. Heavy packages are imported on use."""
 
-from naign_ext.data.dataset import HASH_OF_CONTENT, Dataset, DataUnavailableError, is_same_data
+from naign_ext.data.dataset import HASH_OF_CONTENT, Dataset, DataUnavailableError, data_identity, is_same_data
 from naign_ext.data.download import Downloaded
 from naign_ext.data.images import (
     image_grid,
@@ -39,6 +39,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Downloaded",
+    "data_identity",
     "dataset",
     "dataset_names",
     "default_data_root",

@@ -120,9 +120,13 @@ def is_same_data(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
     Data from files are known by their content: the folder or archive may be another one, of any name.
     """
-    if HASH_OF_CONTENT in a and HASH_OF_CONTENT in b:
-        a, b = ({key: value for key, value in p.items() if key not in _WHERE_FOUND} for p in (a, b))
-    return a == b
+    return data_identity(a) == data_identity(b)
+
+
+def data_identity(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a data set's parameters those that say which rows it has; of data from files not where they were found."""
+    without = _WHERE_FOUND if HASH_OF_CONTENT in parameters else ()
+    return {key: value for key, value in parameters.items() if key not in without}
 
 
 def _split_heldout(dataset: Dataset) -> tuple[Tensor, Tensor]:
