@@ -32,7 +32,7 @@ _SIGNS_OF_LOSS = ("gloo", "nccl", "connection closed", "connection reset", "brok
 
 
 class MainProcessFailedError(RuntimeError):
-    """Another process of the run, mostly the main one, failed and tells why; those it was shared with stop with this."""
+    """Another process of the run, mostly the main one, failed and tells why; the others stop with this."""
 
 
 class JoinError(RuntimeError):
@@ -208,8 +208,8 @@ def name_lost_processes(processes: Processes, run: Path) -> Iterator[None]:
         if not processes.is_distributed or not _is_loss(error):
             raise
         raise ProcessLostError(
-            f"process {processes.rank} of {processes.world_size}: another process of the run is gone or does not answer "
-            f"({str(error).splitlines()[0]}). The run stops here and goes on from its last checkpoint with "
+            f"process {processes.rank} of {processes.world_size}: another process of the run is gone or does not "
+            f"answer ({str(error).splitlines()[0]}). The run stops here and goes on from its last checkpoint with "
             f"--resume {run}; torchrun --max-restarts does so by itself"
         ) from error
 
