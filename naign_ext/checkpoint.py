@@ -7,15 +7,18 @@ A run keeps them in ``checkpoints/step_00000500/``:
     state.safetensors                    states of the random generators and of the objective
     state.json                           format, position, validation score, configuration, file hashes
 
-Each is written to a temporary folder, flushed to the disk with the folder, and renamed into place.
+Each is written to a temporary folder, flushed to the disk with the folder, and renamed into place. What else lies in
+``checkpoints/``, or in a checkpoint's folder, is not theirs and stays.
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
-import shutil
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +42,9 @@ READABLE = (1, 2, 3)
 """Versions whose weights can be used."""
 _FIRST_SEALED = 3
 TENSOR_FILES = ("model", "ema", "optimizer", "state")
+_FILES = frozenset(("state.json", *(f"{name}.safetensors" for name in TENSOR_FILES)))
+_TEMPORARY = re.compile(r"\.(?:writing|replaced|removing)-step_[0-9]{8}")
+"""Names of folders on their way in or out."""
 _KEPT = 2
 
 Tensors = dict[str, Tensor]
@@ -143,8 +149,9 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dic
     """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.iterdir():
+        if _TEMPORARY.fullmatch(leftover.name):
+            _discard(leftover)
     temporary = folder / f".writing-{checkpoint_name(step)}"
     temporary.mkdir()
     files = {}
@@ -161,11 +168,13 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dic
     )
     _flush_folder(temporary)
     target = folder / checkpoint_name(step)
-    if target.exists():
-        target.rename(folder / f".replaced-{target.name}")
+    replaced = folder / f".replaced-{target.name}"
+    if os.path.lexists(target):
+        target.rename(replaced)
     temporary.rename(target)
     _flush_folder(folder)
-    shutil.rmtree(folder / f".replaced-{target.name}", ignore_errors=True)
+    if os.path.lexists(replaced):
+        _discard(replaced)
     return target
 
 
@@ -187,7 +196,16 @@ def remove_later_checkpoints(run: Path, step: int) -> None:
 
 def checkpoint_paths(run: Path) -> list[Path]:
     """A run's checkpoint folders by step, whole or damaged."""
-    return sorted((run / "checkpoints").glob("step_" + "[0-9]" * 8), key=_step_of)
+    return sorted(filter(_is_ours, (run / "checkpoints").glob("step_" + "[0-9]" * 8)), key=_step_of)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a path with the name of a checkpoint is the folder of one, even if damaged: it has files of ours, or none
+    at all."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir()}
+    return not names or bool(names & _FILES)
 
 
 def load_checkpoint(run: str | Path, which: Which = "best") -> Checkpoint:
@@ -348,7 +366,29 @@ def _remove(path: Path) -> None:
     # Renamed first, so that a crash midway does not leave a checkpoint that looks whole but is not.
     doomed = path.with_name(f".removing-{path.name}")
     path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _discard(doomed)
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder of _TEMPORARY's name with our files in it; what else it holds is kept under a name to be seen."""
+    with suppress(OSError):
+        if path.is_symlink():
+            path.unlink()
+            return
+        if path.is_dir():
+            for name in _FILES:
+                (path / name).unlink(missing_ok=True)
+            if not any(path.iterdir()):
+                path.rmdir()
+                return
+        path.rename(_free_name(path))
+
+
+def _free_name(path: Path) -> Path:
+    """Beside a folder of _TEMPORARY's name, a name that says whose rest it is and is free."""
+    of = path.name.partition("-")[2]
+    names = (path.with_name(f"{of}.kept" + (f"-{number}" if number else "")) for number in itertools.count())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _write_durably(path: Path, contents: bytes) -> None:

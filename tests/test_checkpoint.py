@@ -107,6 +107,43 @@ def test_a_step_saved_again_replaces_the_first(tmp_path):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_00000001"]
 
 
+def test_what_others_have_put_beside_checkpoints_is_left_alone(tmp_path):
+    save(tmp_path, 1, 5.0)
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "step_00000001", folder / "my-backup")
+    shutil.copytree(folder / "step_00000001", folder / "step_00000001_copy")
+    for name in (".hidden", ".writing-mine", "step_00000000", "step_00000003"):
+        (folder / name).mkdir()
+        (folder / name / "notes.txt").write_text("mine")
+    (folder / "step_00000004").write_text("a file")
+    (folder / "step_00000001" / "notes.txt").write_text("mine")
+    theirs = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for name in TENSOR_FILES:
+        del theirs[folder / "step_00000001" / f"{name}.safetensors"]
+    del theirs[folder / "step_00000001" / "state.json"], theirs[folder / "step_00000001" / "notes.txt"]
+    del theirs[folder / "step_00000003" / "notes.txt"], theirs[folder / "step_00000004"]
+    for step, score in ((2, 4.0), (3, 3.0), (4, 2.0)):
+        assert load_checkpoint(tmp_path, "last").step == steps(tmp_path)[-1] < step
+        save(tmp_path, step, score)
+        remove_old_checkpoints(tmp_path)
+    remove_later_checkpoints(tmp_path, 3)
+    assert steps(tmp_path) == [3] and load_checkpoint(tmp_path, "last").step == 3
+    assert {path: path.read_bytes() for path in theirs} == theirs
+    for name in ("step_00000001", "step_00000003"):
+        assert (folder / f"{name}.kept" / "notes.txt").read_text() == "mine"
+    assert (folder / "step_00000004.kept").read_text() == "a file"
+    assert not [path for path in folder.iterdir() if path.name.startswith((".replaced", ".removing"))]
+
+
+def test_a_checkpoint_that_is_a_link_is_read_and_only_the_link_is_removed(tmp_path):
+    path, _, _ = save(tmp_path, 1)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert load_checkpoint(tmp_path).step == 1
+    remove_later_checkpoints(tmp_path, 0)
+    assert steps(tmp_path) == [] and load_checkpoint(tmp_path / "elsewhere").step == 1
+
+
 def damage(path, how):
     weights = path / "ema.safetensors"
     contents = bytearray(weights.read_bytes())

@@ -1,7 +1,7 @@
 """The plain record every data set is loaded into, and the seeded helpers all loaders share."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -110,6 +110,26 @@ class Dataset:
         return replace(
             self, heldout=self.heldout[rows], heldout_labels=None if labels is None else labels[rows]
         )
+
+
+HASH_OF_CONTENT = "sha256_of_hashes"
+"""The parameter of data from files that tells their content: of the SHA-256 of each that is used, in order."""
+
+_WHERE_FOUND = ("source", "found", "selection", "damaged", "left_out", "sha256")
+
+
+def is_same_data(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether the parameters of two data sets are those of the same rows.
+
+    Data from files are known by their content: the folder or archive may be another one, of any name.
+    """
+    return data_identity(a) == data_identity(b)
+
+
+def data_identity(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a data set's parameters those that say which rows it has; of data from files not where they were found."""
+    without = _WHERE_FOUND if HASH_OF_CONTENT in parameters else ()
+    return {key: value for key, value in parameters.items() if key not in without}
 
 
 def _split_heldout(dataset: Dataset) -> tuple[Tensor, Tensor]:
