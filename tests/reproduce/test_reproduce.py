@@ -26,7 +26,7 @@ from naign_ext.reproduce import costs as costs_module
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce import effort as effort_module
 from naign_ext.reproduce import runs as runs_module
-from naign_ext.reproduce.baselines import best_tv, denoise_tv, nearest_image, restoration_baselines
+from naign_ext.reproduce.baselines import best_tv, denoise_tv, restoration_baselines
 from naign_ext.reproduce.claims import CLAIMS
 from naign_ext.reproduce.claims.fld_over_training import late
 from naign_ext.reproduce.claims.ood import roc
@@ -512,7 +512,6 @@ def test_restorers_without_a_network():
     assert torch.equal(denoise_tv(noisy, 0.0), noisy)
     restored = best_tv(data.train[:40], corrupt(data.train[:40], "noise", seed=1, strength=0.5)[0])(noisy)
     assert gain(clean, noisy, restored) > 1.0
-    assert torch.equal(nearest_image(data.train, data.train[:9] + 0.01), data.train[:9])
     gains = Results(tuple(restoration_baselines(data, 0)))
     assert gains.value("gain", "tv", Condition("noise", 0.5)) > 1.0
     strong, blurred = (

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from naign_ext.evaluation.ood import nearest_row
 from naign_ext.evaluation.results import Condition, Results
 from naign_ext.evaluation.subjects import Restored
-from naign_ext.ops import imle_knn
 from naign_ext.report.plots.style import BAD, GOOD, WIDTH, mosaic, save, show, styled
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class Strip:
 def draw_neighbours(samples: Tensor, train: Tensor, path: Path) -> Path:
     """Samples (M, C, H, W) above their nearest training images (N, C, H, W): how much is memorised."""
     samples = samples[:_NEIGHBOURS]
-    nearest = imle_knn(samples.flatten(1), train.flatten(1)).indices[:, 0]
-    return draw_strips([[Strip("f(z)", samples), Strip("nearest in\ntraining set", train[nearest])]], path)
+    nearest = nearest_row(train, samples)
+    return draw_strips([[Strip("f(z)", samples), Strip("nearest in\ntraining set", nearest)]], path)
 
 
 def draw_restored(restored: Sequence[Restored], results: Results, path: Path) -> Path:
