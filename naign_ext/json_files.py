@@ -1,9 +1,13 @@
 """JSON files that are read again: whole or not at all, a line for each innermost list or object."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from naign_ext.untrusted import DamagedFileError, parse_json, read_damageable
 
 DIGITS = 9
 """Significant digits of numbers in results: as many as tell every float32 from its neighbours."""
@@ -12,11 +16,34 @@ _INNER = (Mapping, list, tuple)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What the file holds, or None where there is none."""
-    if not path.is_file():
+    """What the file holds, or None where there is none.
+
+    Raises:
+        DamagedFileError (a ValueError): it cannot be read, or is no JSON object.
+    """
+    if not os.path.lexists(path):
         return None
-    value: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
+    try:
+        value = parse_json(read_damageable(path))
+    except DamagedFileError:
+        raise
+    except ValueError as error:
+        raise DamagedFileError(path, str(error)) from None
+    if not isinstance(value, dict):
+        raise DamagedFileError(path, f"expected an object, got {type(value).__name__}")
     return value
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While it lasts, values of the file are used: where they are not of the form that was written, DamagedFileError."""
+    try:
+        yield
+    except DamagedFileError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise DamagedFileError(path, f"is not what naign writes there ({type(error).__name__}: {text})") from None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
