@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from naign_ext.memory import available_bytes
 from naign_ext.models import build_model
 from naign_ext.models.described import misfit, tensors_of
-from naign_ext.options import shortened
+from naign_ext.options import shortened, shown
 from naign_ext.untrusted import FileTooLargeError, StrictModel, checked, parse_json, read_regular_file
 
 FORMAT = "naign-checkpoint"
@@ -266,9 +266,7 @@ def _read_info(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: foreign: state.json is not of a {FORMAT}")
     version = info.get("version")
     if type(version) is not int or version not in READABLE:
-        raise CheckpointError(
-            f"{path}: foreign: format version {shortened(repr(version))}, expected one of {READABLE}"
-        )
+        raise CheckpointError(f"{path}: foreign: format version {shown(version)}, expected one of {READABLE}")
     # Either sign asks for the hash, so that no single flipped bit can make a file pass for one without.
     is_sealed = version >= _FIRST_SEALED or "sha256" in info
     if is_sealed and contents != _sealed(contents[:-_SEAL_LENGTH]):
@@ -314,7 +312,7 @@ class _State(StrictModel):
     seconds: float = Field(0.0, ge=0)
     samples: int = Field(0, ge=0)
     scheduler: _Scheduler | None = None
-    scaler: dict[str, float | int] = {}
+    scaler: dict[str, float | int] = Field({})
 
     @field_validator("files")
     @classmethod
@@ -329,7 +327,9 @@ def _read_tensors(file: Path, info: dict[str, Any]) -> Tensors:
     try:
         found = file.stat().st_size
         if size > available_bytes():
-            raise CheckpointError(f"{file.parent}: {file.name}: its {size} bytes are more than memory has free")
+            raise CheckpointError(
+                f"{file.parent}: {file.name}: its {size} bytes are more than memory has free"
+            )
         contents = read_regular_file(file, size)
     except OSError as error:
         raise CheckpointError(
@@ -348,7 +348,7 @@ def _read_tensors(file: Path, info: dict[str, Any]) -> Tensors:
     try:
         return load_tensors(contents)
     except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        text = " ".join(str(error).split())
+        text = shortened(" ".join(str(error).split()))
         raise CheckpointError(f"{file.parent}: foreign: {file.name}: {text}") from None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from naign_ext.json_files import LARGEST_LINE, mend_last_line
 from naign_ext.untrusted import DamagedFileError, StrictModel, checked, parse_json, read_damageable
 
 Record = dict[str, Any]
@@ -18,8 +19,7 @@ Record = dict[str, Any]
 
 _FILE = "metrics.jsonl"
 LARGEST_LOG = 1 << 30
-LARGEST_LINE = 1 << 20
-"""Bytes of a metrics.jsonl, and of a line of it."""
+"""Bytes of a metrics.jsonl."""
 
 _Number = float | int | None
 
@@ -38,7 +38,7 @@ class _Train(_Record):
     loss: _Number
     seconds: _Number
     terms: dict[str, _Number]
-    cost: dict[str, _Number] = {}
+    cost: dict[str, _Number] = Field({})
 
 
 class _Validation(_Record):
@@ -101,8 +101,7 @@ class MetricsLog:
 
     def __init__(self, run: Path, step: int, *, tensorboard: bool) -> None:
         path = run / _FILE
-        if path.is_file():
-            _mend_last_line(path)
+        mend_last_line(path)
         self._file = path.open("a", encoding="utf-8")
         self._events = _Events(run, step) if tensorboard else None
 
@@ -124,23 +123,6 @@ class MetricsLog:
         self._file.flush()
         if self._events is not None:
             self._events.write(record)
-
-
-def _mend_last_line(path: Path) -> None:
-    """Remove the last line where a crash or a full disk cut it off, and end it where its end is missing alone."""
-    with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        start = max(0, size - LARGEST_LINE)
-        file.seek(start)
-        end = file.read(LARGEST_LINE)
-        last = end.rpartition(b"\n")[2]
-        try:
-            parse_json(last or b"null")
-        except ValueError:
-            file.truncate(size - len(last))
-        else:
-            file.seek(0, os.SEEK_END)
-            file.write(b"\n" if last else b"")
 
 
 class _Events:

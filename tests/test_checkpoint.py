@@ -311,7 +311,9 @@ def as_hole(file):
 def test_what_has_no_end_is_never_read(tmp_path, name, change):
     path, _, _ = save(tmp_path, 3)
     change(path / name)
-    with pytest.raises(CheckpointError, match=f"damaged: {name} (cannot be read: not a regular|has 10995116277)"):
+    with pytest.raises(
+        CheckpointError, match=f"damaged: {name} (cannot be read: not a regular|has 10995116277)"
+    ):
         load_checkpoint(path)
 
 
@@ -319,6 +321,9 @@ def test_a_network_that_is_described_larger_takes_no_memory(tmp_path, monkeypatc
     path, _, _ = save(tmp_path, 3)
     without_hash(path, lambda s: s["model"]["options"].update(widths=[10**6]))
     found = load_checkpoint(path)
-    with monkeypatch.context() as patched, pytest.raises(CheckpointError, match="expected shape .* by state.json"):
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(CheckpointError, match=r"expected shape .* by state\.json"),
+    ):
         patched.setattr("naign_ext.checkpoint.build_model", None)
         found.build()

@@ -7,7 +7,8 @@ import types
 
 import pytest
 
-from naign_ext.metrics_log import LARGEST_LINE, LARGEST_LOG, MetricsLog, read_metrics, truncate_metrics
+from naign_ext.json_files import LARGEST_LINE
+from naign_ext.metrics_log import LARGEST_LOG, MetricsLog, read_metrics, truncate_metrics
 from naign_ext.untrusted import DamagedFileError
 
 RECORDS = [
@@ -103,7 +104,9 @@ DAMAGED = {
 @pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
 def test_a_line_that_is_no_record_is_named(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(TRAIN)}\n{line}\n{json.dumps(TRAIN)}\n")
-    with pytest.raises(DamagedFileError, match="^damaged: .*metrics.jsonl: line 2 .*; remove the line$") as caught:
+    with pytest.raises(
+        DamagedFileError, match=r"^damaged: .*metrics\.jsonl: line 2 .*; remove the line$"
+    ) as caught:
         read_metrics(tmp_path)
     assert len(str(caught.value)) < 400
     with pytest.raises(DamagedFileError):
@@ -121,10 +124,10 @@ def test_what_has_no_end_is_never_read(tmp_path):
         read_metrics(tmp_path)
 
 
-@pytest.mark.parametrize("rest", ['{"kind": "tr', "\x00" * 100, "\udcff".encode("utf-8", "surrogateescape").decode("latin1")])
+@pytest.mark.parametrize("rest", [b'{"kind": "tr', b"\0" * 100, b"\xff\xfe"])
 def test_a_line_that_was_cut_off_is_left_out_and_mended(tmp_path, rest):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps(TRAIN) + "\n" + rest)
+    path.write_bytes(json.dumps(TRAIN).encode() + b"\n" + rest)
     assert read_metrics(tmp_path) == [TRAIN]
     write(tmp_path, tensorboard=False)
     assert read_metrics(tmp_path) == [TRAIN, *RECORDS]

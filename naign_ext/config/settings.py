@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from naign_ext.config.presets import Tree, merge
-from naign_ext.options import shortened
+from naign_ext.options import shortened, shown
 from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 _MOST_NAMES = 8
@@ -72,7 +72,7 @@ def parse_settings(texts: Iterable[str]) -> Tree:
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
-            raise ConfigError(f"--set: expected key=value, got {shortened(repr(text))}")
+            raise ConfigError(f"--set: expected key=value, got {shown(text)}")
         names = _split(key.strip())
         where = f"--set {'.'.join(names)}"
         tree = _add(tree, names, _load(value, where, _SettingLoader), where)
@@ -156,7 +156,7 @@ def _add(tree: Tree, names: list[str], value: Any, where: str) -> Tree:
         section = section.get(name, {})
         if not isinstance(section, Mapping):
             raise ConfigError(
-                f"{where}: {'.'.join(names[:depth])} was set to {shortened(repr(section))} before; it is either a "
+                f"{where}: {'.'.join(names[:depth])} was set to {shown(section)} before; it is either a "
                 "value or a section of fields"
             )
     return merge(tree, _nest(names, value))

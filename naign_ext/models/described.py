@@ -29,7 +29,7 @@ def tensors_of(
 
 
 def misfit(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], file: str) -> str:
-    """In what tensors of these shapes differ from those expected by what the file describes; empty where they do not."""
+    """In what tensors of these shapes differ from the expected, which the file describes; empty where they do not."""
     if missing := [name for name in expected if name not in shapes]:
         return f"lacks {_some(missing)}"
     if extra := [name for name in shapes if name not in expected]:

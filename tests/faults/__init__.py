@@ -1,1 +1,1 @@
-"""Faults made on purpose: damaged files, odd arguments, kills and full disks, each of which naign must meet in words."""
+"""Faults made on purpose: damaged files, odd arguments, kills and full disks. naign must meet each in words."""

@@ -34,7 +34,9 @@ def shares(kinds: dict[str, int], count: int) -> dict[str, int]:
 
 def plan(count: int) -> dict[str, int]:
     """How many tries of each kind."""
-    tries = shares({name: weight for name, (weight, _) in files.FILES.items()}, round(count * SHARES["files"]))
+    tries = shares(
+        {name: weight for name, (weight, _) in files.FILES.items()}, round(count * SHARES["files"])
+    )
     some = round(count * SHARES["operators"])
     tries |= shares({name: weight for name, (weight, *_) in operators.OPERATORS.items()}, some)
     return tries | {"command": max(1, round(count * SHARES["commands"]))}
@@ -62,7 +64,9 @@ class Told:
         if ended.folder.exists():
             self.kept.mkdir(parents=True, exist_ok=True)
             shutil.move(ended.folder, target)
-        lines = [f"\nFAULT ({ended.verdict.outcome}) in {ended.tried.kind} {ended.tried.number}: {ended.words}"]
+        lines = [
+            f"\nFAULT ({ended.verdict.outcome}) in {ended.tried.kind} {ended.tried.number}: {ended.words}"
+        ]
         lines += ["  " + line for line in ended.verdict.text.splitlines()[:60]]
         lines += [f"  kept: {target}"]
         lines += [f"  again: make faults SEED={self.seed} ONLY='{ended.tried.kind}:{ended.tried.number}'"]
@@ -136,7 +140,11 @@ def main() -> int:
     told = Told(asked.seed, asked.kept)
     with tempfile.TemporaryDirectory(prefix="naign-faults-") as folder:
         work = Path(folder)
-        os.environ |= {"NAIGN_CACHE": str(work / "cache"), "NAIGN_DATA": str(work / "data"), "CUDA_VISIBLE_DEVICES": ""}
+        os.environ |= {
+            "NAIGN_CACHE": str(work / "cache"),
+            "NAIGN_DATA": str(work / "data"),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         made = templates.make(work / "templates")
         mounts = disks.can_mount()
         kinds: Kinds = files.kinds(made) | operators.kinds() | commands.kinds(made)
@@ -152,9 +160,13 @@ def main() -> int:
         if asked.only is None or asked.only.startswith("kill:"):
             killed = kill_runs(asked.seed, asked.kills, work, told, asked.only)
     print(told.summary())
-    print(f"disks: {'small ones, mounted' if mounts else 'limits of the size of files; read-only ones not tried'}")
+    print(
+        f"disks: {'small ones, mounted' if mounts else 'limits of the size of files; read-only ones not tried'}"
+    )
     tried = sum(sum(counts.values()) for counts in told.outcomes.values())
-    print(f"{tried} tries, {killed} kills, {told.faults} faults, {time.monotonic() - began:.0f} s, seed {asked.seed}")
+    print(
+        f"{tried} tries, {killed} kills, {told.faults} faults, {time.monotonic() - began:.0f} s, seed {asked.seed}"
+    )
     return 1 if told.faults else 0
 
 

@@ -1,5 +1,6 @@
 """Random arguments for every command, taken from the Typer app itself."""
 
+import os
 import re
 import shutil
 import socket
@@ -22,18 +23,61 @@ Say = Callable[[str], None]
 MOST_LINES = 14
 """Of an error, with the frame that Typer draws about a wrong option."""
 _CODES = (0, 1, 2)
-_TEXTS = ("", "x", "nan", "[red]", ":cat:", "a\x1b[31m", "\ud800", "-1", "1e400", "x" * 5000, "auto", "cpu", "cuda:9", "Cpu")
-_NUMBERS = ("-1", "0", "1", "2", "3", "1.5", "x", "", "nan", "inf", "-inf", "1e-400", "9" * 30, str(2**63), str(2**31))
-_WORK = frozenset(
-    "steps count cases updates repeats samples seeds grid chunk threads k jobs processes".split()
+_WORDS = "x nan [red] :cat: -1 1e400 auto cpu cuda:9 Cpu"
+_TEXTS = ("", "\ud800", "a\x1b[31m", "x" * 5000, *_WORDS.split())
+    "",
+    "\ud800",
+    "a\x1b[31m",
+    "x" * 5000,
+    *["x", "nan", "[red]", ":cat:", "-1", "1e400", "auto", "cpu", "cuda:9", "Cpu"],
 )
+_DIGITS = "-1 0 1 2 3 1.5 x nan inf -inf 1e-400"
+_NUMBERS = ("", "9" * 30, str(2**63), str(2**31), *_DIGITS.split())
+    "",
+    "9" * 30,
+    str(2**63),
+    str(2**31),
+    *["-1", "0", "1", "2", "3", "1.5", "x", "nan", "inf", "-inf", "1e-400"],
+)
+_WORK = "steps count cases updates repeats samples seeds grid chunk threads k jobs processes"
 """Options that say how much is to be done: large numbers that are allowed would take long, and are no fault."""
 _LITTLE = ("1", "2", "3", "-1", "0", "x", "1.5", "", "9" * 40)
-_SETTINGS = ("steps=2", "batch_size=4", "seed=-1", "model.widths=[2]", "model.widths=[]", "model.widths=3", "=", "a=b",
-    "steps", "objective=x", "objective.pool_size=0", "log.every=x", "device=tpu", "image_size=8", "augment.flip=maybe",
-    "optimiser.betas=[1]", "precision=fp8", "steps=[", "steps=!!python/name:os", "log.tensorboard=false", "train_rows=0",
-    "data_seed=1e3", "heldout_fraction=1", "model.architecture=x", "objective.latent_scale=.nan", "seed=99999999999999999999999",
-    "log.samples=0", "optimiser.lr=1e30", "optimiser.lr=-1")  # fmt: skip
+_SETTINGS = """
+steps=2 batch_size=4 seed=-1 model.widths=[2] model.widths=[] model.widths=3 = a=b steps objective=x device=tpu
+objective.pool_size=0 log.every=x image_size=8 augment.flip=maybe optimiser.betas=[1] precision=fp8 steps=[
+steps=!!python/name:os log.tensorboard=false train_rows=0 data_seed=1e3 heldout_fraction=1 model.architecture=x
+objective.latent_scale=.nan seed=99999999999999999999999 log.samples=0 optimiser.lr=1e30 optimiser.lr=-1
+"""
+    "steps=2",
+    "batch_size=4",
+    "seed=-1",
+    "model.widths=[2]",
+    "model.widths=[]",
+    "model.widths=3",
+    "=",
+    "a=b",
+    "steps",
+    "objective=x",
+    "device=tpu",
+    "objective.pool_size=0",
+    "log.every=x",
+    "image_size=8",
+    "augment.flip=maybe",
+    "optimiser.betas=[1]",
+    "precision=fp8",
+    "steps=[",
+    "steps=!!python/name:os",
+    "log.tensorboard=false",
+    "train_rows=0",
+    "data_seed=1e3",
+    "heldout_fraction=1",
+    "model.architecture=x",
+    "objective.latent_scale=.nan",
+    "seed=99999999999999999999999",
+    "log.samples=0",
+    "optimiser.lr=1e30",
+    "optimiser.lr=-1",
+]
 _NAMES = {
     "dataset": ("8gaussians", "8gaussians", "moons", "digits", "x", "folder:", "folder:/dev/null", "folder:."),
     "preset": ("quick", "default", "paper", "x", ""),
@@ -103,7 +147,9 @@ def arguments(rng: Random, made: Path, folder: Path, words: tuple[str, ...], com
             value = _value(rng, made, folder, parameter)
             line += [value] if is_argument else [rng.choice(names), value]
     if rng.random() < 0.05:
-        line.insert(rng.randrange(len(line) + 1), rng.choice(["--unknown", "-x", "--", "-", "\x01", "--json"]))
+        line.insert(
+            rng.randrange(len(line) + 1), rng.choice(["--unknown", "-x", "--", "-", "\x01", "--json"])
+        )
     return [part.replace("\x00", "") for part in _kept_short(line, words)]
 
 
@@ -128,13 +174,13 @@ def _value(rng: Random, made: Path, folder: Path, parameter: Any) -> str:
     name = parameter.name.strip("_")
     kind = _type_of(parameter)
     if name == "set":
-        return rng.choice(_SETTINGS)
+        return rng.choice(_SETTINGS.split())
     if "path" in kind or name in ("run", "images", "out", "resume", "config", "data_root", "rows", "picture"):
         return str(_path(rng, made, folder, name))
     if name in _NAMES and rng.random() < 0.85:
         return rng.choice(_NAMES[name])
     if "int" in kind or "float" in kind or "range" in kind:
-        return rng.choice(_LITTLE if name in _WORK else _NUMBERS)
+        return rng.choice(_LITTLE if name in _WORK.split() else _NUMBERS)
     return rng.choice(_TEXTS)
 
 
@@ -146,17 +192,23 @@ def _path(rng: Random, made: Path, folder: Path, name: str) -> Path:
             shutil.copytree(made / chosen, folder / chosen)
         return folder / chosen
     if name == "images" and rng.random() < 0.7:
-        return made / rng.choice([templates.IMAGES, f"{templates.IMAGES}/png0.png", f"{templates.IMAGES}/jpg1.jpg"])
+        return made / rng.choice(
+            [templates.IMAGES, f"{templates.IMAGES}/png0.png", f"{templates.IMAGES}/jpg1.jpg"]
+        )
     if name == "rows" and rng.random() < 0.7:
         return made / "benched" / rng.choice(["train-cpu.json", "loss-cpu.json", "train-processes-cpu.json"])
     if name == "results" and rng.random() < 0.7:
         return made / "reproduced"
     if name in ("out", "picture", "json", "plot") and rng.random() < 0.7:
         return folder / rng.choice(["new", "new.png", "new/deep", "new.json", "\udcff"])
-    odd = [Path("/dev/null"), Path("/dev/full"), Path("/dev/zero"), Path("/proc/version"), Path("/proc/self/mem"), folder]
-    odd += [folder / "missing", folder / ("x" * 300), Path("/"), folder / "[red]", folder / "a\x1b[1m", Path("")]
-    odd += [made / "run" / "config.yaml", made / templates.IMAGES / "png0.png", Path("~nobody/x")]
-    return rng.choice(odd)
+    odd = [
+        folder,
+        Path(),
+        Path("~nobody/x"),
+        *map(Path, ["/", "/dev/null", "/dev/full", "/dev/zero", "/proc/self/mem"]),
+    ]
+    odd += [folder / name for name in ("missing", "x" * 300, "[red]", "a\x1b[1m")]
+    return rng.choice([*odd, made / "run" / "config.yaml", made / templates.IMAGES / "png0.png"])
 
 
 def _refuse(*_: Any, **__: Any) -> Any:
@@ -209,7 +261,9 @@ def command_line(made: Path, rng: Random, folder: Path, say: Say) -> None:
         invoke(line)
         return
     say("as a process")
-    command = [sys.executable, "-m", "naign_cli", *(part.encode("utf-8", "surrogateescape") for part in line if part.isprintable() or "\udcff" in part)]
+    # What no shell can pass on is left out.
+    words_as_bytes = [os.fsencode(part) for part in line if "\ud800" not in part]
+    command = [sys.executable, "-m", "naign_cli", *words_as_bytes]
     ended = subprocess.run(command, capture_output=True, timeout=60, cwd=folder, check=False)
     check(ended.returncode, ended.stderr.decode("utf-8", "replace"))
 

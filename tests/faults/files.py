@@ -64,7 +64,8 @@ def use_run(rng: Random, run: Path, say: Say) -> None:
     elif use == "metrics":
         opened.metrics()
     else:
-        _command(rng.choice([["score", run, run], ["sample", run, "-n", "2"], ["train", "--resume", run, "--no-report"]]))
+        lines = [["score", run, run], ["sample", run, "-n", "2"], ["train", "--resume", run, "--no-report"]]
+        _command(rng.choice(lines))
 
 
 def _resume(run: Path) -> None:
@@ -316,5 +317,7 @@ def kinds(made: Path) -> Kinds:
     return {name: Kind(partial(_try, do, made)) for name, (_, do) in FILES.items()}
 
 
-def _try(do: Callable[[Path, Random, Path, Say], None], made: Path, rng: Random, folder: Path, say: Say) -> None:
+def _try(
+    do: Callable[[Path, Random, Path, Say], None], made: Path, rng: Random, folder: Path, say: Say
+) -> None:
     do(made, rng, folder, say)

@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment and resumed, as often as it takes: the weights must be those of one never stopped."""
+"""Runs that are killed at any moment and resumed: the weights must be those of a run that was never stopped."""
 
 import json
 import os
@@ -113,7 +113,9 @@ def _records(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_s", "cost")} for line in lines]
 
 
-def kill_and_resume(rng: Random, folder: Path, expected: Uninterrupted, say: Say, *, as_process: bool = False) -> int:
+def kill_and_resume(
+    rng: Random, folder: Path, expected: Uninterrupted, say: Say, *, as_process: bool = False
+) -> int:
     """A run with kills at random moments; how many hit it. Fault where it ends with other bits or records."""
     out, kills = folder / "run", 0
     wanted = 1 if as_process else rng.randrange(1, MOST_KILLS + 1)
@@ -135,7 +137,16 @@ def kill_and_resume(rng: Random, folder: Path, expected: Uninterrupted, say: Say
 def _kill_process(rng: Random, out: Path, expected: Uninterrupted, say: Say) -> bool:
     """The command itself, killed from its very start on."""
     settings = [part for s in (*templates.SMALL, *expected.settings) for part in ("--set", s)]
-    command = [sys.executable, "-m", "naign_cli", "train", "--dataset", templates.PLANE, *settings, "--no-report"]
+    command = [
+        sys.executable,
+        "-m",
+        "naign_cli",
+        "train",
+        "--dataset",
+        templates.PLANE,
+        *settings,
+        "--no-report",
+    ]
     child = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     after = rng.random() * 8
     say(f"the command, killed after {after:.3f} s")

@@ -105,7 +105,7 @@ def _near(rng: Random, value: Any) -> Any:
     if isinstance(value, list):
         return rng.choice([value[:-1], value * 2, value[::-1], {str(i): v for i, v in enumerate(value)}])
     if isinstance(value, dict):
-        return rng.choice([list(value), list(value.values()), {k: None for k in value}])
+        return rng.choice([list(value), list(value.values()), dict.fromkeys(value)])
     return 0
 
 
@@ -115,7 +115,13 @@ def _places(tree: Any, most: int = 4000) -> list[tuple[Any, Any]]:
     holders = [tree]
     while holders and len(found) < most:
         holder = holders.pop()
-        keys = list(holder) if isinstance(holder, dict) else range(len(holder)) if isinstance(holder, list) else ()
+        keys = (
+            list(holder)
+            if isinstance(holder, dict)
+            else range(len(holder))
+            if isinstance(holder, list)
+            else ()
+        )
         for key in keys:
             found.append((holder, key))
             if isinstance(holder[key], dict | list):
@@ -231,7 +237,16 @@ def mutate_lines(rng: Random, contents: bytes) -> bytes:
         changed = json_text(mutate_tree(rng, json.loads(lines[where])))
         lines[where] = changed.replace(b"\n", b"") + b"\n"
     elif what < 0.75:
-        odd = [b"\n", b"null\n", b"[]\n", b"1\n", b"{}\n", b'{"kind": "train"}\n', b'{"step": 1}\n', b"\x00" * 512]
+        odd = [
+            b"\n",
+            b"null\n",
+            b"[]\n",
+            b"1\n",
+            b"{}\n",
+            b'{"kind": "train"}\n',
+            b'{"step": 1}\n',
+            b"\x00" * 512,
+        ]
         odd += [b"\xff\xfe\n", b"[" * 100_000 + b"\n", b'{"kind": "' + b"x" * 3_000_000 + b'", "step": 1}\n']
         lines.insert(where, rng.choice(odd))
     elif what < 0.85:
@@ -254,7 +269,9 @@ def mutate_safetensors(rng: Random, contents: bytes) -> bytes:
         return size.to_bytes(8, "little") + contents[8:]
     if what < 0.7 and numbers:
         start = rng.randrange(max(1, len(numbers) - 8))
-        odd = rng.choice([b"\xff" * 8, b"\x00\x00\xc0\x7f" * 2, b"\x00\x00\x80\x7f" * 2, b"\xff\xff\x7f\x7f" * 2])
+        odd = rng.choice(
+            [b"\xff" * 8, b"\x00\x00\xc0\x7f" * 2, b"\x00\x00\x80\x7f" * 2, b"\xff\xff\x7f\x7f" * 2]
+        )
         numbers[start : start + 8] = odd[: len(numbers) - start]
         return contents[: 8 + length] + bytes(numbers)
     return mutate_bytes(rng, contents)

@@ -61,7 +61,11 @@ def _make_images(folder: Path) -> None:
     others.mkdir()
     for mode in ("1", "L", "LA", "P", "RGBA", "I", "F", "I;16", "CMYK", "YCbCr"):
         size = (9, 7)
-        image = Image.new(mode, size) if mode == "I;16" else Image.open(target / "png0.png").resize(size).convert(mode)
+        image = (
+            Image.new(mode, size)
+            if mode == "I;16"
+            else Image.open(target / "png0.png").resize(size).convert(mode)
+        )
         image.save(others / f"{mode.replace(';', '_')}.tiff")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -78,7 +82,12 @@ def _make_archives(folder: Path) -> None:
         with zipfile.ZipFile(target / name, "w", compression) as archive:
             for file in files:
                 archive.write(file, f"a/{file.name}")
-    for name, mode in (("plain.tar", "w:"), ("zipped.tar.gz", "w:gz"), ("b.tar.bz2", "w:bz2"), ("x.tar.xz", "w:xz")):
+    for name, mode in (
+        ("plain.tar", "w:"),
+        ("zipped.tar.gz", "w:gz"),
+        ("b.tar.bz2", "w:bz2"),
+        ("x.tar.xz", "w:xz"),
+    ):
         with tarfile.open(target / name, mode) as archive:
             for file in files:
                 archive.add(file, f"a/{file.name}")

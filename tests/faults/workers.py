@@ -155,17 +155,21 @@ def carry_out_all(tries: Iterable[Try], kinds: Kinds, work: Path, jobs: int) -> 
                     _remove(ended.folder)
                 yield ended
                 workers.remove(worker)
-                if worker.tried is None and worker.done < TRIES_OF_A_WORKER:
-                    workers.append(worker)
-                else:
-                    if worker.tried is None:
-                        worker.end()
-                    worker = _Worker(kinds, work)
-                    workers.append(worker)
-                _give(worker, waiting, workers)
+                follower = _follower(worker)
+                workers.append(follower)
+                _give(follower, waiting, workers)
     finally:
         for worker in workers:
             worker.end()
+
+
+def _follower(worker: _Worker) -> _Worker:
+    """Who goes on: the same, or a fresh one where that is gone or has done enough."""
+    if worker.tried is None and worker.done < TRIES_OF_A_WORKER:
+        return worker
+    if worker.tried is None:
+        worker.end()
+    return _Worker(worker.kinds, worker.work)
 
 
 def _give(worker: _Worker, waiting: Iterator[Try], workers: list[_Worker]) -> None:
@@ -189,7 +193,9 @@ def _look(worker: _Worker, has_news: bool) -> Ended | None:
         except (EOFError, ConnectionResetError):
             status = worker.end()
             signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-            return Ended(tried, Verdict("crash", f"the process ended by signal or status {signalled}"), folder)
+            return Ended(
+                tried, Verdict("crash", f"the process ended by signal or status {signalled}"), folder
+            )
         worker.tried = None
         return ended
     if worker.is_late():

@@ -15,7 +15,7 @@ BELOW_DATA = {"transforms", "options", "registry", "untrusted", *BELOW_TRANSFORM
 BELOW_OBJECTIVES = {"search", "latents", "memory", "timer", *BELOW_DATA}
 BELOW_CONFIG = {"devices", "objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
-BELOW_RUN = {"projector", "pretrained", "config", "metrics_log", "run_lock", *BELOW_PROJECTOR}
+BELOW_RUN = {"json_files", "projector", "pretrained", "config", "metrics_log", "run_lock", *BELOW_PROJECTOR}
 BELOW_TRAINING = {"run", *BELOW_RUN}
 FILES = {"json_files", "pictures"}
 LAYERS: dict[str, set[str]] = {
@@ -41,7 +41,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.devices": set(),
     "naign_ext.json_files": {"untrusted"},
     "naign_ext.pictures": set(),
-    "naign_ext.metrics_log": {"untrusted"},
+    "naign_ext.metrics_log": {"json_files", "untrusted"},
     "naign_ext.memory": set(),
     "naign_ext.untrusted": {"options"},
     "naign_ext.options": {"registry"},
