@@ -97,7 +97,11 @@ def _check(seed: int, columns: int, scale: float) -> None:
             raise TypeError(f"{name}: expected int, got {type(value).__name__}")
         if not low <= value <= high:
             raise ValueError(f"{name}: expected {low} to {high}, got {value}")
-    if not math.isfinite(scale):
+    try:
+        is_finite = math.isfinite(scale)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise TypeError(f"scale: expected a finite number, got {type(scale).__name__}") from None
+    if not is_finite:
         raise ValueError(f"scale: expected a finite number, got {scale}")
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -120,7 +120,7 @@ def kill_runs(seed: int, wanted: int, work: Path, told: Told, only: str | None) 
     return done
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(line: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
     parser.add_argument("--faults", type=int, default=3000, help="tries with files, operators and commands")
     parser.add_argument("--kills", type=int, default=20, help="kills that hit a run")
@@ -128,11 +128,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
     parser.add_argument("--only", help="KIND:NUMBER, one try again")
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder for the files of faults")
-    return parser.parse_args()
+    return parser.parse_args(line)
 
 
-def main() -> int:
-    asked = _arguments()
+def main(line: Sequence[str] | None = None) -> int:
+    """All that was asked for; the exit code."""
+    asked = _arguments(line)
     began = time.monotonic()
     import torch
 
