@@ -25,7 +25,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[str, typer.Option(help="ema: their running average; model: the last weights.")]
 Checkpoint = Annotated[str, typer.Option(help="best, last, or a step.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn.")]
-Steps = Annotated[int, typer.Option(min=1, help="How often f is applied.")]
+Steps = Annotated[int, typer.Option(min=1, max=10_000, help="How often f is applied.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

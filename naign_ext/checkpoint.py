@@ -21,16 +21,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from naign_ext.memory import available_bytes
 from naign_ext.models import build_model
-from naign_ext.options import shortened
+from naign_ext.models.described import misfit, tensors_of
+from naign_ext.options import shortened, shown
+from naign_ext.untrusted import FileTooLargeError, StrictModel, checked, parse_json, read_regular_file
 
 FORMAT = "naign-checkpoint"
 VERSION = 3
@@ -41,6 +45,10 @@ RESUMABLE_VERSIONS = (2, 3)
 READABLE = (1, 2, 3)
 """Versions whose weights can be used."""
 _FIRST_SEALED = 3
+MOST_STEPS = 99_999_999
+"""Updates of a run: as many as the names of its checkpoints have digits for."""
+LARGEST_SIZE = 1 << 24
+"""Of a dimension of the points."""
 TENSOR_FILES = ("model", "ema", "optimizer", "state")
 _FILES = frozenset(("state.json", *(f"{name}.safetensors" for name in TENSOR_FILES)))
 _TEMPORARY = re.compile(r"\.(?:writing|replaced|removing)-step_[0-9]{8}")
@@ -110,14 +118,20 @@ class Checkpoint:
 
     def build(self, weights: Literal["ema", "model"] = "ema") -> nn.Module:
         """f with its weights, on the CPU in evaluation mode. Torch's global generator is left as it was."""
-        spec = self.info["model"]
+        spec, tensors = self.info["model"], self.tensors[weights]
         try:
-            with torch.random.fork_rng(devices=[]):
-                f = build_model(spec["architecture"], self.sample_shape, **spec["options"])
+            expected = tensors_of(spec["architecture"], self.sample_shape, spec["options"])
         except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{self.path}: damaged: state.json: model: {error}") from None
+            text = str(error).splitlines()[0]
+            raise CheckpointError(f"{self.path}: damaged: state.json: model: {text}") from None
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        wrong = "" if expected is None else misfit(shapes, expected, "state.json")
+        if wrong:
+            raise CheckpointError(f"{self.path}: {weights}.safetensors does not fit its model: {wrong}")
+        with torch.random.fork_rng(devices=[]):
+            f = build_model(spec["architecture"], self.sample_shape, **spec["options"])
         try:
-            f.load_state_dict(self.tensors[weights])
+            f.load_state_dict(tensors)
         except RuntimeError as error:
             raise CheckpointError(
                 f"{self.path}: {weights}.safetensors does not fit its model: {error}"
@@ -258,74 +272,102 @@ _SEAL_LENGTH = len(_sealed(b""))
 
 
 def _read_info(path: Path) -> dict[str, Any]:
+    """The fields of a checkpoint's state.json, after its hash and their types are found to be right."""
     try:
-        contents = (path / "state.json").read_bytes()
-        info = json.loads(contents)
+        contents = read_regular_file(path / "state.json", _LARGEST_STATE)
+        info = parse_json(contents)
     except OSError as error:
         raise CheckpointError(f"{path}: damaged: state.json cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: damaged: state.json is not JSON") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: state.json {error}") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(f"{path}: foreign: state.json is not of a {FORMAT}")
-    if info.get("version") not in READABLE:
-        raise CheckpointError(
-            f"{path}: foreign: format version {info.get('version')}, expected one of {READABLE}"
-        )
-    for key, (kind, described) in _FIELDS.items():
-        value = _value_at(info, key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise CheckpointError(
-                f"{path}: damaged: state.json lacks {key}: expected {described}, got {shortened(repr(value))}"
-            )
-    if info["step"] < 0 or not all(type(size) is int and size > 0 for size in info["sample_shape"]):
-        raise CheckpointError(f"{path}: damaged: state.json: expected a step and sizes that are not negative")
+    version = info.get("version")
+    if type(version) is not int or version not in READABLE:
+        raise CheckpointError(f"{path}: foreign: format version {shown(version)}, expected one of {READABLE}")
     # Either sign asks for the hash, so that no single flipped bit can make a file pass for one without.
-    is_sealed = info["version"] >= _FIRST_SEALED or "sha256" in info
+    is_sealed = version >= _FIRST_SEALED or "sha256" in info
     if is_sealed and contents != _sealed(contents[:-_SEAL_LENGTH]):
         raise CheckpointError(f"{path}: damaged: state.json does not have the hash that was written")
+    try:
+        checked(_State, info)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: state.json: {error}") from None
     return info
 
 
-_NUMBER = (int, float)
-_FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "step": (int, "an integer"),
-    "files": (dict, "an object"),
-    **{f"files/{name}.safetensors": (dict, "an object") for name in TENSOR_FILES},
-    "config": (dict, "an object"),
-    "model": (dict, "an object"),
-    "model/architecture": (str, "a name"),
-    "model/options": (dict, "an object"),
-    "sample_shape": (list, "a list"),
-    "latent_scale": (_NUMBER, "a number"),
-}
-"""Types of what is read from state.json, by the names that lead there."""
+_LARGEST_STATE = 16 << 20
+"""Bytes of a state.json."""
 
 
-def _value_at(info: dict[str, Any], key: str) -> Any:
-    value: Any = info
-    for name in key.split("/"):
-        value = value.get(name)
-    return value
+class _File(StrictModel):
+    """A file of tensors, as state.json records it."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class _Model(StrictModel):
+    architecture: str = Field(max_length=100)
+    options: dict[str, Any]
+
+
+class _Scheduler(StrictModel):
+    lr: float
+    last_step: int
+
+
+class _State(StrictModel):
+    """What state.json must hold, and the types of what it may hold besides."""
+
+    step: int = Field(ge=0, le=MOST_STEPS)
+    files: dict[str, _File]
+    config: dict[str, Any]
+    model: _Model
+    sample_shape: list[Annotated[int, Field(ge=1, le=LARGEST_SIZE)]] = Field(min_length=1, max_length=64)
+    latent_scale: float = Field(gt=0)
+    score: float | None = None
+    seconds: float = Field(0.0, ge=0)
+    samples: int = Field(0, ge=0)
+    scheduler: _Scheduler | None = None
+    scaler: dict[str, float | int] = Field({})
+
+    @field_validator("files")
+    @classmethod
+    def _all_there(cls, files: dict[str, _File]) -> dict[str, _File]:
+        if missing := [f"{name}.safetensors" for name in TENSOR_FILES if f"{name}.safetensors" not in files]:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        return files
 
 
 def _read_tensors(file: Path, info: dict[str, Any]) -> Tensors:
+    size, digest = info["files"][file.name]["bytes"], info["files"][file.name]["sha256"]
     try:
-        contents = file.read_bytes()
+        found = file.stat().st_size
+        if size > available_bytes():
+            raise CheckpointError(
+                f"{file.parent}: {file.name}: its {size} bytes are more than memory has free"
+            )
+        contents = read_regular_file(file, size)
     except OSError as error:
         raise CheckpointError(
             f"{file.parent}: damaged: {file.name} cannot be read: {error.strerror}"
         ) from None
-    expected = info["files"].get(file.name, {})
-    if len(contents) != expected.get("bytes"):
+    except FileTooLargeError:
         raise CheckpointError(
-            f"{file.parent}: damaged: {file.name} has {len(contents)} bytes, expected {expected.get('bytes')}"
+            f"{file.parent}: damaged: {file.name} has {found} bytes, expected {size}"
+        ) from None
+    if len(contents) != size:
+        raise CheckpointError(
+            f"{file.parent}: damaged: {file.name} has {len(contents)} bytes, expected {size}"
         )
-    if hashlib.sha256(contents).hexdigest() != expected.get("sha256"):
+    if hashlib.sha256(contents).hexdigest() != digest:
         raise CheckpointError(f"{file.parent}: damaged: {file.name} does not have the hash that was written")
     try:
         return load_tensors(contents)
-    except SafetensorError as error:
-        raise CheckpointError(f"{file.parent}: foreign: {file.name}: {error}") from None
+    except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        text = shortened(" ".join(str(error).split()))
+        raise CheckpointError(f"{file.parent}: foreign: {file.name}: {text}") from None
 
 
 def _previous_good(path: Path) -> Path | None:

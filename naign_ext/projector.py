@@ -19,6 +19,7 @@ from naign_ext.evaluation.projection import apply, multiscale_residual, normalis
 from naign_ext.latents import LatentPool
 from naign_ext.memory import available_bytes
 from naign_ext.models import build_model
+from naign_ext.models.described import not_finite
 from naign_ext.pretrained import (
     CONFIG_BYTES,
     CONFIG_FILE,
@@ -27,7 +28,6 @@ from naign_ext.pretrained import (
     expected_tensors,
     is_pretrained_folder,
     json_able,
-    not_finite,
     plain_scale,
     plain_sizes,
     read_config,

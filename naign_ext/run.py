@@ -298,6 +298,8 @@ class Run:
 
         From here on the run's best and last checkpoints are meant again, also where it was opened by one of them.
         """
+        # Where they are damaged, that is said before anything is changed.
+        read_metrics(self.path)
         if self._is_changed:
             self.save_config()
         self.named = None

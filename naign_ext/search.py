@@ -25,7 +25,8 @@ MOST_GATHERED = 1 << 16
 class ImleSearch:
     """The k nearest rows of a pool that arrives chunk by chunk, for every row of data.
 
-    Equal, bit for bit, to one call of :func:`naign_ext.imle_knn` on the concatenated pool. Memory O(N + chunk).
+    Equal, bit for bit, to one call of :func:`naign_ext.imle_knn` on the concatenated pool; but distances are float64
+    where data are, whatever pools are. Memory O(N + chunk).
     What depends on data alone is prepared once and kept over resets. Not differentiable: it finds the winners;
     recompute their samples with gradient. Copies and pickles go on where the original was, and prepare again.
 

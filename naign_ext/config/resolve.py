@@ -14,7 +14,7 @@ from naign_ext.config.fields import RESUMABLE, TrainConfig, section_options
 from naign_ext.config.presets import PRESETS, Tree, merge, preset_values
 from naign_ext.config.settings import ConfigError, overrides, read_yaml
 from naign_ext.data import find_dataset, with_path
-from naign_ext.options import explain
+from naign_ext.options import explain, shown
 
 
 def resolve_config(
@@ -41,10 +41,10 @@ def resolve_config(
     user = merge(with_current_names(written), with_current_names(overrides(given, settings)))
     chosen = user.get("preset", "default")
     if chosen not in PRESETS:
-        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {chosen!r}")
+        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {shown(chosen)}")
     name = user.get("dataset", TrainConfig.model_fields["dataset"].default)
     if not isinstance(name, str):
-        raise ConfigError(f"dataset: expected a name, got {name!r}")
+        raise ConfigError(f"dataset: expected a name, got {shown(name)}")
     try:
         base = merge({"dataset": name, "preset": chosen}, preset_values(chosen, name))
     except ValueError as error:

@@ -13,17 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from naign_ext.data.archives import (
-    DEFAULT_LIMITS,
-    FileTooLargeError,
-    FolderSource,
-    Source,
-    UnreadableFile,
-    read_regular_file,
-)
+from naign_ext.data.archives import DEFAULT_LIMITS, FolderSource, Source, UnreadableFile
 from naign_ext.data.dataset import DataUnavailableError
 from naign_ext.data.image_modes import Encoding, UnreadableImageError, eight_bit
 from naign_ext.data.skipped import reasons_text, warn_of_skipped
+from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage

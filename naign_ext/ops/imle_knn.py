@@ -16,6 +16,7 @@ from naign_ext.ops.imle_knn_gradients import backward, distance_dtype, search_tr
 # None without the extension: nothing is usual then.
 _native_operator: Any = torch.ops.naign.imle_knn.default if _native.extension is not None else None
 KERNEL_DTYPES = _native.NATIVE_DTYPES if _native.extension is not None else ()
+MOST_NEIGHBOURS = 2**31 - 1
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 Missing = Literal["mark", "raise"]
@@ -152,6 +153,8 @@ def check_k(k: Any) -> int:
     whole = operator.index(k)
     if whole < 1:
         raise ValueError(f"k: expected at least 1, got {whole}")
+    if whole > MOST_NEIGHBOURS:
+        raise ValueError(f"k: expected at most {MOST_NEIGHBOURS}, got {whole}")
     return whole
 
 

@@ -14,6 +14,7 @@ from naign_ext.devices import choose_device
 from naign_ext.distributed.batch_norm import sync_batch_norm
 from naign_ext.distributed.processes import SINGLE_PROCESS, Processes
 from naign_ext.models import MODELS, Network, build_model
+from naign_ext.models.described import not_finite
 from naign_ext.objectives import OBJECTIVES, Objective, StepContext
 from naign_ext.seeds import derive_seed
 from naign_ext.training.ema import ema_copy
@@ -155,6 +156,11 @@ def capture(state: TrainingState) -> tuple[dict[str, Tensors], dict[str, Any]]:
 def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
     """Put the state where the checkpoint left off."""
     names = [name for name, _ in state.model.named_parameters()]
+    for file in ("model", "ema", "optimizer"):
+        if name := not_finite(checkpoint.tensors[file]):
+            raise CheckpointError(
+                f"{checkpoint.path}: damaged: {file}.safetensors: {name} has values that are not finite"
+            )
     try:
         state.model.load_state_dict(checkpoint.model)
         state.ema.load_state_dict(checkpoint.ema)
@@ -181,15 +187,19 @@ def _optimiser_state(state: TrainingState, names: list[str], saved: Tensors) -> 
     by_name: dict[str, Tensors] = {}
     for key, value in saved.items():
         name, _, entry = key.rpartition("/")
-        by_name.setdefault(name, {})[entry] = _laid_out_as(weights.get(name), value)
+        if name not in weights or value.shape not in ((), weights[name].shape):
+            raise ValueError(f"optimizer.safetensors: {key} fits none of the weights")
+        by_name.setdefault(name, {})[entry] = _laid_out_as(weights[name], value)
+    if by_name and any(by_name.get(name, {}).keys() != {"step", "exp_avg", "exp_avg_sq"} for name in names):
+        raise ValueError("optimizer.safetensors: lacks moments of some weights")
     return {
         "param_groups": current["param_groups"],
         "state": {i: by_name[name] for i, name in enumerate(names) if name in by_name},
     }
 
 
-def _laid_out_as(weight: Tensor | None, value: Tensor) -> Tensor:
+def _laid_out_as(weight: Tensor, value: Tensor) -> Tensor:
     """An optimiser's value in its weight's layout, which fused updates ask for; a checkpoint's are contiguous."""
-    if weight is None or weight.shape != value.shape:
+    if weight.shape != value.shape:
         return value
     return torch.empty_like(weight, dtype=value.dtype, device=value.device).copy_(value)
