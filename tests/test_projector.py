@@ -16,10 +16,13 @@ from torch import nn
 from naign_ext import Projector, pretrained, projector
 from naign_ext.checkpoint import CheckpointError, load_checkpoint
 from naign_ext.config import resolve_config
+from naign_ext.data import load_dataset
+from naign_ext.evaluation.restoring import Recipe
 from naign_ext.models import MLP, MODELS, MlpOptions
 from naign_ext.pretrained import MOST_LAYERS, is_pretrained_folder
 from naign_ext.projector import Score
 from naign_ext.training.trainer import train
+from naign_ext.transforms import corrupt
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +188,28 @@ def test_restore_clips_images(run):
     restored = projector.restore(x, lost=torch.zeros(2, 1, 8, 8, dtype=torch.bool))
     torch.testing.assert_close(restored, x.clamp(-1, 1))
     assert projector.restore(x).abs().max() <= 1
+
+
+def test_restore_by_the_recipe_that_is_best_on_validation_images(run):
+    projector = Projector.load(run)
+    images = load_dataset("digits").for_validation().heldout[:30]
+    choice = projector.choose_recipe(images, "noise", 1.0, seed=4)
+    assert choice.images == 30
+    assert choice.gain >= choice.gain_of_one_pass
+    noisy, _ = corrupt(images, "noise", seed=4, strength=1.0)
+    expected = choice.recipe.apply(lambda part: projector.project(part), noisy).clamp(-1, 1)
+    torch.testing.assert_close(projector.restore(noisy, recipe=choice.recipe), expected)
+    assert torch.equal(projector.restore(noisy, recipe=Recipe()), projector.restore(noisy))
+    kept = projector.choose_recipe(images, "blur", 2.0)
+    free = projector.choose_recipe(images, "blur", 2.0, keep_known=False)
+    assert kept.gain > free.gain
+
+
+def test_recipes_are_for_images(vector_projector):
+    with pytest.raises(ValueError, match="recipe: expected None for vectors"):
+        vector_projector.restore(torch.zeros(1, 2), recipe=Recipe())
+    with pytest.raises(ValueError, match="choose_recipe: expected a projector of images"):
+        vector_projector.choose_recipe(torch.zeros(1, 2), "noise")
 
 
 def test_score_is_the_distance_f_moves():

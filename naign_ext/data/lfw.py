@@ -89,7 +89,8 @@ def _read_faces(file: Path) -> "np.ndarray[Any, Any]":
             f"dataset 'lfw100': {file} is damaged: expected numbers in [0, 1] of shape {_SHAPE}; install "
             "scikit-image anew"
         )
-    return images
+    checked: np.ndarray = images
+    return checked
 
 
 def _find_file() -> Path:
