@@ -197,7 +197,7 @@ def test_restore_by_the_recipe_that_is_best_on_validation_images(run):
     assert choice.images == 30
     assert choice.gain >= choice.gain_of_one_pass
     noisy, _ = corrupt(images, "noise", seed=4, strength=1.0)
-    expected = choice.recipe.apply(lambda part: projector.project(part), noisy).clamp(-1, 1)
+    expected = choice.recipe.apply(projector.project, noisy).clamp(-1, 1)
     torch.testing.assert_close(projector.restore(noisy, recipe=choice.recipe), expected)
     assert torch.equal(projector.restore(noisy, recipe=Recipe()), projector.restore(noisy))
     kept = projector.choose_recipe(images, "blur", 2.0)
