@@ -67,11 +67,11 @@ def _images(context: EvalContext, results: Results, train: Tensor, folder: Path)
     ]
     restored = [images for images in context.subjects(Restored.own) if images.name == MAP]
     if restored:
-        caption = (
-            "Held-out images, their corruptions, and what f makes of each. Right: mean PSNR and its gain."
-        )
-        paths = plots.draw_restored(restored, results, folder / "restored.png")
-        drawn += [Picture(caption, path) for path in paths]
+        for path, what in plots.draw_restored(restored, results, folder / "restored.png").items():
+            caption = (
+                f"Held-out images, spoilt ({what}), and what f makes of each. Right: mean PSNR and its gain."
+            )
+            drawn.append(Picture(caption, path))
     times = plots.reduction(train)
     note = f" Images are shown at 1/{times} of their size." if times > 1 else ""
     return [Picture(picture.caption + note, picture.path) for picture in drawn]

@@ -1,8 +1,9 @@
 """Rows of images, one under another: samples and their nearest training images, corrupted images and f of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,11 @@ from naign_ext.ops import imle_knn
 from naign_ext.report.plots.sheet import Sheet, enlargement, is_small, mosaic, spread
 from naign_ext.report.plots.style import BAD, GOOD, styled
 
-_LEFT, _RIGHT, _SPACE, _TALLEST = 200, 140, 24, 2400
+_LEFT, _RIGHT, _SPACE = 200, 140, 24
+# By whether images are small; of larger ones in colour a file holds no more with colours enough.
+_TALLEST = {True: 2400, False: 1400}
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,11 @@ def draw_interpolations(
     return draw_strips(groups, path)
 
 
-def draw_restored(restored: Sequence[Restored], results: Results, path: Path) -> list[Path]:
+def draw_restored(restored: Sequence[Restored], results: Results, path: Path) -> dict[Path, str]:
     """Held-out images, each corruption of them, and f of that; at the right the means over all held-out images.
 
-    What is too tall for one picture goes on in a second, "NAME-2.png", which begins with the images again.
+    What is too tall for one picture goes on in more, "NAME-2.png" and so on, which begin with the images again. The
+    answer has what is shown beside each file: corruptions, in words.
     """
     count = columns(restored[0].clean)
     groups: dict[tuple[str, float | None], list[Strip]] = {}
@@ -67,22 +73,25 @@ def draw_restored(restored: Sequence[Restored], results: Results, path: Path) ->
         after, gain = _decibel(results, images.name, condition), results.find("gain", images.name, condition)
         group.append(Strip(label, spread(images.restored, count).cpu(), after, gain))
     original = Strip("original", spread(restored[0].clean, count).cpu())
-    pages = _pages(original, list(groups.values()))
-    paths = [path, *(path.with_stem(f"{path.stem}-{i}") for i in range(2, len(pages) + 1))]
-    return [draw_strips([[original], *page], file) for page, file in zip(pages, paths, strict=True)]
+    tallest = _TALLEST[is_small(original.images)]
+    drawn: dict[Path, str] = {}
+    for keys in _pages(_pitch(original), {key: len(group) for key, group in groups.items()}, tallest):
+        file = path.with_stem(f"{path.stem}-{len(drawn) + 1}") if drawn else path
+        draw_strips([[original], *(groups[key] for key in keys)], file)
+        drawn[file] = ", ".join(dict.fromkeys(corruption for corruption, _ in keys))
+    return drawn
 
 
-def _pages(original: Strip, groups: Sequence[list[Strip]]) -> list[list[list[Strip]]]:
-    """The groups that one picture has room for, and those of the next."""
-    pitch = _pitch(original)
-    pages: list[list[list[Strip]]] = []
+def _pages(pitch: int, rows: Mapping[K, int], tallest: int) -> list[list[K]]:
+    """Those groups, of so many rows, that one picture has room for below a row of its own; and those of the next."""
+    pages: list[list[K]] = []
     left = 0
-    for group in groups:
-        height = len(group) * pitch + _SPACE
+    for key, count in rows.items():
+        height = count * pitch + _SPACE
         if height > left:
             pages.append([])
-            left = _TALLEST - pitch
-        pages[-1].append(group)
+            left = tallest - pitch
+        pages[-1].append(key)
         left -= height
     return pages
 
