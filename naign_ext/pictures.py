@@ -56,7 +56,7 @@ def _encoded(image: "Image") -> bytes:
             return content
     original, scale = image, 1.0
     while len(content) > MOST_BYTES:
-        scale *= _SMALLER
+        scale *= min(_SMALLER, (MOST_BYTES / len(content)) ** 0.5)
         size = (max(1, round(original.width * scale)), max(1, round(original.height * scale)))
         content = _with_palette(original.resize(size, Image.Resampling.HAMMING), COLOURS[-1])
     return content
