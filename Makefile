@@ -1,4 +1,4 @@
-# make demo | test | install | lint | cuda-compile | gpu-check | bench | clean
+# make demo | test | install | lint | faults | cuda-compile | gpu-check | bench | clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +6,13 @@ INSTALLED := $(VENV)/.installed
 NATIVE := $(wildcard $(foreach end,cpp cu cuh h inc,csrc/*.$(end) csrc/*/*.$(end) csrc/*/*/*.$(end)))
 EMULATION := $(wildcard tests/native/*.cpp tests/native/emulation/*)
 PYTEST_WORKERS ?= 2
+FAULTS ?= 3000
+KILLS ?= 20
+SEED ?= 0
 RUN ?= runs/demo
 NVCC ?= $(shell command -v nvcc)
 
-.PHONY: demo install test lint format cuda-compile bench gpu-check clean
+.PHONY: demo install test lint format faults cuda-compile bench gpu-check clean
 
 demo: install
 	$(BIN)/naign train --dataset lfw100 --preset default --out $(RUN)
@@ -39,6 +42,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(NATIVE) $(EMULATION)
+
+# Damaged files, odd arguments, kills and full disks; ONLY=KIND:NUMBER does one try again.
+faults: install
+	PYTHONPATH=tests $(BIN)/python -m faults --faults $(FAULTS) --kills $(KILLS) --seed $(SEED) $(if $(ONLY),--only "$(ONLY)")
 
 bench: install
 	$(BIN)/naign bench knn

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -29,7 +30,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from naign_ext.json_files import write_json
+from naign_ext.json_files import read_json, reading, write_json
 
 SCHEMA = 1
 OURS = "naign"
@@ -114,10 +115,18 @@ class Measurement:
 
 @dataclass
 class Results:
-    """A run: `header` describes the machine, `rows` hold one measurement each. JSON through and through."""
+    """A run: `header` describes the machine, `rows` hold one measurement each. JSON through and through.
+
+    file: what it was read from, if it was.
+    """
 
     header: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
+    file: Path | None = None
+
+    def using(self) -> AbstractContextManager[None]:
+        """While it lasts, columns are used: where a file that was read lacks what it should have, that is said."""
+        return nullcontext() if self.file is None else reading(self.file)
 
     def as_dict(self) -> dict[str, Any]:
         return {"header": self.header, "rows": self.rows}
@@ -501,13 +510,13 @@ def save(results: Results, path: Path | str) -> Path:
 
 
 def load(path: Path | str) -> Results:
-    """Read results written by `save`; ValueError says what is wrong with a foreign file."""
-    try:
-        content = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"path: expected a results file, but {path} is not JSON: {error}") from error
-    validate(content)
-    return Results(content["header"], content["rows"])
+    """Read results written by `save`; DamagedFileError (a ValueError) says what is wrong with a foreign file."""
+    content = read_json(Path(path))
+    if content is None:
+        raise ValueError(f"path: expected a results file, but {path} is not there")
+    with reading(Path(path)):
+        validate(content)
+        return Results(content["header"], content["rows"], Path(path))
 
 
 def validate(content: Any) -> None:
@@ -517,8 +526,12 @@ def validate(content: Any) -> None:
     header = content["header"]
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:
         raise ValueError(f"results.header: expected schema {SCHEMA}, run the benchmark again to get it")
+    if not isinstance(content["rows"], list):
+        raise ValueError(f"results.rows: expected a list, got {type(content['rows']).__name__}")
     for number, entry in enumerate(content["rows"]):
         where = f"results.rows[{number}]"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where}: expected an object, got {type(entry).__name__}")
         missing = set(COLUMNS) - set(entry)
         if missing:
             raise ValueError(f"{where}: expected the columns {sorted(missing)}, they are missing")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from naign_bench.harness import OURS, Results, Row, by
 
-from naign_ext.pictures import save_figure
+from naign_ext.pictures import check_picture_name, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,10 +66,11 @@ def draw(results: Results, path: Path | str) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    check_picture_name(Path(path))
     rows = [row for row in results.rows if row["status"] == "ok"]
     if not rows:
         raise ValueError("results: expected at least one measured row, got none")
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), results.using():
         figure = Figure(layout="constrained")
         FigureCanvasAgg(figure)
         _DRAWN[results.header["kind"]](figure, results.header, rows)

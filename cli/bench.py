@@ -208,8 +208,10 @@ def cost(
 
     if rows is not None:
         measured = load(rows)
+        with measured.using():
+            lines = compared(measured.header, measured.rows)
         columns = ["preset", "run", "1 process ms", "measured ms", "model ms", "x 1 process"]
-        print_table("the model beside this machine", columns, compared(measured.header, measured.rows))
+        print_table("the model beside this machine", columns, lines)
     columns = ["problem", "processes", "ms", "most of it", "data points/s"]
     print_table("extrapolated to accelerators", columns, extrapolated())
 

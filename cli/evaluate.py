@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
-from naign_cli.arguments import Checkpoint, Device, Run, Seed, Weights, which
+from naign_cli.arguments import Checkpoint, DataRoot, Device, Run, Seed, Weights, opened, which
 from naign_cli.guard import Mistake, guarded
 from naign_cli.output import busy, plain, print_files, print_json, print_metrics
 
@@ -48,6 +48,7 @@ def evaluate(
     device: Device = "auto",
     weights: Weights = "ema",
     checkpoint: Checkpoint = "best",
+    data_root: DataRoot = None,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Draw and write RUN/report/ anew.")
     ] = True,
@@ -75,7 +76,7 @@ def evaluate(
         raise Mistake(f"--{error}") from None
     with busy("measuring") as told:
         found = write_report(
-            run,
+            opened(run, data_root),
             seed=seed,
             samples=samples,
             device=device,

@@ -70,12 +70,12 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 def _foreseen(error: RuntimeError) -> bool:
     import torch
 
-    from naign_ext.distributed.processes import ProcessLostError
+    from naign_ext.distributed.processes import JoinError, ProcessLostError
     from naign_ext.training.trainer import NonFiniteLossError
 
     if "DefaultCPUAllocator: " in str(error):
         return True
-    return isinstance(error, NonFiniteLossError | ProcessLostError | torch.OutOfMemoryError)
+    return isinstance(error, NonFiniteLossError | JoinError | ProcessLostError | torch.OutOfMemoryError)
 
 
 def _of_system(error: OSError) -> tuple[str, int]:

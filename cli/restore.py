@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from naign_cli.arguments import (
     Checkpoint,
+    DataRoot,
     Device,
     Inputs,
     Json,
@@ -63,6 +64,7 @@ def restore(
     device: Device = "auto",
     weights: Weights = "ema",
     checkpoint: Checkpoint = "best",
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Apply f to corrupted images: files, folders, or the run's held-out data with --corrupt.
@@ -81,7 +83,7 @@ def restore(
     if keep_known and corrupt not in ("mask", "blur", "downsample"):
         raise Mistake("--keep-known: needs --corrupt mask, blur or downsample, which say what is known")
     projector = load(run, device, weights, checkpoint)
-    originals, names = read_images(images, projector) if images else _held_out(run, count)
+    originals, names = read_images(images, projector) if images else _held_out(run, data_root, count)
     corrupted, lost = originals, None
     if corrupt is not None:
         corrupted, lost = corrupt_images(originals, corrupt, seed=seed, strength=strength)
@@ -108,8 +110,8 @@ def restore(
     print_files([files[-1].parent], f"{len(names)} restored, one by one")
 
 
-def _held_out(run: Path, count: int) -> tuple["Tensor", list[str]]:
-    dataset = run_dataset(run)
+def _held_out(run: Path, data_root: Path | None, count: int) -> tuple["Tensor", list[str]]:
+    dataset = run_dataset(run, data_root)
     if len(dataset.heldout) == 0:
         raise Mistake(f"{run}: nothing was held out in training; give image files or a folder")
     chosen = dataset.heldout[:count]

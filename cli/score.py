@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from naign_cli.arguments import (
     Checkpoint,
+    DataRoot,
     Device,
     Inputs,
     Json,
@@ -40,6 +41,7 @@ def score(
     device: Device = "auto",
     weights: Weights = "ema",
     checkpoint: Checkpoint = "best",
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Print residual |f(x) - x|, energy (its square), energy over the image's variance, and its log over three blurs.
@@ -52,13 +54,13 @@ def score(
     if images:
         x, names = read_images(images, projector)
     else:
-        x, names = _outside(run)
+        x, names = _outside(run, data_root)
         reference = reference or "heldout"
     scores = projector.score(x)
     columns = {key: getattr(scores, key) for key in KEYS}
     separation: dict[str, Any] = {}
     if reference is not None:
-        known = projector.score(_reference(reference, run, projector))
+        known = projector.score(_reference(reference, run, data_root, projector))
         separation = {key: auroc(getattr(known, key), columns[key]) for key in SCORES}
     rows: list[dict[str, Any]] = [
         {"name": name, **{k: float(columns[k][i]) for k in KEYS}} for i, name in enumerate(names)
@@ -77,8 +79,8 @@ def score(
         results().print(f"AUROC against {reference}: {shown}", soft_wrap=True)
 
 
-def _outside(run: Path) -> tuple["Tensor", list[str]]:
-    dataset = run_dataset(run)
+def _outside(run: Path, data_root: Path | None) -> tuple["Tensor", list[str]]:
+    dataset = run_dataset(run, data_root)
     if dataset.ood is None:
         raise Mistake(
             "images: give image files or a folder; this run's data set has no out-of-distribution set"
@@ -86,10 +88,10 @@ def _outside(run: Path) -> tuple["Tensor", list[str]]:
     return dataset.ood, [f"ood_{i:05d}" for i in range(len(dataset.ood))]
 
 
-def _reference(name: str, run: Path, projector: "Projector") -> "Tensor":
+def _reference(name: str, run: Path, data_root: Path | None, projector: "Projector") -> "Tensor":
     if name != "heldout":
         return read_images([Path(name)], projector)[0]
-    heldout = run_dataset(run).heldout
+    heldout = run_dataset(run, data_root).heldout
     if len(heldout) == 0:
         raise Mistake("--reference: nothing was held out in training; give a folder of images")
     return heldout

@@ -84,6 +84,7 @@ def _refuse_with_resume(given: Mapping[str, Any]) -> None:
         if value is not None and key not in RESUMABLE:
             raise Mistake(
                 f"--{key.removesuffix('.name')}: cannot be given with --resume; a resumed run keeps its configuration"
+                + ("; --data-root tells where its data are now" if key == "dataset" else "")
             )
 
 

@@ -7,27 +7,34 @@ A run keeps them in ``checkpoints/step_00000500/``:
     state.safetensors                    states of the random generators and of the objective
     state.json                           format, position, validation score, configuration, file hashes
 
-Each is written to a temporary folder, flushed to the disk with the folder, and renamed into place.
+Each is written to a temporary folder, flushed to the disk with the folder, and renamed into place. What else lies in
+``checkpoints/``, or in a checkpoint's folder, is not theirs and stays.
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
-import shutil
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from naign_ext.memory import available_bytes
 from naign_ext.models import build_model
-from naign_ext.options import shortened
+from naign_ext.models.described import misfit, tensors_of
+from naign_ext.options import shortened, shown
+from naign_ext.untrusted import FileTooLargeError, StrictModel, checked, parse_json, read_regular_file
 
 FORMAT = "naign-checkpoint"
 VERSION = 3
@@ -38,7 +45,14 @@ RESUMABLE_VERSIONS = (2, 3)
 READABLE = (1, 2, 3)
 """Versions whose weights can be used."""
 _FIRST_SEALED = 3
+MOST_STEPS = 99_999_999
+"""Updates of a run: as many as the names of its checkpoints have digits for."""
+LARGEST_SIZE = 1 << 24
+"""Of a dimension of the points."""
 TENSOR_FILES = ("model", "ema", "optimizer", "state")
+_FILES = frozenset(("state.json", *(f"{name}.safetensors" for name in TENSOR_FILES)))
+_TEMPORARY = re.compile(r"\.(?:writing|replaced|removing)-step_[0-9]{8}")
+"""Names of folders on their way in or out."""
 _KEPT = 2
 
 Tensors = dict[str, Tensor]
@@ -104,14 +118,20 @@ class Checkpoint:
 
     def build(self, weights: Literal["ema", "model"] = "ema") -> nn.Module:
         """f with its weights, on the CPU in evaluation mode. Torch's global generator is left as it was."""
-        spec = self.info["model"]
+        spec, tensors = self.info["model"], self.tensors[weights]
         try:
-            with torch.random.fork_rng(devices=[]):
-                f = build_model(spec["architecture"], self.sample_shape, **spec["options"])
+            expected = tensors_of(spec["architecture"], self.sample_shape, spec["options"])
         except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{self.path}: damaged: state.json: model: {error}") from None
+            text = str(error).splitlines()[0]
+            raise CheckpointError(f"{self.path}: damaged: state.json: model: {text}") from None
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        wrong = "" if expected is None else misfit(shapes, expected, "state.json")
+        if wrong:
+            raise CheckpointError(f"{self.path}: {weights}.safetensors does not fit its model: {wrong}")
+        with torch.random.fork_rng(devices=[]):
+            f = build_model(spec["architecture"], self.sample_shape, **spec["options"])
         try:
-            f.load_state_dict(self.tensors[weights])
+            f.load_state_dict(tensors)
         except RuntimeError as error:
             raise CheckpointError(
                 f"{self.path}: {weights}.safetensors does not fit its model: {error}"
@@ -143,8 +163,9 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dic
     """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.iterdir():
+        if _TEMPORARY.fullmatch(leftover.name):
+            _discard(leftover)
     temporary = folder / f".writing-{checkpoint_name(step)}"
     temporary.mkdir()
     files = {}
@@ -161,11 +182,13 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dic
     )
     _flush_folder(temporary)
     target = folder / checkpoint_name(step)
-    if target.exists():
-        target.rename(folder / f".replaced-{target.name}")
+    replaced = folder / f".replaced-{target.name}"
+    if os.path.lexists(target):
+        target.rename(replaced)
     temporary.rename(target)
     _flush_folder(folder)
-    shutil.rmtree(folder / f".replaced-{target.name}", ignore_errors=True)
+    if os.path.lexists(replaced):
+        _discard(replaced)
     return target
 
 
@@ -187,7 +210,16 @@ def remove_later_checkpoints(run: Path, step: int) -> None:
 
 def checkpoint_paths(run: Path) -> list[Path]:
     """A run's checkpoint folders by step, whole or damaged."""
-    return sorted((run / "checkpoints").glob("step_" + "[0-9]" * 8), key=_step_of)
+    return sorted(filter(_is_ours, (run / "checkpoints").glob("step_" + "[0-9]" * 8)), key=_step_of)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a path with the name of a checkpoint is the folder of one, even if damaged: it has files of ours, or none
+    at all."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir()}
+    return not names or bool(names & _FILES)
 
 
 def load_checkpoint(run: str | Path, which: Which = "best") -> Checkpoint:
@@ -240,74 +272,102 @@ _SEAL_LENGTH = len(_sealed(b""))
 
 
 def _read_info(path: Path) -> dict[str, Any]:
+    """The fields of a checkpoint's state.json, after its hash and their types are found to be right."""
     try:
-        contents = (path / "state.json").read_bytes()
-        info = json.loads(contents)
+        contents = read_regular_file(path / "state.json", _LARGEST_STATE)
+        info = parse_json(contents)
     except OSError as error:
         raise CheckpointError(f"{path}: damaged: state.json cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: damaged: state.json is not JSON") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: state.json {error}") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(f"{path}: foreign: state.json is not of a {FORMAT}")
-    if info.get("version") not in READABLE:
-        raise CheckpointError(
-            f"{path}: foreign: format version {info.get('version')}, expected one of {READABLE}"
-        )
-    for key, (kind, described) in _FIELDS.items():
-        value = _value_at(info, key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise CheckpointError(
-                f"{path}: damaged: state.json lacks {key}: expected {described}, got {shortened(repr(value))}"
-            )
-    if info["step"] < 0 or not all(type(size) is int and size > 0 for size in info["sample_shape"]):
-        raise CheckpointError(f"{path}: damaged: state.json: expected a step and sizes that are not negative")
+    version = info.get("version")
+    if type(version) is not int or version not in READABLE:
+        raise CheckpointError(f"{path}: foreign: format version {shown(version)}, expected one of {READABLE}")
     # Either sign asks for the hash, so that no single flipped bit can make a file pass for one without.
-    is_sealed = info["version"] >= _FIRST_SEALED or "sha256" in info
+    is_sealed = version >= _FIRST_SEALED or "sha256" in info
     if is_sealed and contents != _sealed(contents[:-_SEAL_LENGTH]):
         raise CheckpointError(f"{path}: damaged: state.json does not have the hash that was written")
+    try:
+        checked(_State, info)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: state.json: {error}") from None
     return info
 
 
-_NUMBER = (int, float)
-_FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "step": (int, "an integer"),
-    "files": (dict, "an object"),
-    **{f"files/{name}.safetensors": (dict, "an object") for name in TENSOR_FILES},
-    "config": (dict, "an object"),
-    "model": (dict, "an object"),
-    "model/architecture": (str, "a name"),
-    "model/options": (dict, "an object"),
-    "sample_shape": (list, "a list"),
-    "latent_scale": (_NUMBER, "a number"),
-}
-"""Types of what is read from state.json, by the names that lead there."""
+_LARGEST_STATE = 16 << 20
+"""Bytes of a state.json."""
 
 
-def _value_at(info: dict[str, Any], key: str) -> Any:
-    value: Any = info
-    for name in key.split("/"):
-        value = value.get(name)
-    return value
+class _File(StrictModel):
+    """A file of tensors, as state.json records it."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class _Model(StrictModel):
+    architecture: str = Field(max_length=100)
+    options: dict[str, Any]
+
+
+class _Scheduler(StrictModel):
+    lr: float
+    last_step: int
+
+
+class _State(StrictModel):
+    """What state.json must hold, and the types of what it may hold besides."""
+
+    step: int = Field(ge=0, le=MOST_STEPS)
+    files: dict[str, _File]
+    config: dict[str, Any]
+    model: _Model
+    sample_shape: list[Annotated[int, Field(ge=1, le=LARGEST_SIZE)]] = Field(min_length=1, max_length=64)
+    latent_scale: float = Field(gt=0)
+    score: float | None = None
+    seconds: float = Field(0.0, ge=0)
+    samples: int = Field(0, ge=0)
+    scheduler: _Scheduler | None = None
+    scaler: dict[str, float | int] = Field({})
+
+    @field_validator("files")
+    @classmethod
+    def _all_there(cls, files: dict[str, _File]) -> dict[str, _File]:
+        if missing := [f"{name}.safetensors" for name in TENSOR_FILES if f"{name}.safetensors" not in files]:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        return files
 
 
 def _read_tensors(file: Path, info: dict[str, Any]) -> Tensors:
+    size, digest = info["files"][file.name]["bytes"], info["files"][file.name]["sha256"]
     try:
-        contents = file.read_bytes()
+        found = file.stat().st_size
+        if size > available_bytes():
+            raise CheckpointError(
+                f"{file.parent}: {file.name}: its {size} bytes are more than memory has free"
+            )
+        contents = read_regular_file(file, size)
     except OSError as error:
         raise CheckpointError(
             f"{file.parent}: damaged: {file.name} cannot be read: {error.strerror}"
         ) from None
-    expected = info["files"].get(file.name, {})
-    if len(contents) != expected.get("bytes"):
+    except FileTooLargeError:
         raise CheckpointError(
-            f"{file.parent}: damaged: {file.name} has {len(contents)} bytes, expected {expected.get('bytes')}"
+            f"{file.parent}: damaged: {file.name} has {found} bytes, expected {size}"
+        ) from None
+    if len(contents) != size:
+        raise CheckpointError(
+            f"{file.parent}: damaged: {file.name} has {len(contents)} bytes, expected {size}"
         )
-    if hashlib.sha256(contents).hexdigest() != expected.get("sha256"):
+    if hashlib.sha256(contents).hexdigest() != digest:
         raise CheckpointError(f"{file.parent}: damaged: {file.name} does not have the hash that was written")
     try:
         return load_tensors(contents)
-    except SafetensorError as error:
-        raise CheckpointError(f"{file.parent}: foreign: {file.name}: {error}") from None
+    except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        text = shortened(" ".join(str(error).split()))
+        raise CheckpointError(f"{file.parent}: foreign: {file.name}: {text}") from None
 
 
 def _previous_good(path: Path) -> Path | None:
@@ -348,7 +408,29 @@ def _remove(path: Path) -> None:
     # Renamed first, so that a crash midway does not leave a checkpoint that looks whole but is not.
     doomed = path.with_name(f".removing-{path.name}")
     path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _discard(doomed)
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder of _TEMPORARY's name with our files in it; what else it holds is kept under a name to be seen."""
+    with suppress(OSError):
+        if path.is_symlink():
+            path.unlink()
+            return
+        if path.is_dir():
+            for name in _FILES:
+                (path / name).unlink(missing_ok=True)
+            if not any(path.iterdir()):
+                path.rmdir()
+                return
+        path.rename(_free_name(path))
+
+
+def _free_name(path: Path) -> Path:
+    """Beside a folder of _TEMPORARY's name, a name that says whose rest it is and is free."""
+    of = path.name.partition("-")[2]
+    names = (path.with_name(f"{of}.kept" + (f"-{number}" if number else "")) for number in itertools.count())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _write_durably(path: Path, contents: bytes) -> None:

@@ -1,22 +1,54 @@
 """JSON files that are read again: whole or not at all, a line for each innermost list or object."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from naign_ext.untrusted import DamagedFileError, parse_json, read_damageable
+
 DIGITS = 9
 """Significant digits of numbers in results: as many as tell every float32 from its neighbours."""
+
+LARGEST_LINE = 1 << 20
+"""Bytes of a line in a file of one JSON value a line."""
 
 _INNER = (Mapping, list, tuple)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What the file holds, or None where there is none."""
-    if not path.is_file():
+    """What the file holds, or None where there is none.
+
+    Raises:
+        DamagedFileError (a ValueError): it cannot be read, or is no JSON object.
+    """
+    if not os.path.lexists(path):
         return None
-    value: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
+    try:
+        value = parse_json(read_damageable(path))
+    except DamagedFileError:
+        raise
+    except ValueError as error:
+        raise DamagedFileError(path, str(error)) from None
+    if not isinstance(value, dict):
+        raise DamagedFileError(path, f"expected an object, got {type(value).__name__}")
     return value
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While it lasts, values of the file are used: DamagedFileError where they have another form than was written."""
+    try:
+        yield
+    except DamagedFileError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise DamagedFileError(
+            path, f"is not what naign writes there ({type(error).__name__}: {text})"
+        ) from None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -25,6 +57,28 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(_text(value, "\n") + "\n", encoding="ascii")
     temporary.replace(path)
+
+
+def mend_last_line(path: Path) -> None:
+    """Remove the last line where a crash or a full disk cut it off, and end it where its end is missing alone.
+
+    path: a file of one JSON value a line, or of none yet.
+    """
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - LARGEST_LINE)
+        file.seek(start)
+        end = file.read(LARGEST_LINE)
+        last = end.rpartition(b"\n")[2]
+        try:
+            parse_json(last or b"null")
+        except ValueError:
+            file.truncate(size - len(last))
+        else:
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n" if last else b"")
 
 
 def rounded(value: Any) -> Any:

@@ -4,24 +4,79 @@ import json
 import os
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import ConfigDict, Field
+
+from naign_ext.json_files import LARGEST_LINE, mend_last_line
+from naign_ext.untrusted import DamagedFileError, StrictModel, checked, parse_json, read_damageable
+
 Record = dict[str, Any]
 
 
+_FILE = "metrics.jsonl"
+LARGEST_LOG = 1 << 30
+"""Bytes of a metrics.jsonl."""
+
+_Number = float | int | None
+
+
+class _Record(StrictModel):
+    """What every record holds; numbers that were not finite are None."""
+
+    kind: str = Field(max_length=100)
+    step: int = Field(ge=0, le=99_999_999)
+
+
+class _Train(_Record):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Number] = Field(init=False)
+
+    loss: _Number
+    seconds: _Number
+    terms: dict[str, _Number]
+    cost: dict[str, _Number] = Field({})
+
+
+class _Validation(_Record):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Number] = Field(init=False)
+
+
+_SCHEMAS: dict[str, type[_Record]] = {"train": _Train, "validation": _Validation}
+
+
 def read_metrics(run: str | Path) -> list[Record]:
-    """The records of a run's metrics.jsonl in order; a line cut off by a crash is left out."""
-    path = Path(run) / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    records = []
-    for line in lines:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return [r for r in records if isinstance(r, dict)]
+    """The records of a run's metrics.jsonl in order; a last line cut off by a crash is left out.
+
+    Raises:
+        DamagedFileError (a ValueError): it cannot be read, or another line is no record.
+    """
+    path = Path(run) / _FILE
+    if not os.path.lexists(path):
+        return []
+    *lines, last = read_damageable(path, LARGEST_LOG).split(b"\n")
+    records = [_record(path, number, line) for number, line in enumerate(lines, start=1) if line]
+    with suppress(DamagedFileError):
+        records.append(_record(path, len(lines) + 1, last))
+    return records
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        if len(line) > LARGEST_LINE:
+            raise ValueError(f"expected at most {LARGEST_LINE} bytes, got {len(line)}")
+        value = parse_json(line)
+        kind = checked(_Record, value).kind
+        if kind in _SCHEMAS:
+            checked(_SCHEMAS[kind], value)
+    except ValueError as error:
+        raise DamagedFileError(path, f"line {number} {error}; remove the line") from None
+    record: Record = value
+    return record
 
 
 def truncate_metrics(run: Path, step: int) -> None:
@@ -32,7 +87,7 @@ def truncate_metrics(run: Path, step: int) -> None:
         file.writelines(json.dumps(record) + "\n" for record in kept)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(run / "metrics.jsonl")
+    temporary.replace(run / _FILE)
 
 
 class MetricsLog:
@@ -45,7 +100,9 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, step: int, *, tensorboard: bool) -> None:
-        self._file = (run / "metrics.jsonl").open("a", encoding="utf-8")
+        path = run / _FILE
+        mend_last_line(path)
+        self._file = path.open("a", encoding="utf-8")
         self._events = _Events(run, step) if tensorboard else None
 
     def __enter__(self) -> "MetricsLog":

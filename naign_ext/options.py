@@ -101,7 +101,16 @@ def explain(wrong: ErrorDetails) -> str:
     # What validators of whole sections raise names the values itself.
     if wrong["type"] == "value_error" and isinstance(wrong["input"], BaseModel | Mapping):
         return text
-    return f"{text}, got {shortened(repr(wrong['input']))}"
+    return f"{text}, got {shown(wrong['input'])}"
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value's repr, for errors."""
+    try:
+        return shortened(repr(value))
+    # Python writes no int of more than 4300 digits, nor what contains one.
+    except ValueError:
+        return f"{type(value).__name__} with a number of thousands of digits"
 
 
 def shortened(text: str) -> str:

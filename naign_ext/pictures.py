@@ -24,10 +24,20 @@ _SMALLER = 0.95
 _COMMONEST, _COVERING = 8, 24
 
 
+ENDINGS = (".png", ".svg", ".pdf")
+
+
+def check_picture_name(path: Path) -> None:
+    """ValueError unless the path ends as pictures do that can be written."""
+    if path.suffix.lower() not in ENDINGS:
+        raise ValueError(f"picture: expected a name that ends in {', '.join(ENDINGS)}, got {path.name!r}")
+
+
 def save_figure(figure: "Figure", path: Path, dpi: int) -> Path:
     """Write a matplotlib figure in the format that path's ending names; a PNG in at most MOST_BYTES."""
     from PIL import Image
 
+    check_picture_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() != ".png":
         metadata: dict[str, Any] = {"CreationDate": None} if path.suffix.lower() == ".pdf" else {}

@@ -1,6 +1,5 @@
 """The folder of a trained f: config.json and model.safetensors, read as what a stranger may have made."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -8,22 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from naign_ext.checkpoint import CheckpointError
+from naign_ext.checkpoint import LARGEST_SIZE, CheckpointError
 from naign_ext.memory import available_bytes
-from naign_ext.models import build_model
+from naign_ext.models.described import misfit, not_finite, tensors_of
 from naign_ext.models.registry import check_sample_shape
-from naign_ext.options import explain, shortened
+from naign_ext.options import shortened, shown
+from naign_ext.untrusted import FileTooLargeError, StrictModel, parse_json, read_regular_file, wrong_fields
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 CONFIG_BYTES = 1 << 20
 """What a config.json may have."""
-LARGEST_SIZE = 1 << 24
-"""Of a dimension of the points, in a config.json."""
 MOST_LAYERS = 4096
 """Entries of a list among the options in a config.json."""
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -36,10 +34,10 @@ def is_pretrained_folder(path: str | Path) -> bool:
     return (folder / CONFIG_FILE).exists() and not is_run
 
 
-class PretrainedConfig(BaseModel):
-    """What config.json of a folder may hold: the constructor's arguments, of exactly these types."""
+class PretrainedConfig(StrictModel):
+    """What config.json of a folder may hold: the constructor's arguments, and nothing else."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid")
 
     architecture: str = Field(max_length=100)
     sample_shape: list[Annotated[int, Field(ge=1, le=LARGEST_SIZE)]] = Field(min_length=1, max_length=64)
@@ -50,25 +48,22 @@ class PretrainedConfig(BaseModel):
 
 def read_config(file: Path, where: str) -> dict[str, Any]:
     """The checked fields of a config.json; where: the folder or repository, for the text of a CheckpointError."""
-    if not file.is_file():
-        raise damaged(where, CONFIG_FILE, " is missing or no file")
     try:
-        with file.open("rb") as opened:
-            contents = opened.read(CONFIG_BYTES + 1)
+        values = parse_json(read_regular_file(file, CONFIG_BYTES))
+    except FileNotFoundError:
+        raise damaged(where, CONFIG_FILE, " is missing or no file") from None
     except OSError as error:
         raise damaged(where, CONFIG_FILE, f" cannot be read: {error.strerror}") from None
-    if len(contents) > CONFIG_BYTES:
-        raise damaged(where, CONFIG_FILE, f": expected at most {CONFIG_BYTES} bytes")
-    try:
-        values = json.loads(contents)
-    except (ValueError, RecursionError):
-        raise damaged(where, CONFIG_FILE, " is not JSON") from None
+    except FileTooLargeError:
+        raise damaged(where, CONFIG_FILE, f": expected at most {CONFIG_BYTES} bytes") from None
+    except ValueError as error:
+        raise damaged(where, CONFIG_FILE, f" {error}") from None
     try:
         arguments = PretrainedConfig.model_validate(values).model_dump(exclude_none=True)
         options = json_able(arguments.get("options", {}), "options")
         json_able(arguments.get("about", {}), "about")
     except ValidationError as error:
-        raise damaged(where, CONFIG_FILE, f": {_wrong_fields(error)}") from None
+        raise damaged(where, CONFIG_FILE, f": {wrong_fields(error)}") from None
     except ValueError as error:
         raise damaged(where, CONFIG_FILE, f": {error}") from None
     for name, value in options.items():
@@ -81,29 +76,13 @@ def read_config(file: Path, where: str) -> dict[str, Any]:
     return arguments
 
 
-def _wrong_fields(error: ValidationError) -> str:
-    missing = [".".join(map(str, wrong["loc"])) for wrong in error.errors() if wrong["type"] == "missing"]
-    if missing:
-        return f"lacks {', '.join(missing)}"
-    wrong = error.errors()[0]
-    return f"{'.'.join(map(str, wrong['loc'])) or 'the whole'}: {explain(wrong)}"
-
-
 def expected_tensors(arguments: Mapping[str, Any], where: str) -> dict[str, Tensor] | None:
     """Tensors without memory of the network that the arguments describe; None where it cannot be made so."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            options, shape = dict(arguments.get("options") or {}), plain_sizes(arguments["sample_shape"])
-            return dict(build_model(arguments["architecture"], shape, **options).state_dict())
+        shape, options = plain_sizes(arguments["sample_shape"]), dict(arguments.get("options") or {})
+        return tensors_of(arguments["architecture"], shape, options)
     except (ValueError, TypeError) as error:
         raise damaged(where, CONFIG_FILE, f": {str(error).splitlines()[0]}") from None
-    except RuntimeError as error:
-        # A network that reads its weights while it is made cannot be made without them.
-        if "meta" in str(error):
-            return None
-        raise damaged(
-            where, CONFIG_FILE, f": no network of that size: {str(error).splitlines()[0]}"
-        ) from None
 
 
 def read_weights(file: Path, where: str, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -119,11 +98,12 @@ def read_weights(file: Path, where: str, expected: Mapping[str, Tensor] | None) 
             names = list(opened.keys())
             if expected is not None:
                 shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
-                if wrong := _wrong_tensors(shapes, expected):
+                if wrong := misfit(shapes, expected, CONFIG_FILE):
                     raise damaged(where, WEIGHTS_FILE, f": {wrong}")
             tensors = {name: opened.get_tensor(name).clone() for name in names}
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise damaged(where, WEIGHTS_FILE, f" cannot be used: {error}") from None
+        text = shortened(" ".join(str(error).split()))
+        raise damaged(where, WEIGHTS_FILE, f" cannot be used: {text}") from None
     for name, tensor in tensors.items():
         wanted = tensor.dtype if expected is None else expected[name].dtype
         allowed = FLOATING if wanted.is_floating_point else (wanted,)
@@ -136,33 +116,9 @@ def read_weights(file: Path, where: str, expected: Mapping[str, Tensor] | None) 
     return tensors
 
 
-def _wrong_tensors(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> str:
-    """What is wrong with tensors of these shapes, or nothing."""
-    if missing := [name for name in expected if name not in shapes]:
-        return f"lacks {_some(missing)}"
-    if extra := [name for name in shapes if name not in expected]:
-        return f"has {_some(extra)}, which the network of {CONFIG_FILE} has not"
-    for name, tensor in expected.items():
-        if shapes[name] != tuple(tensor.shape):
-            return f"{name}: expected shape {tuple(tensor.shape)} by {CONFIG_FILE}, got {shapes[name]}"
-    return ""
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(shortened(name) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
 def damaged(where: str, file: str, text: str) -> CheckpointError:
     """The error of a file of the folder or repository ``where``; text begins with a space or a colon."""
     return CheckpointError(f"{where}: damaged: {file}{text}")
-
-
-def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The first tensor that holds NaN or an infinity."""
-    return next(
-        (name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None
-    )
 
 
 def json_able(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -213,7 +169,7 @@ def plain_scale(latent_scale: Any) -> float:
     """A latent_scale as Python's float; TypeError or ValueError where it is no finite number > 0."""
     scale = _plain(latent_scale)
     if isinstance(scale, bool) or not isinstance(scale, Real):
-        raise TypeError(f"latent_scale: expected a number, got {shortened(repr(latent_scale))}")
+        raise TypeError(f"latent_scale: expected a number, got {shown(latent_scale)}")
     try:
         number = float(scale)
     except OverflowError:

@@ -16,9 +16,11 @@ from naign_ext.checkpoint import CheckpointError, Which, load_checkpoint
 from naign_ext.devices import choose_device
 from naign_ext.evaluation.density import Grid, log_partition
 from naign_ext.evaluation.projection import apply, multiscale_residual, normalised_residual, residual
+from naign_ext.evaluation.restoring import Choice, Corruption, Known, Recipe, choose
 from naign_ext.latents import LatentPool
 from naign_ext.memory import available_bytes
 from naign_ext.models import build_model
+from naign_ext.models.described import not_finite
 from naign_ext.pretrained import (
     CONFIG_BYTES,
     CONFIG_FILE,
@@ -27,13 +29,11 @@ from naign_ext.pretrained import (
     expected_tensors,
     is_pretrained_folder,
     json_able,
-    not_finite,
     plain_scale,
     plain_sizes,
     read_config,
     read_weights,
 )
-from naign_ext.transforms.corruptions import keep_known
 
 _CARD = """---
 {{ card_data }}
@@ -216,6 +216,7 @@ class Projector(
         *,
         lost: Tensor | None = None,
         degrade: Callable[[Tensor], Tensor] | None = None,
+        recipe: Recipe | None = None,
         batch_size: int = 512,
     ) -> Tensor:
         """The data point nearest to a corrupted x, as f finds it, float32: images come back clipped to [-1, 1].
@@ -227,6 +228,8 @@ class Projector(
             degrade: the linear map that made x, of (N, *sample_shape) to the same, such as
                 ``partial(naign_ext.transforms.degrade, kind="blur", strength=1.0)``: after every step, what it lets
                 pass is taken from x (:func:`naign_ext.transforms.keep_known`). Not together with lost.
+            recipe: for images, in place of steps: also over which shifts and flips f is averaged, and how much of it
+                is taken; :meth:`choose_recipe` finds the best for a corruption.
         """
         batch = self._as_batch(x).float()
         if lost is not None:
@@ -235,10 +238,40 @@ class Projector(
             lost = _checked_lost(lost, x).reshape(batch.shape)
         if steps < 0:
             raise ValueError(f"steps: expected 0 or more, got {steps}")
-        y = batch
-        for _ in range(steps):
-            y = keep_known(self._map(y, 1, batch_size), batch, lost=lost, degrade=degrade)
+        if recipe is not None and self.kind != "image":
+            raise ValueError("recipe: expected None for vectors, which have no shifts or flips; use steps")
+        chosen = Recipe(steps=steps) if recipe is None else recipe
+        y = chosen.apply(lambda part: self._map(part, 1, batch_size), batch, Known(lost, degrade))
         return (y.clamp(-1, 1) if self.kind == "image" else y).view(x.shape)
+
+    def choose_recipe(
+        self,
+        validation: Tensor,
+        kind: str,
+        strength: float | None = None,
+        *,
+        keep_known: bool = True,
+        seed: int = 0,
+        batch_size: int = 512,
+    ) -> Choice:
+        """How f restores images best that are corrupted in a known way, found on images that f was not trained on.
+
+        Args:
+            validation: (n, C, H, W); those of a run are ``Run.open(path).dataset.for_validation().heldout``.
+            kind, strength, seed: as :func:`naign_ext.transforms.corrupt` takes them.
+            keep_known: the images will be restored with ``lost`` or ``degrade`` given, where the kind has them.
+
+        Returns:
+            the recipe for :meth:`restore`, and what it gains; where f cannot help, one that leaves images as they are.
+        """
+        if self.kind != "image":
+            raise ValueError("choose_recipe: expected a projector of images, this one is of vectors")
+        return choose(
+            lambda part: self._map(part, 1, batch_size),
+            self._as_batch(validation).float(),
+            Corruption(kind, strength, known=keep_known),
+            seed,
+        )
 
     def score(self, x: Tensor, *, batch_size: int = 512) -> Score:
         """Residual and energy of every x, (N, *sample_shape) or a single sample_shape: 0 on data.

@@ -25,12 +25,23 @@ from naign_ext.config import (
     ConfigError,
     TrainConfig,
     differing_fields,
+    flattened,
+    is_moved,
     load_config,
     save_config,
+    shared_values,
     validate_config,
+    with_absolute_paths,
     with_changes,
 )
-from naign_ext.data import Dataset, load_dataset
+from naign_ext.data import (
+    HASH_OF_CONTENT,
+    Dataset,
+    DataUnavailableError,
+    data_identity,
+    is_same_data,
+    load_dataset,
+)
 from naign_ext.distributed.processes import (
     SINGLE_PROCESS,
     Processes,
@@ -99,13 +110,16 @@ class Run:
         the run is left in the folder.
 
         Raises:
-            ConfigError: the folder already holds a run, or another process trains there. DataUnavailableError,
-            ValueError: see load_configured.
+            ConfigError: the folder already holds a run, or another process trains there. ValueError: processes of
+            one job have other configurations or data. DataUnavailableError, ValueError: see load_configured.
         """
         folders = [Path(path)] if isinstance(path, str | Path) else list(path)
         with name_lost_processes(processes, folders[0]), ExitStack() as held:
+            processes.agree({"command": "train", **shared_values(config)})
             start = processes.on_main(lambda: held.enter_context(_started(folders)))
+            config = with_absolute_paths(config)
             dataset = processes.in_turn(lambda: load_configured(config))
+            processes.agree(flattened({"data": data_identity(dataset.parameters)}))
             config = config.model_copy(update={"data_parameters": _plain(dataset.parameters)})
             run = cls(start.folder, config, None, processes, dataset)
             processes.on_main(run.save_config)
@@ -121,7 +135,8 @@ class Run:
     ) -> "Run":
         """The run that a path belongs to: its folder, or that of one of its checkpoints.
 
-        changes: new values for the fields of RESUMABLE, nested; config.yaml has them once training goes on.
+        changes: new values for the fields of RESUMABLE, nested, and another place of the data as for
+        :func:`with_changes`; config.yaml has them once training goes on.
 
         Raises:
             ConfigError: no run there, config.yaml cannot be read, or a change that may not be made.
@@ -137,6 +152,10 @@ class Run:
             return folder, with_changes(load_config(folder / CONFIG_FILE), changes or {})
 
         with name_lost_processes(processes, run_folder(given)):
+            shared = {
+                key: value for key, value in (changes or {}).items() if key not in ("data_root", "dataset")
+            }
+            processes.agree({"command": "resume", **flattened(shared)})
             folder, config = processes.on_main(read)
         run = cls(folder, config, None if folder == given else given, processes)
         run._is_changed = bool(changes)
@@ -171,16 +190,35 @@ class Run:
 
     @property
     def dataset(self) -> Dataset:
-        """The data set that config names, read once. Where processes share the run, all must ask for it together."""
+        """The data set that config names, read once. Where processes share the run, all must ask for it together.
+
+        Raises:
+            DataUnavailableError: it is not there. ConfigError: files with other contents than the run was begun on.
+        """
         if self._dataset is None:
-            self._dataset = self.processes.in_turn(lambda: load_configured(self.config))
+            self._dataset = self.processes.in_turn(self._read_dataset)
         return self._dataset
 
+    def _read_dataset(self) -> Dataset:
+        try:
+            dataset = load_configured(self.config)
+        except DataUnavailableError as error:
+            raise DataUnavailableError(
+                f"{error}; where the run's data have been moved, give their new place by --data-root"
+            ) from None
+        if HASH_OF_CONTENT in self.config.data_parameters:
+            self._check_same(dataset)
+        return dataset
+
     def check_dataset(self) -> None:
-        """ConfigError where the data set is not the one that the run was begun on."""
-        if _plain(self.dataset.parameters) != self.config.data_parameters:
+        """ConfigError where the data set is not the one that the run was begun on, wherever it lies now."""
+        self._check_same(self.dataset)
+
+    def _check_same(self, dataset: Dataset) -> None:
+        if not is_same_data(_plain(dataset.parameters), self.config.data_parameters):
             raise ConfigError(
-                f"data: {self.config.dataset} is not what {self.path} was trained on; see data_parameters in it"
+                f"data: {self.config.dataset} is not what {self.path} was trained on; see data_parameters in its "
+                f"{CONFIG_FILE}, and give the place of those data by --data-root"
             )
 
     def checkpoint(self, which: Which = "best") -> Checkpoint:
@@ -200,18 +238,32 @@ class Run:
 
         Raises:
             CheckpointError: damaged or foreign; names the previous good one.
-            ConfigError: config.yaml is not what the checkpoint was trained with.
+            ConfigError: config.yaml is not what the checkpoint was trained with, or asks for fewer steps.
         """
         if self.named is None and not self.checkpoint_paths():
             return None
         checkpoint = self.checkpoint("last")
         checkpoint.check_resumable()
-        for key in sorted(differing_fields(self.config, validate_config(checkpoint.config))):
+        for key in sorted(differing_fields(self.config, self._with_own_place(checkpoint.config))):
             if key.split(".", maxsplit=1)[0] not in RESUMABLE:
                 raise ConfigError(
                     f"{key}: {CONFIG_FILE} is not what {checkpoint.path} was trained with; restore it"
                 )
+        if self.config.steps < checkpoint.step:
+            raise ConfigError(
+                f"steps: expected at least the {checkpoint.step} that {checkpoint.path} has done, got "
+                f"{self.config.steps}; resume an earlier checkpoint to go back"
+            )
         return checkpoint
+
+    def _with_own_place(self, saved: Mapping[str, Any]) -> TrainConfig:
+        """A checkpoint's configuration with the place where this run finds its data, if they are the same data."""
+        config, own = validate_config(saved), self.config
+        if not is_moved(config.dataset, own.dataset):
+            return config
+        if not is_same_data(config.data_parameters, own.data_parameters):
+            return config
+        return config.model_copy(update={"dataset": own.dataset, "data_parameters": own.data_parameters})
 
     def save_checkpoint(self, step: int, tensors: dict[str, Tensors], info: dict[str, Any]) -> Path:
         """Write a checkpoint as :func:`naign_ext.checkpoint.save_checkpoint` does, and remove those not to be kept."""
@@ -246,6 +298,8 @@ class Run:
 
         From here on the run's best and last checkpoints are meant again, also where it was opened by one of them.
         """
+        # Where they are damaged, that is said before anything is changed.
+        read_metrics(self.path)
         if self._is_changed:
             self.save_config()
         self.named = None

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from naign_ext.ops import reference
 from naign_ext.ops.imle_knn import (
+    Missing,
     Neighbours,
     check_k,
     check_offset,
     check_pool_matches,
     check_reject_below,
     check_tensor,
+    without_missing,
 )
 from naign_ext.ops.imle_knn_state import prepare
 
@@ -23,7 +25,8 @@ MOST_GATHERED = 1 << 16
 class ImleSearch:
     """The k nearest rows of a pool that arrives chunk by chunk, for every row of data.
 
-    Equal, bit for bit, to one call of :func:`naign_ext.imle_knn` on the concatenated pool. Memory O(N + chunk).
+    Equal, bit for bit, to one call of :func:`naign_ext.imle_knn` on the concatenated pool; but distances are float64
+    where data are, whatever pools are. Memory O(N + chunk).
     What depends on data alone is prepared once and kept over resets. Not differentiable: it finds the winners;
     recompute their samples with gradient. Copies and pickles go on where the original was, and prepare again.
 
@@ -37,7 +40,7 @@ class ImleSearch:
         search = ImleSearch(data)
         for chunk in chunks:
             search.update(generator(chunk))
-        distances, indices = search.neighbours()
+        distances, indices = search.neighbours(missing="raise")
         search.reset()
     """
 
@@ -103,7 +106,7 @@ class ImleSearch:
             search = ImleSearch(my_part_of_the_data)
             for first in range(rank * chunk, pool_size, ranks * chunk):
                 search.update_around(generate(first, first + chunk), offset=first)
-            distances, indices = search.neighbours()
+            distances, indices = search.neighbours(missing="raise")
 
         A rank sends and receives each chunk but one, m D numbers each, while it searches the one before; two chunks
         are held at a time. Chunks must have one dtype and lie where the group's backend reaches them.
@@ -131,12 +134,15 @@ class ImleSearch:
             held = arriving
         return self
 
-    def neighbours(self) -> Neighbours:
-        """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them."""
+    def neighbours(self, *, missing: Missing = "mark") -> Neighbours:
+        """Distances and indices (N, k) over all chunks since the last reset, as imle_knn returns them.
+
+        missing: as imle_knn takes it: "mark" gives index -1 where there is no neighbour, "raise" a ValueError.
+        """
         if self.count < self.k:
             raise ValueError(f"k: expected at most the {self.count} pool rows seen since reset, got {self.k}")
         self._check_data()
-        return Neighbours(*self._state.result())
+        return without_missing(Neighbours(*self._state.result()), missing)
 
     def merge(self, group: Any = None) -> "ImleSearch":
         """Take in the running neighbours of all ranks of a torch.distributed group that share the same data.
@@ -148,7 +154,7 @@ class ImleSearch:
             search.reset()
             for first in range(rank * chunk, pool_size, ranks * chunk):
                 search.update(generate(first, first + chunk), offset=first)
-            distances, indices = search.merge().neighbours()
+            distances, indices = search.merge().neighbours(missing="raise")
 
         Up to N ranks = 65536, and for k > 1: one all_gather, 16 N k + 8 bytes from each rank. Beyond, two
         all_reduces of 8 (N + ranks) and 8 N bytes. Data and running neighbours must lie where the group's backend

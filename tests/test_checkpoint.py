@@ -107,6 +107,43 @@ def test_a_step_saved_again_replaces_the_first(tmp_path):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_00000001"]
 
 
+def test_what_others_have_put_beside_checkpoints_is_left_alone(tmp_path):
+    save(tmp_path, 1, 5.0)
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "step_00000001", folder / "my-backup")
+    shutil.copytree(folder / "step_00000001", folder / "step_00000001_copy")
+    for name in (".hidden", ".writing-mine", "step_00000000", "step_00000003"):
+        (folder / name).mkdir()
+        (folder / name / "notes.txt").write_text("mine")
+    (folder / "step_00000004").write_text("a file")
+    (folder / "step_00000001" / "notes.txt").write_text("mine")
+    theirs = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for name in TENSOR_FILES:
+        del theirs[folder / "step_00000001" / f"{name}.safetensors"]
+    del theirs[folder / "step_00000001" / "state.json"], theirs[folder / "step_00000001" / "notes.txt"]
+    del theirs[folder / "step_00000003" / "notes.txt"], theirs[folder / "step_00000004"]
+    for step, score in ((2, 4.0), (3, 3.0), (4, 2.0)):
+        assert load_checkpoint(tmp_path, "last").step == steps(tmp_path)[-1] < step
+        save(tmp_path, step, score)
+        remove_old_checkpoints(tmp_path)
+    remove_later_checkpoints(tmp_path, 3)
+    assert steps(tmp_path) == [3] and load_checkpoint(tmp_path, "last").step == 3
+    assert {path: path.read_bytes() for path in theirs} == theirs
+    for name in ("step_00000001", "step_00000003"):
+        assert (folder / f"{name}.kept" / "notes.txt").read_text() == "mine"
+    assert (folder / "step_00000004.kept").read_text() == "a file"
+    assert not [path for path in folder.iterdir() if path.name.startswith((".replaced", ".removing"))]
+
+
+def test_a_checkpoint_that_is_a_link_is_read_and_only_the_link_is_removed(tmp_path):
+    path, _, _ = save(tmp_path, 1)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert load_checkpoint(tmp_path).step == 1
+    remove_later_checkpoints(tmp_path, 0)
+    assert steps(tmp_path) == [] and load_checkpoint(tmp_path / "elsewhere").step == 1
+
+
 def damage(path, how):
     weights = path / "ema.safetensors"
     contents = bytearray(weights.read_bytes())
@@ -146,8 +183,8 @@ def damage(path, how):
         ("no state", "damaged: state.json cannot be read"),
         ("state not JSON", "damaged: state.json is not JSON"),
         ("other program", "foreign: state.json is not of a naign-checkpoint"),
-        ("other version", "foreign: format version x, expected one of"),
-        ("lacking", "damaged: state.json lacks files"),
+        ("other version", "foreign: format version 'x', expected one of"),
+        ("lacking", "damaged: state.json does not have the hash"),
     ],
 )
 def test_damage_is_said_and_the_previous_good_one_offered(tmp_path, how, message):
@@ -259,15 +296,26 @@ def without_hash(path, change):
 
 
 WRONG_TYPES = {
-    "latent_scale": (lambda s: s.pop("latent_scale"), "lacks latent_scale: expected a number, got None"),
-    "no scale": (lambda s: s.update(latent_scale=None), "lacks latent_scale"),
-    "architecture": (lambda s: s["model"].pop("architecture"), "lacks model/architecture: expected a name"),
-    "files": (lambda s: s["files"].update({"ema.safetensors": []}), "lacks files/ema.safetensors"),
-    "step": (lambda s: s.update(step=-1), "expected a step and sizes"),
-    "step is true": (lambda s: s.update(step=True), "lacks step: expected an integer, got True"),
-    "shape": (lambda s: s.update(sample_shape=[2.5]), "expected a step and sizes"),
-    "config": (lambda s: s.update(config=[]), "lacks config"),
+    "no scale": (lambda s: s.pop("latent_scale"), "lacks latent_scale"),
+    "scale": (lambda s: s.update(latent_scale=None), "latent_scale: expected a valid number, got None"),
+    "scale of 0": (lambda s: s.update(latent_scale=0), "latent_scale: expected greater than 0"),
+    "scale as text": (lambda s: s.update(latent_scale="2"), "latent_scale: expected a valid number, got '2'"),
+    "architecture": (lambda s: s["model"].pop("architecture"), "lacks model.architecture"),
+    "files": (lambda s: s["files"].update({"ema.safetensors": []}), "files.ema.safetensors: expected"),
+    "a file less": (lambda s: s["files"].pop("ema.safetensors"), "files: lacks ema.safetensors"),
+    "size": (lambda s: s["files"]["ema.safetensors"].update(bytes="9"), "files.ema.safetensors.bytes: exp"),
+    "hash": (lambda s: s["files"]["ema.safetensors"].update(sha256="0"), "files.ema.safetensors.sha256: "),
+    "step": (lambda s: s.update(step=-1), "step: expected greater than or equal to 0, got -1"),
+    "step is true": (lambda s: s.update(step=True), "step: expected a valid integer, got True"),
+    "step is large": (lambda s: s.update(step=10**30), "step: expected less than or equal to 99999999"),
+    "shape": (lambda s: s.update(sample_shape=[2.5]), "sample_shape.0: expected a valid integer"),
+    "no shape": (lambda s: s.update(sample_shape=[]), "sample_shape: List should have at least 1 item"),
+    "score": (lambda s: s.update(score=[1]), "score: expected a valid number"),
+    "seconds": (lambda s: s.update(seconds="x"), "seconds: expected a valid number"),
+    "scaler": (lambda s: s.update(scaler={"scale": "x"}), "scaler.scale"),
+    "config": (lambda s: s.update(config=[]), "config: expected a valid dictionary"),
     "widths": (lambda s: s["model"]["options"].update(widths=5), "model: "),
+    "large": (lambda s: s["model"]["options"].update(widths=[10**10] * 3), "model: "),
 }
 
 
@@ -275,5 +323,44 @@ WRONG_TYPES = {
 def test_fields_that_are_missing_or_of_another_type_are_damage(tmp_path, change, message):
     path, _, _ = save(tmp_path, 3)
     without_hash(path, change)
-    with pytest.raises(CheckpointError, match=f"damaged: state.json.*{message}"):
+    with pytest.raises(CheckpointError, match=f"damaged: state.json.*{message}") as caught:
         load_checkpoint(path).build()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def as_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def as_zeros(file):
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def as_hole(file):
+    with file.open("r+b") as opened:
+        opened.truncate(1 << 40)
+
+
+@pytest.mark.parametrize("name", ["state.json", "ema.safetensors"])
+@pytest.mark.parametrize("change", [as_pipe, as_zeros, as_hole])
+def test_what_has_no_end_is_never_read(tmp_path, name, change):
+    path, _, _ = save(tmp_path, 3)
+    change(path / name)
+    with pytest.raises(
+        CheckpointError, match=f"damaged: {name} (cannot be read: not a regular|has 10995116277)"
+    ):
+        load_checkpoint(path)
+
+
+def test_a_network_that_is_described_larger_takes_no_memory(tmp_path, monkeypatch):
+    path, _, _ = save(tmp_path, 3)
+    without_hash(path, lambda s: s["model"]["options"].update(widths=[10**6]))
+    found = load_checkpoint(path)
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(CheckpointError, match=r"expected shape .* by state\.json"),
+    ):
+        patched.setattr("naign_ext.checkpoint.build_model", None)
+        found.build()

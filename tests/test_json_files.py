@@ -1,12 +1,15 @@
 """JSON files of results."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from naign_ext.json_files import read_json, rounded, write_json
+from naign_ext.json_files import LARGEST_LINE, mend_last_line, read_json, reading, rounded, write_json
+from naign_ext.untrusted import LARGEST_JSON, DamagedFileError
 
 VALUE = {
     "none": None,
@@ -52,3 +55,65 @@ def test_rounding_keeps_every_float32() -> None:
     assert np.array_equal(np.array(rounded([float(v) for v in values]), dtype=np.float32), values)
     assert rounded({"a": (1 / 3, 7, None, True)}) == {"a": [0.333333333, 7, None, True]}
     assert len(json.dumps(rounded(1 / 3))) < len(json.dumps(1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),
+        (b"[1]", "expected an object, got list"),
+        (b"null", "expected an object, got NoneType"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_damage_is_named(tmp_path: Path, contents: bytes, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(contents)
+    with pytest.raises(DamagedFileError, match=f"^damaged: {path}: {message}$"):
+        read_json(path)
+
+
+def test_what_is_no_regular_file_of_a_sound_size_is_named(tmp_path: Path) -> None:
+    for name, target in (("zeros", "/dev/zero"), ("nothing", "missing"), ("folder", str(tmp_path))):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(DamagedFileError, match=f"^damaged: {tmp_path / name}: cannot be read: "):
+            read_json(tmp_path / name)
+    with (tmp_path / "hole").open("wb") as file:
+        file.truncate(LARGEST_JSON + 1)
+    with pytest.raises(DamagedFileError, match="bytes, more than the"):
+        read_json(tmp_path / "hole")
+
+
+@pytest.mark.parametrize(
+    "use", [lambda v: v["b"], lambda v: v["a"]["b"], lambda v: int(v["a"]), lambda v: v.b]
+)
+def test_values_of_another_form_are_damage(tmp_path: Path, use: Callable[[Any], Any]) -> None:
+    with (
+        pytest.raises(DamagedFileError, match="is not what naign writes there"),
+        reading(tmp_path / "a.json"),
+    ):
+        use({"a": "x"})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", b""),
+        (b"{}\n", b"{}\n"),
+        (b"{}\n[1]", b"{}\n[1]\n"),
+        (b'{}\n{"a', b"{}\n"),
+        (b"{", b""),
+        (b"{}\n" * 10 + b"[" * LARGEST_LINE, b"{}\n" * 10),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_a_last_line_is_mended(tmp_path: Path, before: bytes, after: bytes) -> None:
+    mend_last_line(tmp_path / "none.jsonl")
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(before)
+    mend_last_line(path)
+    assert path.read_bytes() == after

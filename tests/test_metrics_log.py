@@ -1,14 +1,19 @@
 """A run's log: all numbers in metrics.jsonl, and TensorBoard's events where TensorBoard works."""
 
+import json
 import sys
 import threading
 import types
 
 import pytest
 
-from naign_ext.metrics_log import MetricsLog, read_metrics
+from naign_ext.json_files import LARGEST_LINE
+from naign_ext.metrics_log import LARGEST_LOG, MetricsLog, read_metrics, truncate_metrics
+from naign_ext.untrusted import DamagedFileError
 
-RECORDS = [{"kind": "train", "step": step, "loss": 1.0 / step} for step in (1, 2, 3)]
+RECORDS = [
+    {"kind": "train", "step": step, "loss": 1.0 / step, "seconds": 0.5, "terms": {}} for step in (1, 2, 3)
+]
 
 
 def write(run, *, tensorboard=True):
@@ -73,3 +78,63 @@ def test_errors_of_other_threads_are_passed_on_and_the_writers_are_not(tmp_path,
             thread.start()
             thread.join()
             assert len(heard) == (kind is threading.Thread)
+
+
+TRAIN = {"kind": "train", "step": 4, "loss": 1.5, "seconds": 0.1, "terms": {"imle": None}, "lr": 1e-3}
+DAMAGED = {
+    "not JSON": "{x}",
+    "not JSON but NaN": '{"kind": "train", "step": NaN}',
+    "nested": "[" * 100_000,
+    "another value": "[1, 2]",
+    "nothing": "null",
+    "no step": json.dumps({"kind": "train"}),
+    "step as text": json.dumps(TRAIN | {"step": "4"}),
+    "step is true": json.dumps(TRAIN | {"step": True}),
+    "step of 30 digits": json.dumps(TRAIN | {"step": 10**30}),
+    "no loss": json.dumps({k: v for k, v in TRAIN.items() if k != "loss"}),
+    "terms": json.dumps(TRAIN | {"terms": [1]}),
+    "a term as text": json.dumps(TRAIN | {"terms": {"imle": "1"}}),
+    "another number as text": json.dumps(TRAIN | {"lr": "1"}),
+    "validation": json.dumps({"kind": "validation", "step": 4, "score": []}),
+    "kind": json.dumps({"kind": ["train"], "step": 4}),
+    "too long": json.dumps({"kind": "note", "step": 4, "text": "x" * LARGEST_LINE}),
+}
+
+
+@pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
+def test_a_line_that_is_no_record_is_named(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(TRAIN)}\n{line}\n{json.dumps(TRAIN)}\n")
+    with pytest.raises(
+        DamagedFileError, match=r"^damaged: .*metrics\.jsonl: line 2 .*; remove the line$"
+    ) as caught:
+        read_metrics(tmp_path)
+    assert len(str(caught.value)) < 400
+    with pytest.raises(DamagedFileError):
+        truncate_metrics(tmp_path, 9)
+
+
+def test_what_has_no_end_is_never_read(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(DamagedFileError, match="not a regular file"):
+        read_metrics(tmp_path)
+    (tmp_path / "metrics.jsonl").unlink()
+    with (tmp_path / "metrics.jsonl").open("wb") as file:
+        file.truncate(LARGEST_LOG + 1)
+    with pytest.raises(DamagedFileError, match="more than the"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("rest", [b'{"kind": "tr', b"\0" * 100, b"\xff\xfe"])
+def test_a_line_that_was_cut_off_is_left_out_and_mended(tmp_path, rest):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(json.dumps(TRAIN).encode() + b"\n" + rest)
+    assert read_metrics(tmp_path) == [TRAIN]
+    write(tmp_path, tensorboard=False)
+    assert read_metrics(tmp_path) == [TRAIN, *RECORDS]
+
+
+def test_a_last_record_without_its_end_of_line_is_whole(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(TRAIN))
+    assert read_metrics(tmp_path) == [TRAIN]
+    write(tmp_path, tensorboard=False)
+    assert read_metrics(tmp_path) == [TRAIN, *RECORDS]

@@ -16,10 +16,13 @@ from torch import nn
 from naign_ext import Projector, pretrained, projector
 from naign_ext.checkpoint import CheckpointError, load_checkpoint
 from naign_ext.config import resolve_config
+from naign_ext.data import load_dataset
+from naign_ext.evaluation.restoring import Recipe
 from naign_ext.models import MLP, MODELS, MlpOptions
 from naign_ext.pretrained import MOST_LAYERS, is_pretrained_folder
 from naign_ext.projector import Score
 from naign_ext.training.trainer import train
+from naign_ext.transforms import corrupt
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +188,28 @@ def test_restore_clips_images(run):
     restored = projector.restore(x, lost=torch.zeros(2, 1, 8, 8, dtype=torch.bool))
     torch.testing.assert_close(restored, x.clamp(-1, 1))
     assert projector.restore(x).abs().max() <= 1
+
+
+def test_restore_by_the_recipe_that_is_best_on_validation_images(run):
+    projector = Projector.load(run)
+    images = load_dataset("digits").for_validation().heldout[:30]
+    choice = projector.choose_recipe(images, "noise", 1.0, seed=4)
+    assert choice.images == 30
+    assert choice.gain >= choice.gain_of_one_pass
+    noisy, _ = corrupt(images, "noise", seed=4, strength=1.0)
+    expected = choice.recipe.apply(lambda part: projector.project(part), noisy).clamp(-1, 1)
+    torch.testing.assert_close(projector.restore(noisy, recipe=choice.recipe), expected)
+    assert torch.equal(projector.restore(noisy, recipe=Recipe()), projector.restore(noisy))
+    kept = projector.choose_recipe(images, "blur", 2.0)
+    free = projector.choose_recipe(images, "blur", 2.0, keep_known=False)
+    assert kept.gain > free.gain
+
+
+def test_recipes_are_for_images(vector_projector):
+    with pytest.raises(ValueError, match="recipe: expected None for vectors"):
+        vector_projector.restore(torch.zeros(1, 2), recipe=Recipe())
+    with pytest.raises(ValueError, match="choose_recipe: expected a projector of images"):
+        vector_projector.choose_recipe(torch.zeros(1, 2), "noise")
 
 
 def test_score_is_the_distance_f_moves():
@@ -475,8 +500,8 @@ def with_header(header):
             r"safetensors: has layers\.4\.bias, layers\.4\.weight, which",
         ),
         (with_config(options={"widths": [16] * 3}), r"safetensors: lacks layers\.6\.weight, layers\.6\.bias"),
-        (with_pipe("config.json"), r"config\.json is missing or no file"),
-        (with_device("config.json"), r"config\.json is missing or no file"),
+        (with_pipe("config.json"), r"config\.json cannot be read: not a regular file"),
+        (with_device("config.json"), r"config\.json cannot be read: not a regular file"),
         (with_pipe("model.safetensors"), r"model\.safetensors cannot be used: it is missing or no file"),
         (with_device("model.safetensors"), r"model\.safetensors cannot be used: it is missing or no file"),
         (with_tensors(lambda t: t.pop("layers.0.bias")), r"safetensors: lacks layers\.0\.bias"),
@@ -538,7 +563,7 @@ def test_any_damaged_byte_loads_or_is_said(saved, name):
 
 def test_weights_of_a_run_that_are_not_finite_are_named(run, monkeypatch):
     whole = load_checkpoint(run, "last")
-    whole.ema["head.bias" if "head.bias" in whole.ema else next(iter(whole.ema))].fill_(math.nan)
+    next(value for value in whole.ema.values() if value.is_floating_point()).fill_(math.nan)
     monkeypatch.setattr(projector, "load_checkpoint", lambda *_: whole)
     with pytest.raises(
         CheckpointError, match=r"damaged: ema\.safetensors: \S+ has values that are not finite"

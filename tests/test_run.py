@@ -4,13 +4,17 @@ import fcntl
 import json
 import subprocess
 import sys
+import zipfile
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from naign_ext import run as runs
 from naign_ext.checkpoint import CheckpointError, checkpoint_paths, load_checkpoint
-from naign_ext.config import ConfigError, load_config, resolve_config
+from naign_ext.config import ConfigError, load_config, resolve_config, save_config
+from naign_ext.data import DataUnavailableError
 from naign_ext.metrics_log import read_metrics
 from naign_ext.run import Run, is_run, load_configured
 from naign_ext.run_lock import exclusive
@@ -151,6 +155,85 @@ def test_records_are_appended(tmp_path):
         with run.log(step) as log:
             log.write({"kind": "evaluation", "step": step})
     assert run.metrics() == [{"kind": "evaluation", "step": step} for step in (1, 2)]
+
+
+def write_photos(folder, seed=0, count=8):
+    folder.mkdir(parents=True)
+    for index in range(count):
+        values = np.random.default_rng(seed + index).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{index}.png")
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+PHOTOS = ("image_size=8", "augment.flip=false", "model.architecture=mlp")
+
+
+@pytest.fixture
+def of_photos(tmp_path, monkeypatch):
+    """A run whose data were named by a path relative to where it was begun."""
+    write_photos(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    config = resolve_config("folder:photos", settings=[*SMALL, *PHOTOS])
+    return train(config, tmp_path / "run").run
+
+
+def test_a_run_finds_its_data_from_any_working_directory(of_photos, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "else" / "where"
+    elsewhere.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    assert load_config(of_photos / "config.yaml").dataset == f"folder:{tmp_path / 'photos'}"
+    assert len(Run.open(of_photos).dataset.train) > 0
+    assert resume(of_photos, changes={"steps": 6}).step == 6
+
+
+@pytest.mark.parametrize("change", [{"data_root": "pictures"}, {"dataset": "folder:pictures"}], ids=str)
+def test_data_that_were_moved_are_known_by_their_content(of_photos, tmp_path, monkeypatch, change):
+    before = Run.open(of_photos).dataset
+    (tmp_path / "photos").rename(tmp_path / "pictures")
+    with pytest.raises(DataUnavailableError, match="give their new place by --data-root"):
+        resume(of_photos, changes={"steps": 6})
+    assert torch.equal(Run.open(of_photos, change).dataset.heldout, before.heldout)
+    assert resume(of_photos, changes={"steps": 6, **change}).step == 6
+    monkeypatch.chdir("/")
+    assert load_config(of_photos / "config.yaml").dataset == f"folder:{tmp_path / 'pictures'}"
+    assert resume(of_photos, changes={"steps": 8}).step == 8
+
+
+def test_a_place_edited_by_hand_serves_and_an_archive_of_the_same_files_too(of_photos, tmp_path):
+    config = load_config(of_photos / "config.yaml")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in sorted((tmp_path / "photos").iterdir()):
+            archive.write(path, f"inside/{path.name}")
+    moved = config.model_copy(update={"dataset": f"folder:{tmp_path / 'photos.zip'}"})
+    save_config(moved, of_photos / "config.yaml")
+    assert resume(of_photos, changes={"steps": 6}).step == 6
+
+
+def test_other_contents_are_refused_wherever_they_lie(of_photos, tmp_path):
+    write_photos(tmp_path / "others", seed=50)
+    before = contents(of_photos)
+    for change in ({"data_root": "others"}, {"dataset": "folder:others"}):
+        with pytest.raises(
+            ConfigError, match=r"^data: folder:/.*others is not what .*run was trained on; see"
+        ):
+            Run.open(of_photos, change).dataset  # noqa: B018 - it is read
+        with pytest.raises(ConfigError, match="is not what"):
+            resume(of_photos, changes={"steps": 6, **change})
+    write_photos(tmp_path / "photos" / "more", seed=90, count=1)
+    with pytest.raises(ConfigError, match="is not what"):
+        Run.open(of_photos).dataset  # noqa: B018
+    assert contents(of_photos) == before
+
+
+def test_only_the_place_of_data_can_change(trained, of_photos):
+    for run, change in ((trained, "moons"), (trained, "folder:photos"), (of_photos, "moons")):
+        with pytest.raises(ConfigError, match=r"^dataset: cannot change when a run is resumed"):
+            Run.open(run, {"dataset": change})
+    with pytest.raises(ConfigError, match=r"^dataset, data_root: expected one of them"):
+        Run.open(of_photos, {"dataset": "folder:photos", "data_root": "photos"})
 
 
 def names(folder):

@@ -5,10 +5,14 @@ from naign_ext.config.fields import RESUMABLE, TrainConfig
 from naign_ext.config.presets import PRESETS, merge, preset_values
 from naign_ext.config.resolve import (
     differing_fields,
+    flattened,
+    is_moved,
     load_config,
     resolve_config,
     save_config,
+    shared_values,
     validate_config,
+    with_absolute_paths,
     with_changes,
 )
 from naign_ext.config.settings import ConfigError, overrides, parse_settings
@@ -21,6 +25,8 @@ __all__ = [
     "TrainConfig",
     "describe_fields",
     "differing_fields",
+    "flattened",
+    "is_moved",
     "load_config",
     "merge",
     "overrides",
@@ -28,6 +34,8 @@ __all__ = [
     "preset_values",
     "resolve_config",
     "save_config",
+    "shared_values",
     "validate_config",
+    "with_absolute_paths",
     "with_changes",
 ]

@@ -111,11 +111,15 @@ class TrainConfig(Options):
     batch_size: int = option(128, "Data points in an update.", "Run", ge=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", "Run")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto", "Autocast: auto is bf16 on CUDA devices that have it, else fp32.", "Run"
+        "auto",
+        "Autocast: auto is bf16 on CUDA devices that have it and, for hybrid, on CPUs with AMX; else fp32.",
+        "Run",
     )
     compile: bool = option(False, "Compile f with torch.compile.", "Run")
     memory_format: Literal["auto", "contiguous", "channels_last"] = option(
-        "auto", "Layout of images and weights in f: auto is channels_last for conv on CUDA.", "Run"
+        "auto",
+        "Layout of images and weights in f: auto is channels_last for conv on CUDA and for hybrid.",
+        "Run",
     )
     deterministic: bool = option(
         True, "Deterministic algorithms, so that equal configurations give equal weights.", "Run"

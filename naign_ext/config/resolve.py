@@ -13,7 +13,8 @@ from naign_ext.config.describe import describe_fields
 from naign_ext.config.fields import RESUMABLE, TrainConfig, section_options
 from naign_ext.config.presets import PRESETS, Tree, merge, preset_values
 from naign_ext.config.settings import ConfigError, overrides, read_yaml
-from naign_ext.options import explain
+from naign_ext.data import find_dataset, with_path
+from naign_ext.options import explain, shown
 
 
 def resolve_config(
@@ -40,10 +41,10 @@ def resolve_config(
     user = merge(with_current_names(written), with_current_names(overrides(given, settings)))
     chosen = user.get("preset", "default")
     if chosen not in PRESETS:
-        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {chosen!r}")
+        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {shown(chosen)}")
     name = user.get("dataset", TrainConfig.model_fields["dataset"].default)
     if not isinstance(name, str):
-        raise ConfigError(f"dataset: expected a name, got {name!r}")
+        raise ConfigError(f"dataset: expected a name, got {shown(name)}")
     try:
         base = merge({"dataset": name, "preset": chosen}, preset_values(chosen, name))
     except ValueError as error:
@@ -62,16 +63,54 @@ def validate_config(values: Mapping[str, Any]) -> TrainConfig:
 def with_changes(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """The configuration with which a run is resumed: new values, nested, for the fields of RESUMABLE.
 
+    Where data are read from a path (``folder:PATH``), the path may be another one: that of a new ``dataset``, or
+    ``data_root``, which stands for it. Whether the same data lie there is not looked at. Paths become absolute.
+
     Raises:
         ConfigError: another field is to change, or a value is wrong.
     """
     if not changes:
         return config
     wanted = with_current_names(changes)
+    place = _new_place(config, wanted)
+    if place is not None:
+        config = config.model_copy(update={"dataset": place})
+        wanted = {key: value for key, value in wanted.items() if key not in ("dataset", "data_root")}
     for key in wanted:
         if key not in RESUMABLE:
             raise ConfigError(f"{key}: cannot change when a run is resumed; only {', '.join(RESUMABLE)} can")
-    return validate_config(merge(config.model_dump(mode="json"), wanted))
+    changed = validate_config(merge(config.model_dump(mode="json"), wanted))
+    return with_absolute_paths(changed) if "data_root" in wanted else changed
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The same with paths of data that mean the same in every working directory."""
+    path, root = find_dataset(config.dataset)[1], config.data_root
+    return config.model_copy(
+        update={
+            "dataset": config.dataset if path is None else with_path(config.dataset, path),
+            "data_root": None if root is None else str(Path(root).expanduser().absolute()),
+        }
+    )
+
+
+def is_moved(a: str, b: str) -> bool:
+    """Whether two names of data sets differ at most in the path they are read from."""
+    return a == b or (with_path(b, "/") is not None and with_path(a, "/") == with_path(b, "/"))
+
+
+def _new_place(config: TrainConfig, wanted: Tree) -> str | None:
+    """The data set's name with the path that changes ask for; None where they ask for none, or the name has none."""
+    name, root = wanted.get("dataset"), wanted.get("data_root")
+    if (name is None and root is None) or with_path(config.dataset, "/") is None:
+        return None
+    if name is not None and root is not None:
+        raise ConfigError("dataset, data_root: expected one of them to say where the data are, got both")
+    if isinstance(root, str):
+        return with_path(config.dataset, root)
+    if isinstance(name, str) and is_moved(config.dataset, name):
+        return with_absolute_paths(config.model_copy(update={"dataset": name})).dataset
+    return None
 
 
 def with_current_names(values: Mapping[str, Any]) -> Tree:
@@ -99,8 +138,25 @@ def load_config(path: str | Path) -> TrainConfig:
 
 def differing_fields(a: TrainConfig, b: TrainConfig) -> list[str]:
     """Dotted keys on which two configurations differ."""
-    left, right = (_flatten(c.model_dump(mode="json")) for c in (a, b))
+    left, right = (flattened(c.model_dump(mode="json")) for c in (a, b))
     return [key for key in left | right if left.get(key) != right.get(key)]
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Tree:
+    """Nested values by their dotted keys."""
+    result: Tree = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flattened(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def shared_values(config: TrainConfig) -> Tree:
+    """By dotted keys what must be equal in all processes of a job; the data may lie elsewhere on each machine."""
+    values = flattened(config.model_dump(mode="json", exclude={"data_root", "data_parameters"}))
+    return values | {"dataset": with_path(config.dataset, "/") or config.dataset}
 
 
 def _fit_objective(base: Tree, user: Tree) -> Tree:
@@ -119,13 +175,3 @@ def _explain(wrong: ErrorDetails) -> str:
         return f"{key}: {explain(wrong)}"
     close = difflib.get_close_matches(key, [field.key for field in describe_fields()], n=1)
     return f"{key}: no such field" + (f"; did you mean {close[0]}?" if close else "")
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Tree:
-    result: Tree = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            result |= _flatten(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = value
-    return result

@@ -7,12 +7,17 @@ from typing import Any
 import yaml
 
 from naign_ext.config.presets import Tree, merge
-from naign_ext.options import shortened
+from naign_ext.options import shortened, shown
+from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 _MOST_NAMES = 8
 """Names joined by dots in a key; fields of the configuration have two."""
 _MOST_VALUES = 100_000
 """Values in a file once each reference (*name) is replaced by what it stands for."""
+
+
+_LARGEST_FILE = 8 << 20
+"""Bytes of a YAML file."""
 
 
 class ConfigError(ValueError):
@@ -23,12 +28,19 @@ class _Loader(yaml.SafeLoader):
     """YAML in which a key that is given twice is an error, not the last one's value, and references stay bounded."""
 
     def get_single_node(self) -> yaml.Node | None:
+        self._composed = 0
         node = super().get_single_node()
         if node is not None and _count_values(node, {}) > _MOST_VALUES:
             raise yaml.composer.ComposerError(
                 problem=f"references (*name) stand for more than {_MOST_VALUES} values"
             )
         return node
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._composed += 1
+        if self._composed > _MOST_VALUES:
+            raise yaml.composer.ComposerError(problem=f"more than {_MOST_VALUES} values")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -60,7 +72,7 @@ def parse_settings(texts: Iterable[str]) -> Tree:
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
-            raise ConfigError(f"--set: expected key=value, got {shortened(repr(text))}")
+            raise ConfigError(f"--set: expected key=value, got {shown(text)}")
         names = _split(key.strip())
         where = f"--set {'.'.join(names)}"
         tree = _add(tree, names, _load(value, where, _SettingLoader), where)
@@ -79,9 +91,11 @@ def overrides(flags: Mapping[str, Any], settings: Iterable[str]) -> Tree:
 def read_yaml(path: Path) -> Tree:
     """The mapping in a YAML file, empty for an empty file; ConfigError where it cannot be read or is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular_file(path, _LARGEST_FILE).decode("utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except FileTooLargeError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from None
     values = _load(text, str(path), _Loader)
@@ -142,7 +156,7 @@ def _add(tree: Tree, names: list[str], value: Any, where: str) -> Tree:
         section = section.get(name, {})
         if not isinstance(section, Mapping):
             raise ConfigError(
-                f"{where}: {'.'.join(names[:depth])} was set to {shortened(repr(section))} before; it is either a "
+                f"{where}: {'.'.join(names[:depth])} was set to {shown(section)} before; it is either a "
                 "value or a section of fields"
             )
     return merge(tree, _nest(names, value))

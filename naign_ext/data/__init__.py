@@ -1,6 +1,6 @@
 """Data sets by name, and image files. Heavy packages are imported on use."""
 
-from naign_ext.data.dataset import Dataset, DataUnavailableError
+from naign_ext.data.dataset import HASH_OF_CONTENT, Dataset, DataUnavailableError, data_identity, is_same_data
 from naign_ext.data.download import Downloaded
 from naign_ext.data.images import (
     image_grid,
@@ -20,6 +20,7 @@ from naign_ext.data.registry import (
     download_dataset,
     find_dataset,
     load_dataset,
+    with_path,
 )
 
 # Each enters its data sets in DATASETS, in the order in which they are listed.
@@ -32,11 +33,13 @@ download = download_dataset
 
 __all__ = [
     "DATASETS",
+    "HASH_OF_CONTENT",
     "OWN_PRESET",
     "DataUnavailableError",
     "Dataset",
     "DatasetInfo",
     "Downloaded",
+    "data_identity",
     "dataset",
     "dataset_names",
     "default_data_root",
@@ -45,9 +48,11 @@ __all__ = [
     "download_dataset",
     "find_dataset",
     "image_grid",
+    "is_same_data",
     "load_dataset",
     "read_image",
     "read_image_folder",
     "save_image_grid",
     "save_images",
+    "with_path",
 ]

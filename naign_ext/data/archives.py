@@ -5,7 +5,6 @@ the bytes it announces are read: an archive can neither place files nor exhaust 
 """
 
 import bz2
-import errno
 import gzip
 import lzma
 import os
@@ -21,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
 from naign_ext.data.dataset import DataUnavailableError
+from naign_ext.untrusted import NOT_REGULAR, FileTooLargeError, read_regular_file, size_text
 
 MIB = 1 << 20
-NOT_REGULAR = "not a regular file"
 LINK_IN_ARCHIVE = "a link in an archive"
 _MAGICS: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -79,34 +78,6 @@ class Source(Protocol):
         ...
 
 
-def read_regular_file(path: Path, most: int) -> bytes:
-    """The bytes of a regular file: what has no end (a pipe, a device) is never opened.
-
-    Raises:
-        OSError: it cannot be opened, or is not a regular file.
-        FileTooLargeError: it has more than ``most`` bytes.
-    """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
-    if found.st_size > most:
-        raise FileTooLargeError(_size_text(found.st_size, most))
-    with path.open("rb") as file:
-        # Files of the kernel's own (/proc) are regular, announce 0 bytes and may hold any number.
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise FileTooLargeError(_size_text(len(content), most))
-    return content
-
-
-class FileTooLargeError(ValueError):
-    """A file has more bytes than one may have; the text gives both numbers."""
-
-
-def _size_text(size: int, most: int) -> str:
-    return f"has {size} bytes, more than the {most} a file may have"
-
-
 def _refuse(label: str, reason: str) -> DataUnavailableError:
     return DataUnavailableError(f"{label}: {reason}; unpack it yourself and pass the folder if you trust it")
 
@@ -139,7 +110,7 @@ class _Budget:
 
 def _check_file_size(label: str, name: str, size: int, limits: ReadLimits) -> None:
     if size > limits.file_bytes:
-        raise _refuse(label, f"{name!r} {_size_text(size, limits.file_bytes)}")
+        raise _refuse(label, f"{name!r} {size_text(size, limits.file_bytes)}")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The plain record every data set is loaded into, and the seeded helpers all loaders share."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ class Dataset:
         kind: ``"vector"`` for rows (N, D), ``"image"`` for (N, C, H, W) in [-1, 1] (-1 black, 0 grey).
         train, heldout: float32, disjoint; ``heldout`` may have N = 0 where the caller asked for that.
         ood: float32 points of the same shape that are not of this distribution, or None.
+        validation: the held-out rows that choose settings, where ``heldout`` has those for test alone; else None.
         train_labels, heldout_labels: int64 (N,), or None where the data have no classes.
         parameters: JSON-able; the exact parameters of toys, sources and hashes of real data.
         modes: (K, D) centres of a mixture, or None. mode_std: their common standard deviation.
@@ -48,6 +49,7 @@ class Dataset:
     train: Tensor
     heldout: Tensor
     ood: Tensor | None = None
+    validation: Tensor | None = None
     train_labels: Tensor | None = None
     heldout_labels: Tensor | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +76,8 @@ class Dataset:
         labels, is for validation and the rest for test. The split depends on their number and labels alone; of
         one or two rows all are for test.
         """
-        return self._with_heldout(_split_heldout(self)[1])
+        validation, test = _split_heldout(self)
+        return replace(self._with_heldout(test), validation=self.heldout[validation])
 
     def with_train_rows(self, count: int, seed: int) -> "Dataset":
         """The same with count of the training rows: the first of a seeded order, so smaller sets lie in larger.
@@ -107,6 +110,26 @@ class Dataset:
         return replace(
             self, heldout=self.heldout[rows], heldout_labels=None if labels is None else labels[rows]
         )
+
+
+HASH_OF_CONTENT = "sha256_of_hashes"
+"""The parameter of data from files that tells their content: of the SHA-256 of each that is used, in order."""
+
+_WHERE_FOUND = ("source", "found", "selection", "damaged", "left_out", "sha256")
+
+
+def is_same_data(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether the parameters of two data sets are those of the same rows.
+
+    Data from files are known by their content: the folder or archive may be another one, of any name.
+    """
+    return data_identity(a) == data_identity(b)
+
+
+def data_identity(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a data set's parameters those that say which rows it has; of data from files not where they were found."""
+    without = _WHERE_FOUND if HASH_OF_CONTENT in parameters else ()
+    return {key: value for key, value in parameters.items() if key not in without}
 
 
 def _split_heldout(dataset: Dataset) -> tuple[Tensor, Tensor]:

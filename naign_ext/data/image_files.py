@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 from naign_ext.data import ood
-from naign_ext.data.dataset import HELDOUT_FRACTION, Dataset, split_indices
+from naign_ext.data.dataset import HASH_OF_CONTENT, HELDOUT_FRACTION, Dataset, split_indices
 from naign_ext.data.images import LoadedImages
 from naign_ext.data.presets import PHOTOS, Presets
 from naign_ext.data.skipped import count_reasons, printable
@@ -22,7 +22,7 @@ def _provenance(loaded: LoadedImages) -> dict[str, Any]:
     digest = hashlib.sha256("".join(loaded.sha256[name] for name in loaded.names).encode()).hexdigest()
     result: dict[str, Any] = {
         "files": len(loaded.names),
-        "sha256_of_hashes": digest,
+        HASH_OF_CONTENT: digest,
         "damaged": [printable(name) for name, _ in loaded.damaged],
     }
     if loaded.left_out:

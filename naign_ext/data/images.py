@@ -13,16 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from naign_ext.data.archives import (
-    DEFAULT_LIMITS,
-    FileTooLargeError,
-    FolderSource,
-    Source,
-    UnreadableFile,
-    read_regular_file,
-)
+from naign_ext.data.archives import DEFAULT_LIMITS, FolderSource, Source, UnreadableFile
 from naign_ext.data.dataset import DataUnavailableError
+from naign_ext.data.image_modes import Encoding, UnreadableImageError, eight_bit
 from naign_ext.data.skipped import reasons_text, warn_of_skipped
+from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -70,10 +65,6 @@ Size = int | tuple[int, int]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-class UnreadableImageError(ValueError):
-    """The bytes are no image that can be decoded, or it has too many pixels."""
-
-
 def is_image_name(name: str) -> bool:
     """Whether a file is taken for an image: a known suffix, and not hidden or an archiver's by-product."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
@@ -99,23 +90,6 @@ def check_channels(channels: int | None) -> int | None:
     if channels not in (None, 1, 3):
         raise ValueError(f"channels: expected 1 (grey) or 3 (RGB), got {channels!r}")
     return channels
-
-
-def _eight_bit(image: "PilImage", channels: int | None) -> "PilImage":
-    """An L or RGB image: deeper grey is scaled to 8 bit, transparency laid on white."""
-    from PIL import Image
-
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode.startswith("I") else 1.0
-        image = Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert(
-            "L" if image.mode == "LA" else "RGB"
-        )
-    grey = image.mode in ("1", "L", "LA") if channels is None else channels == 1
-    return image.convert("L" if grey else "RGB")
 
 
 def _readable_formats() -> list[str]:
@@ -158,7 +132,8 @@ def _decode(content: bytes, image_size: Size | None, channels: int | None, max_p
             raise UnreadableImageError(
                 f"{width}x{height} pixels are more than the {max_pixels} an image may have"
             )
-        image = _eight_bit(_upright(opened), channels)
+        encoding = Encoding.of(opened)
+        image = eight_bit(_upright(opened), encoding, channels)
     if image_size is not None:
         rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
         # Resized by the shorter side, then cropped about the centre.
@@ -177,13 +152,15 @@ def decode_image(
     """Bytes of an image file to uint8 (C, H, W).
 
     Args:
-        content: a BMP, GIF (first frame), JPEG, PNG, PPM, TIFF or WebP file; AVIF where Pillow is 11.3 or later.
+        content: a BMP, GIF, JPEG, PNG, PPM, TIFF or WebP file; AVIF where Pillow is 11.3 or later. Of several frames
+            or pages the first is taken.
         image_size: side, or (H, W), to resize and centre-crop to; None keeps the size.
         channels: 1, 3, or None for 1 where the file is grey and 3 otherwise.
         max_pixels: refuse larger images before their pixels are decoded.
 
     Raises:
-        UnreadableImageError: not an image, damaged, or too large.
+        UnreadableImageError: not an image, damaged, too large, or of values whose white is not known: signed or
+            32-bit integers, floats beyond [0, 1], 12 bits that lie unscaled in 16.
     """
     check_channels(channels)
     try:

@@ -1,7 +1,9 @@
 """LFW-100: faces that ship inside scikit-image."""
 
 import importlib.util
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from naign_ext.data.image_arrays import image_dataset, need_package, to_network_
 from naign_ext.data.presets import Presets
 from naign_ext.data.registry import dataset
 from naign_ext.seeds import data_generator
+from naign_ext.untrusted import read_regular_file
 
 LICENCE = "Labeled Faces in the Wild: for research; crops as distributed with scikit-image (BSD-3-Clause)"
 # The match covers the 160 images themselves, so that each is generated; shifts and corruptions in the
@@ -39,6 +42,8 @@ PRESETS: Presets = {
     "quick": {"steps": 800},
 }
 _FACES = 100
+_SHAPE = (200, 25, 25)
+_LARGEST_FILE = 4 << 20
 
 
 @dataset(
@@ -56,7 +61,7 @@ def load_lfw100(
 ) -> Dataset:
     """scikit-image's lfw_subset, (1, 25, 25): 80 faces to train on, 20 held out; 100 non-faces as ood."""
     fraction = HELDOUT_FRACTION if heldout_fraction is None else heldout_fraction
-    images = to_network_scale(np.load(_find_file(), allow_pickle=False), 1)
+    images = to_network_scale(_read_faces(_find_file()), 1)
     return image_dataset(
         "lfw100",
         images,
@@ -68,6 +73,24 @@ def load_lfw100(
         source="scikit-image data/lfw_subset.npy",
         licence=LICENCE,
     )
+
+
+def _read_faces(file: Path) -> "np.ndarray[Any, Any]":
+    """(200, 25, 25) in [0, 1]: 100 faces, then 100 images that are none."""
+    try:
+        content = read_regular_file(file, _LARGEST_FILE)
+        images = np.load(io.BytesIO(content), allow_pickle=False)
+        sound = images.shape == _SHAPE and images.dtype.kind == "f" and ((images >= 0) & (images <= 1)).all()
+    # The parser of headers meets damage with nearly every exception there is.
+    except Exception:
+        sound = False
+    if not sound:
+        raise DataUnavailableError(
+            f"dataset 'lfw100': {file} is damaged: expected numbers in [0, 1] of shape {_SHAPE}; install "
+            "scikit-image anew"
+        )
+    checked: np.ndarray = images
+    return checked
 
 
 def _find_file() -> Path:

@@ -113,6 +113,13 @@ def find_dataset(name: str) -> tuple[Entry, Path | None]:
     return DATASETS[stem + _PATH], Path(path).expanduser()
 
 
+def with_path(name: str, path: str | os.PathLike[str]) -> str | None:
+    """The name with this path, absolute, in the place of its own; None where the name holds no path."""
+    if find_dataset(name)[1] is None:
+        return None
+    return f"{name.partition(':')[0]}:{Path(path).expanduser().absolute()}"
+
+
 def default_data_root() -> Path:
     """Where downloads go and are looked for: $NAIGN_DATA, else ~/.cache/naign."""
     return Path(os.environ.get("NAIGN_DATA") or Path.home() / ".cache" / "naign").expanduser()

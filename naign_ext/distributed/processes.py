@@ -6,9 +6,10 @@ go through gloo for what lies on the CPU and NCCL for what lies on CUDA.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,16 +21,26 @@ from naign_ext.distributed.sharding import Shard
 
 T = TypeVar("T")
 
+PATIENCE_VARIABLE = "NAIGN_TIMEOUT"
+"""Environment variable with the seconds for which a process waits for the others."""
+_PATIENCE_S = 600
+_MOST_PATIENCE_S = 7 * 24 * 3600
+_MOST_NAMED = 3
+"""Values that are named where processes differ in many."""
 _THREADS_END_S = 0.1
-_SIGNS_OF_LOSS = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe")
+_SIGNS_OF_LOSS = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "pair closure")
 
 
 class MainProcessFailedError(RuntimeError):
-    """The main process of the run failed, and tells why; the others stop with this."""
+    """Another process of the run, mostly the main one, failed and tells why; the others stop with this."""
+
+
+class JoinError(RuntimeError):
+    """The processes of a run do not find each other."""
 
 
 class ProcessLostError(RuntimeError):
-    """Another process of the run is gone; the run goes on from its last checkpoint."""
+    """Another process of the run is gone, or has not answered in time; the run goes on from its last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +88,50 @@ class Processes:
         return box[0]  # type: ignore[no-any-return]
 
     def in_turn(self, act: Callable[[], T]) -> T:
-        """act() in every process, first in one of each machine, so that a download is made once."""
+        """act() in every process, first in one of each machine, so that a download is made once.
+
+        Its exception is raised where it happens, and MainProcessFailedError in the others.
+        """
         if not self.is_distributed:
             return act()
-        result = act() if self.local_rank == 0 else None
-        dist.barrier()
-        return act() if result is None else result
+        found: list[T] = []
+        self._together(lambda: found.append(act()) if self.local_rank == 0 else None)
+        self._together(lambda: None if found else found.append(act()))
+        return found[0]
+
+    def agree(self, values: Mapping[str, Any]) -> None:
+        """ValueError in every process unless all give equal values (plain ones, by name); a collective."""
+        if not self.is_distributed:
+            return
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, dict(values))
+        first = gathered[0]
+        for rank, others in enumerate(gathered):
+            differing = [key for key in first | others if first.get(key) != others.get(key)]
+            if differing:
+                told = (
+                    f"{key}: {first.get(key)!r} in process 0, {others.get(key)!r} in process {rank}"
+                    for key in differing[:_MOST_NAMED]
+                )
+                raise ValueError(
+                    f"{'; '.join(told)}: expected the same in all {self.world_size} processes of a job; start them "
+                    "all by the same command"
+                )
+
+    def _together(self, act: Callable[[], object]) -> None:
+        """act() in all processes at once; where it fails in any, all fail."""
+        error: Exception | None = None
+        try:
+            act()
+        except Exception as raised:
+            error = raised
+        texts: list[str | None] = [None] * self.world_size
+        dist.all_gather_object(texts, None if error is None else str(error))
+        if error is not None:
+            raise error
+        for text in texts:
+            if text is not None:
+                raise MainProcessFailedError(text)
 
 
 SINGLE_PROCESS = Processes()
@@ -105,13 +154,8 @@ def join() -> Iterator[Processes]:
         torch.cuda.set_device(_local_rank())
     else:
         _keep_to_own_processors()
-    store, index, count = next(iter(rendezvous("env://")))
-    # A restarted job finds the addresses of its killed processes in the store, unless each attempt has its own keys.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    own = dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
-    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     with nullcontext() if cuda else _threads_that_wait_their_turn():
-        dist.init_process_group(backend, store=own, rank=index, world_size=count)
+        _meet("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         yield _current()
     finally:
@@ -119,6 +163,40 @@ def join() -> Iterator[Processes]:
         # gloo's threads outlive their group where DistributedDataParallel has used it. One that lets go of the last
         # collective's tensors needs the interpreter's lock, and aborts the process if the interpreter ends meanwhile.
         time.sleep(_THREADS_END_S)
+
+
+def _meet(backend: str) -> None:
+    patience = _patience()
+    try:
+        store, index, count = next(iter(rendezvous("env://", timeout=patience)))
+        # A restarted job finds the addresses of its killed processes in the store, unless each attempt has its own
+        # keys.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        own = dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=own, rank=index, world_size=count, timeout=patience)
+    except RuntimeError as error:
+        where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise JoinError(
+            f"the processes of the job cannot meet at {where} ({str(error).splitlines()[0]}); where another program "
+            "has the port, give another one (torchrun --master-port, or MASTER_PORT), and start all of them"
+        ) from error
+
+
+def _patience() -> timedelta:
+    """How long a process waits for another in a collective, and for all to come."""
+    given = os.environ.get(PATIENCE_VARIABLE, str(_PATIENCE_S))
+    try:
+        return timedelta(seconds=_within(float(given)))
+    except ValueError:
+        raise ValueError(
+            f"{PATIENCE_VARIABLE}: expected seconds, 1 to {_MOST_PATIENCE_S}, got {given!r}"
+        ) from None
+
+
+def _within(seconds: float) -> float:
+    if not 1 <= seconds <= _MOST_PATIENCE_S:
+        raise ValueError
+    return seconds
 
 
 @contextmanager
@@ -130,8 +208,8 @@ def name_lost_processes(processes: Processes, run: Path) -> Iterator[None]:
         if not processes.is_distributed or not _is_loss(error):
             raise
         raise ProcessLostError(
-            f"process {processes.rank} of {processes.world_size}: another process of the run is gone "
-            f"({str(error).splitlines()[0]}). The run stops here and goes on from its last checkpoint with "
+            f"process {processes.rank} of {processes.world_size}: another process of the run is gone or does not "
+            f"answer ({str(error).splitlines()[0]}). The run stops here and goes on from its last checkpoint with "
             f"--resume {run}; torchrun --max-restarts does so by itself"
         ) from error
 

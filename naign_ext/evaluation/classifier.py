@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from naign_ext.data.dataset import Dataset, tensor_sha256
 from naign_ext.data.registry import default_data_root
 from naign_ext.evaluation.rows import as_rows, cpu_generator
+from naign_ext.models.described import not_finite
 
 _BATCH = 1024
 _STEPS = 800
@@ -140,10 +141,15 @@ def _read(file: Path, shape: tuple[int, ...], classes: int) -> Classifier | None
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not file.is_file():
+        return None
     network = _build_quietly(shape, classes)
     try:
-        network.load_state_dict(load_file(file))
+        tensors = load_file(file)
+        network.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError):
+        return None
+    if not_finite(tensors):
         return None
     return _frozen(network, classes)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from naign_ext.evaluation.baselines import BASELINES, CORRUPTED
 from naign_ext.evaluation.context import EvalContext
 from naign_ext.evaluation.needs import NEEDS
-from naign_ext.evaluation.results import OWN, TWICE, Key
+from naign_ext.evaluation.results import BEST, OWN, TWICE, Key
 from naign_ext.evaluation.subjects import SampleSet, Subject
 from naign_ext.registry import Registry
 
@@ -154,8 +154,8 @@ def words_of(about: Metric, key: Key) -> Description:
         title = about.before
     elif key.subject not in OWN:
         title = f"{title}: {BASELINES[key.subject].short}"
-    elif key.subject == TWICE:
-        title = f"{title}, f(f(z))"
+    elif key.subject in (BEST, TWICE):
+        title = f"{title}, {key.subject}"
     if key.condition is not None:
         title = f"{key.condition.words}: {title}"
     better: Better = about.better if key.subject in OWN else "-"

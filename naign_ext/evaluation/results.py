@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-MAP, ONCE, TWICE, DATA = "f", "f(z)", "f(f(z))", "data"
-OWN = (MAP, ONCE, TWICE, DATA)
-"""Subjects that are not baselines: the map f, samples f(z), f(f(z)), and the data set itself."""
+MAP, BEST, ONCE, TWICE, DATA = "f", "f at its best", "f(z)", "f(f(z))", "data"
+OWN = (MAP, BEST, ONCE, TWICE, DATA)
+"""Subjects that are not baselines: the map f, f as it restores best, samples f(z), f(f(z)), and the data set itself."""
 
 
 @dataclass(frozen=True)

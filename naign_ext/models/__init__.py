@@ -13,6 +13,7 @@ from naign_ext.models.registry import (
 # isort: off
 from naign_ext.models.mlp import MLP, MlpOptions
 from naign_ext.models.conv import ConvAutoencoder, ConvOptions
+from naign_ext.models.hybrid import Hybrid, HybridOptions
 # isort: on
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "MODELS",
     "ConvAutoencoder",
     "ConvOptions",
+    "Hybrid",
+    "HybridOptions",
     "MlpOptions",
     "Network",
     "NetworkOptions",

@@ -13,6 +13,7 @@ from naign_ext.models.layers import (
     Activation,
     Normalisation,
     activation_option,
+    convolution,
     normalisation_option,
 )
 from naign_ext.models.registry import MODELS, Network, NetworkOptions
@@ -25,23 +26,6 @@ _COARSEST_SIDE = 4
 def automatic_depth(height: int, width: int) -> int:
     """Halvings until the shorter side is at most 4 pixels, at least 1: 8 -> 1, 28 -> 3, 64 -> 4, 256 -> 6."""
     return max(1, math.ceil(math.log2(min(height, width) / _COARSEST_SIDE)))
-
-
-def _normalisation(kind: str, channels: int) -> list[nn.Module]:
-    if kind == "batch":
-        return [nn.BatchNorm2d(channels)]
-    # One group over channels and pixels is layer normalisation of an image, for any height and width.
-    return [nn.GroupNorm(1, channels)] if kind == "layer" else []
-
-
-def _convolution(
-    before: int, after: int, activation: str, normalisation: str, stride: int = 1
-) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 3, stride=stride, padding=1),
-        *_normalisation(normalisation, after),
-        ACTIVATIONS[activation](),
-    )
 
 
 class ConvOptions(NetworkOptions):
@@ -76,7 +60,7 @@ class ConvAutoencoder(Network):
 
     Options: ClassVar[type[ConvOptions]] = ConvOptions
     # The convolutions of tensor cores take it as it is.
-    channels_last: ClassVar[bool] = True
+    channels_last: ClassVar[tuple[str, ...]] = ("cuda",)
 
     def __init__(self, sample_shape: Sequence[int], options: ConvOptions) -> None:
         super().__init__(sample_shape, options)
@@ -107,11 +91,11 @@ class ConvAutoencoder(Network):
         self, channels: int, widths: list[int], latent_dim: int, activation: str, normalisation: str
     ) -> None:
         coarse = math.prod(self.coarse_shape)
-        self.stem = _convolution(channels, widths[0], activation, normalisation)
+        self.stem = convolution(channels, widths[0], activation, normalisation)
         self.down = nn.ModuleList(
             nn.Sequential(
-                _convolution(before, after, activation, normalisation, stride=2),
-                _convolution(after, after, activation, normalisation),
+                convolution(before, after, activation, normalisation, stride=2),
+                convolution(after, after, activation, normalisation),
             )
             for before, after in itertools.pairwise(widths)
         )
@@ -119,8 +103,8 @@ class ConvAutoencoder(Network):
         self.from_latent = nn.Sequential(nn.Linear(latent_dim, coarse), ACTIVATIONS[activation]())
         self.up = nn.ModuleList(
             nn.Sequential(
-                _convolution(before, after, activation, normalisation),
-                _convolution(after, after, activation, normalisation),
+                convolution(before, after, activation, normalisation),
+                convolution(after, after, activation, normalisation),
             )
             for before, after in itertools.pairwise(widths[::-1])
         )

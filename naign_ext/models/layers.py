@@ -20,3 +20,21 @@ def activation_option(default: Activation) -> Any:
 def normalisation_option(default: Normalisation) -> Any:
     """The option ``normalisation``."""
     return option(default, "Normalisation, before each activation.", "Model")
+
+
+def _normalisation(kind: str, channels: int) -> list[nn.Module]:
+    if kind == "batch":
+        return [nn.BatchNorm2d(channels)]
+    # One group over channels and pixels is layer normalisation of an image, for any height and width.
+    return [nn.GroupNorm(1, channels)] if kind == "layer" else []
+
+
+def convolution(
+    before: int, after: int, activation: str, normalisation: str, stride: int = 1
+) -> nn.Sequential:
+    """3 x 3, (B, before, H, W) to (B, after, ceil(H / stride), ceil(W / stride)); normalisation, activation."""
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride=stride, padding=1),
+        *_normalisation(normalisation, after),
+        ACTIVATIONS[activation](),
+    )

@@ -27,8 +27,10 @@ class Network(nn.Module):
     """
 
     Options: ClassVar[type[NetworkOptions]]
-    channels_last: ClassVar[bool] = False
-    """Whether images in the layout channels_last make it faster on CUDA."""
+    channels_last: ClassVar[tuple[str, ...]] = ()
+    """Types of devices on which images in the layout channels_last make it faster."""
+    half_precision_on_amx: ClassVar[bool] = False
+    """Whether bfloat16 makes it faster on CPUs that multiply matrices of it in tiles (AMX)."""
 
     def __init__(self, sample_shape: Sequence[int], options: Any) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from naign_ext.objectives.base import (
     apply_together,
     non_identity,
 )
+from naign_ext.objectives.foreign import Foreign, ForeignOptions
 from naign_ext.objectives.match_options import MatchOptions
 from naign_ext.objectives.matched import MatchedObjective, only_admissible
 from naign_ext.objectives.restoration import Restoration, RestorationOptions
@@ -28,7 +29,7 @@ Term = tuple[Tensor, Tensor, float]
 Terms = dict[str, Term]
 
 
-class NaignOptions(RestorationOptions, MatchOptions, ObjectiveOptions):
+class NaignOptions(ForeignOptions, RestorationOptions, MatchOptions, ObjectiveOptions):
     """Options of the NAIGN objective. With the optional terms at weight 0 it is the paper's."""
 
     name: Literal["naign"] = option("naign", "Objective.", "Objective")
@@ -81,8 +82,8 @@ class Naign(MatchedObjective):
     learns to keep more than it is asked to generate.
 
     All inputs pass f in one call (see :func:`apply_together`); only the second pass of the idempotence term
-    is a call of its own. Terms: reconstruction, imle, and those of projection, denoise, restore, idempotence
-    whose weight is not 0. Reported unweighted: means over all elements of |.|^2 (norm l2) or |.| (norm l1).
+    is a call of its own. Terms: reconstruction, imle, and those of projection, foreign, denoise, restore,
+    idempotence whose weight is not 0. Reported unweighted: means over all elements of |.|^2 (norm l2) or |.| (norm l1).
     """
 
     Options: ClassVar[type[NaignOptions]] = NaignOptions
@@ -92,6 +93,7 @@ class Naign(MatchedObjective):
         if options.projection_weight and self.shard.is_distributed:
             _check_projection(options, self.shard)
         self.restoration = Restoration(options, self.seed)
+        self.foreign = Foreign(options, data, self.seed, self.shard) if options.foreign_weight else None
 
     def loss(self, f: nn.Module, batch: Batch, step: int) -> Loss:
         """See :meth:`Objective.loss`."""
@@ -112,12 +114,14 @@ class Naign(MatchedObjective):
             terms["idempotence"] = (again, matched, self._idempotence_weight(step))
         for name, weight in self.restoration.weights.items():
             terms[name] = (outputs[name], batch.augmented, weight)
-        if o.projection_weight:
-            terms["projection"] = self._projection(outputs["projection"], batch)
+        portions = self._portions(outputs)
+        for name, (portion, weight) in portions.items():
+            samples = outputs[name]
+            terms[name] = (samples, self._nearest(name, samples, batch), weight * portion)
         found = fused_loss(list(terms.values()), norm=o.norm)
         values = dict(zip(terms, found.terms.unbind(), strict=True))
-        if o.projection_weight:
-            values["projection"] = self._portion(outputs["projection"]) * values["projection"]
+        for name, (portion, _) in portions.items():
+            values[name] = portion * values[name]
         return Loss(found.total, values, lambda: {"non_identity": non_identity(outputs["latents"], latents)})
 
     def _inputs(self, batch: Batch, latents: Tensor, step: int) -> dict[str, Tensor]:
@@ -125,18 +129,30 @@ class Naign(MatchedObjective):
         inputs = {"data": batch.augmented, "latents": latents}
         if o.projection_weight:
             inputs["projection"] = self.matcher.pool.chunk(*self.shard.span(o.projected))
+        if self.foreign is not None:
+            inputs["foreign"] = self.foreign.inputs(step)
         return inputs | self.restoration.inputs(batch, step)
 
-    def _projection(self, samples: Tensor, batch: Batch) -> Term:
-        """Samples of this process's span, to the data nearest to them."""
-        o = self.options
-        target = nearest_data(samples, self.data if o.projection_to == "dataset" else batch.augmented)
-        return samples, target, o.projection_weight * self._portion(samples)
+    def _nearest(self, name: str, samples: Tensor, batch: Batch) -> Tensor:
+        """The data nearest to samples, to which the projection and the foreign term take them."""
+        in_batch = name == "projection" and self.options.projection_to == "batch"
+        return nearest_data(samples, batch.augmented if in_batch else self.data)
 
-    def _portion(self, samples: Tensor) -> float:
-        """What the mean over these samples counts for in the mean over all: more, where the span is longer."""
+    def _portions(self, outputs: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
+        """For each term over a span of samples its portion, and its weight.
+
+        portion: what the mean over these samples counts for in the mean over all: more, where the span is longer.
+        """
         o: NaignOptions = self.options
-        return len(samples) * self.shard.world_size / o.projected
+        totals = {
+            "projection": (o.projected, o.projection_weight),
+            "foreign": (o.foreign_samples, o.foreign_weight),
+        }
+        return {
+            name: (len(outputs[name]) * self.shard.world_size / total, weight)
+            for name, (total, weight) in totals.items()
+            if name in outputs
+        }
 
     def _idempotence_weight(self, step: int) -> float:
         o: NaignOptions = self.options

@@ -3,7 +3,7 @@
 import math
 import numbers
 import operator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,11 @@ from naign_ext.ops.imle_knn_gradients import backward, distance_dtype, search_tr
 # None without the extension: nothing is usual then.
 _native_operator: Any = torch.ops.naign.imle_knn.default if _native.extension is not None else None
 KERNEL_DTYPES = _native.NATIVE_DTYPES if _native.extension is not None else ()
+MOST_NEIGHBOURS = 2**31 - 1
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+Missing = Literal["mark", "raise"]
+"""What becomes of neighbours that are not there: index -1, which torch takes for the last row, or an error."""
 
 
 class Neighbours(NamedTuple):
@@ -25,8 +29,20 @@ class Neighbours(NamedTuple):
     distances: Tensor
     indices: Tensor
 
+    @property
+    def found(self) -> Tensor:
+        """bool, of the same shape: False where there is no neighbour and the index is -1."""
+        return self.indices >= 0
 
-def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | None = None) -> Neighbours:
+
+def imle_knn(
+    data: Tensor,
+    pool: Tensor,
+    k: int = 1,
+    *,
+    reject_below: float | None = None,
+    missing: Missing = "mark",
+) -> Neighbours:
     """The k nearest pool rows of every data row, exactly.
 
     Args:
@@ -34,21 +50,30 @@ def imle_knn(data: Tensor, pool: Tensor, k: int = 1, *, reject_below: float | No
         pool: (M, D) or (B, M, D), same device; its dtype may differ from data's. Any strides.
         k: neighbours per row, 1 <= k <= M; an int, or what counts as one (numpy's, a tensor of one).
         reject_below: pairs whose squared distance is below this are inadmissible (RS-IMLE, arXiv 2409.17439).
+        missing: what becomes of a neighbour that is not there. "mark" gives it index -1, which ``pool[indices]``
+            takes for the last row: mask by :attr:`Neighbours.found`. "raise" raises a ValueError; on CUDA the host
+            then waits for the search, and under torch.compile it is raised only where indices are used.
 
     Returns:
         Neighbours(distances, indices), each (N, k) or (B, N, k). distances: squared Euclidean, float32 (float64 if
         an input is), ascending. indices: int64; ties go to the lowest index. Distances are compared in float64 as
         :func:`naign_ext.ops.reference.squared_distances` defines them, so the answer depends neither on threads nor
         on the instruction set. A pool row with NaN or Inf never matches; a data row with NaN or Inf gets index -1
-        and distance NaN; where fewer than k rows are admissible, index -1 and distance +inf.
+        and distance NaN; where fewer than k rows are admissible, index -1 and distance +inf (see missing).
 
     Differentiable in distances with respect to data and pool, also by torch.func (grad, vjp, jvp, vmap) and by
     forward-mode AD. Memory beyond the inputs: O(N k + block).
 
     Raises:
         TypeError: an input is not a dense floating tensor, or k is not an int.
-        ValueError: shapes, devices or k do not fit; the message names the argument.
+        ValueError: shapes, devices or k do not fit, or a neighbour is missing and is not to be; the message names the
+            argument.
     """
+    found = _search(data, pool, k, reject_below)
+    return found if missing == "mark" else without_missing(found, missing)
+
+
+def _search(data: Tensor, pool: Tensor, k: int, reject_below: float | None) -> Neighbours:
     if _are_usual(data, pool, k, reject_below):
         native = True
     else:
@@ -128,6 +153,8 @@ def check_k(k: Any) -> int:
     whole = operator.index(k)
     if whole < 1:
         raise ValueError(f"k: expected at least 1, got {whole}")
+    if whole > MOST_NEIGHBOURS:
+        raise ValueError(f"k: expected at most {MOST_NEIGHBOURS}, got {whole}")
     return whole
 
 
@@ -164,6 +191,15 @@ def check_reject_below(value: Any) -> float | None:
     if math.isnan(value):
         raise ValueError("reject_below: expected a squared distance, got nan; use None to reject nothing")
     return float(value)
+
+
+def without_missing(found: Neighbours, missing: Any) -> Neighbours:
+    """found as :func:`imle_knn` returns it for this ``missing``; raise unless it is a known mode."""
+    if missing not in get_args(Missing):
+        raise ValueError(f"missing: expected {' or '.join(map(repr, get_args(Missing)))}, got {missing!r}")
+    if missing == "mark":
+        return found
+    return Neighbours(found.distances, torch.ops.naign.require_found(found.distances.detach(), found.indices))
 
 
 def check_pool_matches(data: Tensor, pool: Tensor) -> None:
@@ -209,6 +245,44 @@ def _fake(data: Tensor, pool: Tensor, k: int, reject_below: float | None) -> tup
     shape = (*data.shape[:-1], k)
     distances = data.new_empty(shape, dtype=distance_dtype(data, pool))
     return distances, data.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.custom_op("naign::require_found", mutates_args=())
+def _require_found(distances: Tensor, indices: Tensor) -> Tensor:
+    """The indices; ValueError if one is -1. An operator, so that a compiled graph keeps the check."""
+    without = (indices < 0).any(dim=-1)
+    if without.any():
+        raise ValueError(_without_neighbours(distances, without))
+    return indices.clone()
+
+
+def _without_neighbours(distances: Tensor, without: Tensor) -> str:
+    """What is wrong with the rows of data (..., k) that have too few neighbours, and what to do."""
+    unusable = distances.isnan().any(dim=-1)
+    rows, reason = without, "fewer than k admissible neighbours"
+    advice = "pool rows with NaN or Inf and those nearer than reject_below are none"
+    if unusable.any():
+        rows, reason, advice = unusable, "NaN or Inf", "they have no neighbours"
+    place = rows.nonzero()[0].tolist()
+    where = place[0] if len(place) == 1 else tuple(place)
+    return (
+        f"data: {int(rows.sum())} of {rows.numel()} rows have {reason}, row {where} first; {advice}; "
+        "pass missing='mark' for index -1 in their place and mask by .found"
+    )
+
+
+@_require_found.register_fake
+def _(distances: Tensor, indices: Tensor) -> Tensor:
+    return torch.empty_like(indices)
+
+
+@_require_found.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], distances: Tensor, indices: Tensor) -> tuple[Tensor, int]:
+    distances, indices = (
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip((distances, indices), in_dims, strict=True)
+    )
+    return torch.ops.naign.require_found(distances, indices), 0
 
 
 def _register(name: str) -> None:

@@ -59,6 +59,8 @@ def randn(
             raise ValueError(f"{name}: expected 0 or more, got {value}")
     if first + rows > 1 << 63:
         raise ValueError(f"first: expected first + rows <= 2^63, got {first} + {rows}")
+    if device != "cpu":
+        _check_device(device)
     out = torch.empty(rows, columns, dtype=torch.float32, device=device)
     return _filled(out, None, first if rows else 0, seed, scale)
 
@@ -95,8 +97,23 @@ def _check(seed: int, columns: int, scale: float) -> None:
             raise TypeError(f"{name}: expected int, got {type(value).__name__}")
         if not low <= value <= high:
             raise ValueError(f"{name}: expected {low} to {high}, got {value}")
-    if not math.isfinite(scale):
+    try:
+        is_finite = math.isfinite(scale)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise TypeError(f"scale: expected a finite number, got {type(scale).__name__}") from None
+    if not is_finite:
         raise ValueError(f"scale: expected a finite number, got {scale}")
+
+
+def _check_device(device: Any) -> None:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"device: expected a torch.device, cpu, cuda or cuda:N, got {str(device)[:80]!r}"
+        ) from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: expected one that torch sees, got {str(found)!r}")
 
 
 def _filled(out: Tensor, rows: Tensor | None, first: int, seed: int, scale: float) -> Tensor:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from naign_ext.data import Dataset
 from naign_ext.evaluation import Row, gain
+from naign_ext.evaluation.ood import nearest_row
 from naign_ext.evaluation.rows import subset
 from naign_ext.evaluation.subjects import RESTORATIONS
 from naign_ext.evaluation.subjects.images import MOST_RESTORED
-from naign_ext.ops import imle_knn
 from naign_ext.transforms import corrupt
 
 TV_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
@@ -32,7 +32,7 @@ def restoration_baselines(dataset: Dataset, seed: int) -> list[Row]:
         spoilt = corrupt(train, kind, seed=seed + 1, strength=strength)[0]
         restorers: dict[str, Callable[[Tensor], Tensor]] = {
             "tv": best_tv(train, spoilt),
-            "nearest": lambda x: nearest_image(dataset.train, x),
+            "nearest": lambda x: nearest_row(dataset.train, x),
         }
         for restorer, restore in restorers.items():
             found.append(Row("gain", restorer, gain(clean, corrupted, restore(corrupted)), condition))
@@ -57,8 +57,3 @@ def denoise_tv(images: Tensor, weight: float) -> Tensor:
     pictures = images.detach().cpu().double().numpy()
     restored = [denoise(picture, weight=weight, channel_axis=0) for picture in pictures]
     return torch.stack([torch.from_numpy(r) for r in restored]).to(images)
-
-
-def nearest_image(train: Tensor, x: Tensor) -> Tensor:
-    """For each of x (n, ...) the nearest of train (N, ...)."""
-    return train[imle_knn(x.flatten(1), train.flatten(1)).indices[:, 0]]

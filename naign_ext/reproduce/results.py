@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from naign_ext.evaluation import Key
-from naign_ext.json_files import read_json, rounded, write_json
+from naign_ext.json_files import read_json, reading, rounded, write_json
 from naign_ext.reproduce.claims import CLAIMS, Claim
 from naign_ext.reproduce.costs import seconds_of
 from naign_ext.reproduce.effort import FINAL_SEED
@@ -53,25 +53,39 @@ def reproduce_claim(claim: Claim, study: Study, results: Path, *, pdf: bool = Fa
 
 def known_searches(results: Path) -> dict[str, Any]:
     """The searches of IGN's settings in RESULTS/ign-search.json, by data set."""
-    found = read_json(results / SEARCHES) or {}
-    return {dataset: search_from_json(search) for dataset, search in found.items()}
+    file = results / SEARCHES
+    found = read_json(file) or {}
+    with reading(file):
+        return {dataset: search_from_json(search) for dataset, search in found.items()}
 
 
 def read_results(results: Path) -> list[dict[str, Any]]:
     """The results there are, in the order of the claims."""
-    files = (read_json(results / f"{name}.json") for name in CLAIMS)
-    return [from_json(found) for found in files if found is not None]
+    read = []
+    for file in (results / f"{name}.json" for name in CLAIMS):
+        found = read_json(file)
+        if found is not None:
+            with reading(file):
+                read.append(from_json(found))
+    return read
 
 
 def write_page(results: Path) -> Path:
     """RESULTS.md beside the folder: verdicts, pictures and tables of every claim that has a JSON file in it."""
     page = results.with_name(f"{results.name}.md")
-    found = read_results(results)
-    sections = [_head(found), *(_section(result, results.name) for result in found), _cost(found)]
-    searches = known_searches(results)
+    found, searches = read_results(results), known_searches(results)
+    sections = []
+    for result in found:
+        # Each alone first, so that one that is damaged is named.
+        with reading(results / f"{result['claim']}.json"):
+            sections.append(_section(result, results.name))
+            _head([result])
+            _cost([result])
+    sections = [_head(found), *sections, _cost(found)]
     if searches:
-        sections.append(_searches(searches, results.name))
-    page.write_text("\n\n".join(sections) + "\n", encoding="ascii")
+        with reading(results / SEARCHES):
+            sections.append(_searches(searches, results.name))
+    page.write_text("\n\n".join(sections) + "\n", encoding="ascii", errors="backslashreplace")
     return page
 
 

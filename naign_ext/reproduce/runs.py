@@ -19,12 +19,14 @@ from naign_ext.data import Dataset
 from naign_ext.evaluation import Results, evaluate
 from naign_ext.evaluation.flat_keys import read_results, results_of
 from naign_ext.evaluation.registry import chosen_metrics
-from naign_ext.json_files import read_json, write_json
+from naign_ext.json_files import mend_last_line, read_json, reading, write_json
+from naign_ext.options import shown
 from naign_ext.projector import Projector
 from naign_ext.reproduce.baselines import restoration_baselines
 from naign_ext.run import load_configured
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train
+from naign_ext.untrusted import DamagedFileError, parse_json, read_damageable
 
 REVISION = 1
 """Raise it when training or judging changes so much that finished runs must not be reused."""
@@ -153,16 +155,27 @@ def _end_with_parent() -> None:
 def is_finished(job: Job, root: Path) -> bool:
     """Whether the job's run is trained and judged."""
     folder = root / run_name(job.config)
-    outcome = read_json(folder / "outcome.json")
+    outcome = _outcome(folder)
     if outcome is None:
         return False
     return outcome["status"] == "diverged" or _judgement(job, folder) is not None
 
 
+def _outcome(folder: Path) -> dict[str, Any] | None:
+    """How the run ended, if it did."""
+    file = folder / "outcome.json"
+    outcome = read_json(file)
+    if outcome is not None and outcome.get("status") not in ("completed", "diverged"):
+        raise DamagedFileError(
+            file, f"status: expected completed or diverged, got {shown(outcome.get('status'))}"
+        )
+    return outcome
+
+
 def carry_out(job: Job, root: Path) -> Run:
     """Train, judge, or read what is there already."""
     folder = root / run_name(job.config)
-    outcome = read_json(folder / "outcome.json") or _train(job, folder)
+    outcome = _outcome(folder) or _train(job, folder)
     results = Results()
     if outcome["status"] == "completed":
         judged = _judgement(job, folder)
@@ -172,12 +185,14 @@ def carry_out(job: Job, root: Path) -> Run:
 
 def _judgement(job: Job, folder: Path) -> Results | None:
     """The results there are, where they have all that the job asks for."""
-    judged = read_json(folder / _judgement_file(job))
+    file = folder / _judgement_file(job)
+    judged = read_json(file)
     if judged is None:
         return None
-    metrics, baselines = _asked(judged)
-    if chosen_metrics(job.metrics) <= metrics and (baselines or not job.baselines):
-        return read_results(judged)
+    with reading(file):
+        metrics, baselines = _asked(judged)
+        if chosen_metrics(job.metrics) <= metrics and (baselines or not job.baselines):
+            return read_results(judged)
     return None
 
 
@@ -190,10 +205,12 @@ def _asked(judged: Mapping[str, Any]) -> tuple[frozenset[str], bool]:
 
 def _judge_anew(job: Job, folder: Path) -> Results:
     """Judge by what the job asks for and by what the run was judged by before."""
-    known = read_json(folder / _judgement_file(job))
+    file = folder / _judgement_file(job)
+    known = read_json(file)
     if known is not None:
-        metrics, baselines = _asked(known)
-        job = job.with_more(metrics, baselines=baselines)
+        with reading(file):
+            metrics, baselines = _asked(known)
+            job = job.with_more(metrics, baselines=baselines)
     results = judge(job, folder)
     asked = {"asked": sorted(chosen_metrics(job.metrics)), "baselines": job.baselines}
     write_json(folder / _judgement_file(job), {**asked, "metrics": results.to_json()})
@@ -273,6 +290,7 @@ class _Curve(Progress):
             if "finite" not in str(error):
                 raise
             results = Results()
+        mend_last_line(self._file)
         with self._file.open("a", encoding="ascii") as file:
             file.write(json.dumps({"step": checkpoint.step, "metrics": results.finite().to_json()}) + "\n")
 
@@ -283,15 +301,14 @@ def read_curve(folder: Path, config: TrainConfig) -> list[CurvePoint]:
     A run that was interrupted has a checkpoint of its own, where it was stopped.
     """
     file = folder / "curve.jsonl"
-    if not file.is_file():
+    if not os.path.lexists(file):
         return []
     by_step: dict[int, CurvePoint] = {}
-    for line in file.read_text(encoding="ascii").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        by_step[record["step"]] = _curve_point(record)
+    with reading(file):
+        # What a crash cut off has no end of line.
+        for line in read_damageable(file).split(b"\n")[:-1]:
+            record = parse_json(line)
+            by_step[int(record["step"])] = _curve_point(record)
     every = config.log.checkpoint_every or config.steps
     due = (step for step in by_step if step % every == 0 or step == config.steps)
     return [by_step[step] for step in sorted(due)]

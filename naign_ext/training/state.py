@@ -13,7 +13,8 @@ from naign_ext.config import TrainConfig
 from naign_ext.devices import choose_device
 from naign_ext.distributed.batch_norm import sync_batch_norm
 from naign_ext.distributed.processes import SINGLE_PROCESS, Processes
-from naign_ext.models import MODELS, build_model
+from naign_ext.models import MODELS, Network, build_model
+from naign_ext.models.described import not_finite
 from naign_ext.objectives import OBJECTIVES, Objective, StepContext
 from naign_ext.seeds import derive_seed
 from naign_ext.training.ema import ema_copy
@@ -71,17 +72,26 @@ def choose_own_device(wanted: str, processes: Processes = SINGLE_PROCESS) -> tor
     return choose_device(wanted)
 
 
-def choose_precision(wanted: str, device: torch.device) -> str:
+def choose_precision(wanted: str, device: torch.device, network: type[Network]) -> str:
     """fp32, bf16 or fp16 for the configuration's ``precision``."""
     if wanted != "auto":
         return wanted
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if network.half_precision_on_amx and has_amx() else "fp32"
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 in tiles, and torch knows it."""
+    # torch before 2.13 does not say.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16"))
 
 
 def build_state(config: TrainConfig, data: Tensor, context: StepContext) -> TrainingState:
     """The state before the first update; data (N, *shape), where f is to live. Seeds torch's global generator."""
     device, shared = data.device, context.shard.is_distributed
-    precision = choose_precision(config.precision, device)
+    precision = choose_precision(config.precision, device, MODELS[config.model.architecture])
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = build_model(config.model.architecture, data.shape[1:], **config.model.build_options())
     model = model.to(device, memory_format=_memory_format(config, device))  # type: ignore[call-overload]
@@ -108,10 +118,10 @@ def build_state(config: TrainConfig, data: Tensor, context: StepContext) -> Trai
 
 
 def _memory_format(config: TrainConfig, device: torch.device) -> torch.memory_format:
-    """Channels last where asked for, and on CUDA for networks whose kernels want it."""
+    """Channels last where asked for, and on devices where the network is faster so."""
     chosen = config.memory_format
     if chosen == "auto":
-        wanted = device.type == "cuda" and MODELS[config.model.architecture].channels_last
+        wanted = device.type in MODELS[config.model.architecture].channels_last
         chosen = "channels_last" if wanted else "contiguous"
     return torch.channels_last if chosen == "channels_last" else torch.preserve_format
 
@@ -146,6 +156,11 @@ def capture(state: TrainingState) -> tuple[dict[str, Tensors], dict[str, Any]]:
 def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
     """Put the state where the checkpoint left off."""
     names = [name for name, _ in state.model.named_parameters()]
+    for file in ("model", "ema", "optimizer"):
+        if name := not_finite(checkpoint.tensors[file]):
+            raise CheckpointError(
+                f"{checkpoint.path}: damaged: {file}.safetensors: {name} has values that are not finite"
+            )
     try:
         state.model.load_state_dict(checkpoint.model)
         state.ema.load_state_dict(checkpoint.ema)
@@ -172,15 +187,19 @@ def _optimiser_state(state: TrainingState, names: list[str], saved: Tensors) -> 
     by_name: dict[str, Tensors] = {}
     for key, value in saved.items():
         name, _, entry = key.rpartition("/")
-        by_name.setdefault(name, {})[entry] = _laid_out_as(weights.get(name), value)
+        if name not in weights or value.shape not in ((), weights[name].shape):
+            raise ValueError(f"optimizer.safetensors: {key} fits none of the weights")
+        by_name.setdefault(name, {})[entry] = _laid_out_as(weights[name], value)
+    if by_name and any(by_name.get(name, {}).keys() != {"step", "exp_avg", "exp_avg_sq"} for name in names):
+        raise ValueError("optimizer.safetensors: lacks moments of some weights")
     return {
         "param_groups": current["param_groups"],
         "state": {i: by_name[name] for i, name in enumerate(names) if name in by_name},
     }
 
 
-def _laid_out_as(weight: Tensor | None, value: Tensor) -> Tensor:
+def _laid_out_as(weight: Tensor, value: Tensor) -> Tensor:
     """An optimiser's value in its weight's layout, which fused updates ask for; a checkpoint's are contiguous."""
-    if weight is None or weight.shape != value.shape:
+    if weight.shape != value.shape:
         return value
     return torch.empty_like(weight, dtype=value.dtype, device=value.device).copy_(value)

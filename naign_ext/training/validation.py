@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from naign_ext.latents import LatentPool
+from naign_ext.ops import imle_knn
 from naign_ext.search import ImleSearch
 
 ROWS = 1000
@@ -26,27 +27,34 @@ def validate(
         fixed_point   mean |f(x) - x|^2, x of validation     unseen data are fixed points
         imle          mean_i min_j |x_i - f(z_j)|^2, any x   every data point has a sample near it
         projection    mean_j min_i |x_i - f(z_j)|^2, any x   every sample is near a data point
-        score         their sum; lower is better
+        coverage      share of training rows that are nearest to some sample
+        score         the three errors' sum over coverage; lower is better
 
     The samples are compared with training and validation data together: with validation data alone, of few
-    images, the blurred mean would win. The last term keeps the identity from winning where latents cover the data.
+    images, the blurred mean would win. The projection keeps the identity from winning where latents cover the data.
+    The errors alone would choose the weights of before the match has reached every row: blurred samples are near all.
     """
     validation = validation[:ROWS] if len(validation) else train[:ROWS]
-    every = torch.cat([train[:ROWS], validation]).flatten(1)
+    train = train[:ROWS]
+    every = torch.cat([train, validation]).flatten(1)
     pool = LatentPool(train.shape[1:], latent_scale, seed, device=train.device)
     to_samples = ImleSearch(every)
     to_data = 0.0
+    reached = torch.zeros(len(train), dtype=torch.bool, device=train.device)
     for start in range(0, POOL, _CHUNK):
         samples = f(pool.chunk(start, start + _CHUNK)).float().flatten(1)
         to_samples.update(samples)
         nearest = ImleSearch(samples).update(every).neighbours()
         to_data += nearest.distances.double().sum().item()
+        reached[imle_knn(samples, train.flatten(1)).indices[:, 0]] = True
     fixed = (f(validation).float() - validation).square().mean().item()
     imle = to_samples.neighbours().distances.double().mean().item() / every.shape[1]
     projection = to_data / POOL / every.shape[1]
+    covered = reached.double().mean().item()
     return {
         "fixed_point": fixed,
         "imle": imle,
         "projection": projection,
-        "score": fixed + imle + projection,
+        "coverage": covered,
+        "score": (fixed + imle + projection) / covered,
     }

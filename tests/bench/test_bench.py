@@ -5,6 +5,7 @@ import os
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ import torch
 from naign_bench import fused_loss, harness, imle_knn, knn_peers, knn_workloads, memory, oracle, plot, tables
 from naign_bench.harness import Absent, Effort, Measurement, Peer, Results
 from naign_bench.knn_workloads import Workload
+from naign_bench.plot import draw
 from naign_cli.main import app
 from rich.console import Console
 from typer.testing import CliRunner
 
+from naign_ext.untrusted import DamagedFileError
+
+ROOT = Path(__file__).parents[2]
 FAST = Effort(repeats=4, shortest_s=0.0, settle_s=0.0)
 MB = 10**6
 
@@ -297,6 +302,33 @@ def test_run_knn_end_to_end(tiny: None, tmp_path: Path):
             assert row["status"] == "absent" and row["reason"]
     loaded = harness.load(tmp_path / "out.json")
     assert loaded.as_dict() == json.loads(json.dumps(results.as_dict()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["header"].pop("kind"), "KeyError: 'kind'"),
+        (lambda c: c.update(rows={}), "results.rows: expected a list, got dict"),
+        (lambda c: c["rows"].insert(0, None), r"results.rows\[0\]: expected an object, got NoneType"),
+        (lambda c: c["rows"][0].pop("workload"), "the columns"),
+        (lambda c: [row.update(ratio_naign="x", peer="a") for row in c["rows"]], "is not what naign writes"),
+    ],
+)
+def test_a_results_file_that_is_damaged_is_named(tiny: None, tmp_path: Path, change: Any, message: str):
+    content = json.loads((ROOT / "bench" / "results" / "knn-cpu.json").read_text())
+    change(content)
+    path = tmp_path / "damaged.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DamagedFileError, match=f"^damaged: {path}: .*{message}"):
+        draw(harness.load(path), tmp_path / "picture.png")
+
+
+def test_pictures_are_named_by_what_can_be_written(tmp_path: Path):
+    found = harness.load(ROOT / "bench" / "results" / "knn-cpu.json")
+    with pytest.raises(
+        ValueError, match=r"picture: expected a name that ends in .png, .svg, .pdf, got 'a.x'"
+    ):
+        draw(found, tmp_path / "a.x")
 
 
 def test_ratios_are_taken_within_a_workload(tiny: None):

@@ -15,6 +15,7 @@ from naign_cli.progress import clock
 from typer.testing import CliRunner
 
 from naign_ext.checkpoint import load_checkpoint
+from naign_ext.data import save_images
 from naign_ext.evaluation import Results
 from naign_ext.metrics_log import read_metrics
 
@@ -133,7 +134,10 @@ def short_run(tmp_path_factory):
         (["--objective", "ign"], "--objective: cannot be given with --resume"),
         (["--dataset", "moons"], "--dataset: cannot be given with --resume"),
         (["--config", "a.yaml"], "--config: cannot be given with --resume"),
+        (["--set", "dataset=folder:."], "dataset: cannot change when a run is resumed"),
         (["--steps", "0"], "steps: expected greater than or equal to 1, got 0"),
+        (["--steps", "1"], "steps: expected at least the 2 that "),
+        (["--device", "cuda:99"], "device: expected one that torch sees, got 'cuda:99'"),
         (["--device", "tpu"], "device: expected auto, cpu, cuda or cuda:N, got 'tpu'"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
@@ -145,6 +149,59 @@ def test_mistakes_in_a_resume_exit_2_in_one_line_and_leave_the_run_alone(short_r
     assert result.stderr.startswith(f"error: {text}")
     assert len(result.stderr.splitlines()) == 1
     assert before == {path: path.read_bytes() for path in short_run.rglob("*") if path.is_file()}
+
+
+def test_an_option_that_is_not_there_leaves_the_run_alone(short_run):
+    before = {path: path.read_bytes() for path in short_run.rglob("*") if path.is_file()}
+    assert naign("train", "--resume", short_run, "--steps", "9", "--nope").exit_code == 2
+    assert before == {path: path.read_bytes() for path in short_run.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def photo_run(tmp_path_factory):
+    """A run whose data were moved from photos to pictures beside it."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder / "photos")
+    flags = ["--dataset", f"folder:{folder / 'photos'}", "--set", "image_size=8", "--set", "model.widths=[8]"]
+    flags += ["--set", "model.architecture=mlp"]
+    assert (
+        naign("train", *flags, "--steps", "2", "--no-report", "--out", folder / "run", *TINY).exit_code == 0
+    )
+    (folder / "photos").rename(folder / "pictures")
+    write_photos(folder / "others", seed=9)
+    return folder / "run"
+
+
+def write_photos(folder, seed=0):
+    folder.mkdir()
+    for index in range(10):
+        values = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(100 * seed + index))
+        save_images(values[None] * 2 - 1, folder, stems=[str(index)])
+
+
+USES = [
+    ["score"],
+    ["restore", "--corrupt", "noise"],
+    ["evaluate", "--metrics", "projection", "--no-report"],
+    ["train", "--no-report", "--steps", "2", "--resume"],
+]
+
+
+@pytest.mark.parametrize("use", USES, ids=lambda use: use[0])
+def test_every_command_takes_the_place_of_data_that_were_moved(photo_run, use):
+    command, *options = use
+    where = photo_run.parent
+    before = {path: path.read_bytes() for path in photo_run.rglob("*") if path.is_file()}
+    for more, text in (
+        ([], "give their new place by --data-root"),
+        (["--data-root", where / "others"], f"data: folder:{where / 'others'} is not what"),
+    ):
+        result = naign(command, *options, photo_run, *more)
+        assert result.exit_code == 2 and text in result.stderr, result.output
+        assert len(result.stderr.splitlines()) == 1
+    assert before == {path: path.read_bytes() for path in photo_run.rglob("*") if path.is_file()}
+    result = naign(command, *options, photo_run, "--data-root", where / "pictures")
+    assert result.exit_code == 0, result.output
 
 
 def test_a_data_set_without_a_preset_says_whose_it_takes(tmp_path, monkeypatch):

@@ -91,9 +91,9 @@ WRONG = [
     ("log=null", r"log: expected a section of fields, got None"),
     ("optimiser=fast", r"optimiser: expected a section of fields, got 'fast'"),
     ("model=conv", r"model: expected a section with fields such as architecture, got 'conv'"),
-    ("model.architecture=vit", r"model\.architecture: expected one of mlp, conv, got 'vit'"),
-    ("model.architecture=[mlp]", r"model\.architecture: expected one of mlp, conv, got \['mlp'\]"),
-    ("model.architecture=null", r"model\.architecture: expected one of mlp, conv, got None"),
+    ("model.architecture=vit", r"model\.architecture: expected one of mlp, conv, hybrid, got 'vit'"),
+    ("model.architecture=[mlp]", r"model\.architecture: expected one of mlp, conv, hybrid, got \['mlp'\]"),
+    ("model.architecture=null", r"model\.architecture: expected one of mlp, conv, hybrid, got None"),
     ("model.width=[5]", r"model\.width: no such field; did you mean model\.widths\?"),
     ("model.widths=5", r"model\.widths: expected a valid tuple, got 5"),
     ("model.widths=[5.5]", r"model\.widths\.0: expected a valid integer"),
@@ -147,6 +147,10 @@ def test_settings_win_over_flags_and_absent_flags_are_left_out():
         ("log: " + "[" * 20_000, r"a\.yaml: nested too deeply"),
         ("log: [1", r"a\.yaml: not YAML: .*line 1, column 8"),
         ("log: !!python/name:os.system", r"a\.yaml: not YAML: could not determine"),
+        ("seed: " + "9" * 5000, r"a\.yaml: cannot be read: Exceeds the limit"),
+        ("seed: 0x" + "f" * 5000, r"seed: expected .*, got int with a number of thousands of digits"),
+        ("log: [" + "1," * 100_001 + "]", r"a\.yaml: not YAML: more than 100000 values"),
+        ("x" * (8 << 20) + "x", r"a\.yaml: has 8388609 bytes, more than the 8388608 a file may have"),
     ],
     ids=lambda v: v[:30],
 )
@@ -180,3 +184,12 @@ def test_references_that_multiply_are_refused_at_once(tmp_path, section):
     with pytest.raises(ConfigError, match=r"many.yaml: .*stand for more than 100000 values"):
         read_yaml(tmp_path / "many.yaml")
     assert time.perf_counter() - start < 5
+
+
+def test_what_has_no_end_is_never_read(tmp_path):
+    file = tmp_path / "a.yaml"
+    for target in ("/dev/zero", "/dev/stdin", str(tmp_path)):
+        file.symlink_to(target)
+        with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: "):
+            load_config(file)
+        file.unlink()

@@ -1,5 +1,6 @@
 """Data sets by name: shapes, ranges, splits, determinism, and the errors a user meets."""
 
+import io
 import json
 import pickle
 import struct
@@ -272,3 +273,22 @@ def test_fewer_training_rows_are_nested_and_balanced():
     assert not torch.equal(faces.with_train_rows(10, 0).train, faces.with_train_rows(10, 1).train)
     with pytest.raises(ValueError, match=r"train_rows: expected 1 to 80 for lfw100, got 81"):
         faces.with_train_rows(81, 0)
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [b"", b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((", "shape", "numbers", "cut"],
+    ids=["empty", "header", "shape", "numbers", "cut"],
+)
+def test_a_damaged_array_of_faces_is_named(tmp_path, monkeypatch, contents):
+    whole = io.BytesIO()
+    np.save(
+        whole, np.full((200, 25, 24 if contents == "shape" else 25), np.nan if contents == "numbers" else 0.5)
+    )
+    file = tmp_path / "faces.npy"
+    file.write_bytes(
+        whole.getvalue()[: 500 if contents == "cut" else None] if isinstance(contents, str) else contents
+    )
+    monkeypatch.setattr("naign_ext.data.lfw._find_file", lambda: file)
+    with pytest.raises(DataUnavailableError, match=f"dataset 'lfw100': {file} is damaged"):
+        load_dataset("lfw100")

@@ -10,7 +10,6 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin
 
 from naign_ext.data import DataUnavailableError, image_grid, read_image, read_image_folder
-from naign_ext.data.archives import FileTooLargeError, read_regular_file
 from naign_ext.data.images import (
     UnreadableImageError,
     decode_image,
@@ -19,6 +18,7 @@ from naign_ext.data.images import (
     save_images,
     to_pixels,
 )
+from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 
 def encoded(array, mode=None, **options):

@@ -20,7 +20,7 @@ from naign_ext import ImleSearch
 from naign_ext.checkpoint import checkpoint_paths, load_checkpoint
 from naign_ext.config import ConfigError, resolve_config
 from naign_ext.distributed.batch_norm import SharedBatchNorm, sync_batch_norm
-from naign_ext.distributed.processes import MainProcessFailedError, join
+from naign_ext.distributed.processes import JoinError, MainProcessFailedError, join
 from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.metrics_log import read_metrics
 from naign_ext.objectives import OBJECTIVES, NaignOptions, StepContext
@@ -49,7 +49,7 @@ IMAGES = ("model.normalisation=layer", "objective.pool_size=200", "objective.res
 RUNS = {
     "plane": ("8gaussians", "objective.pool_size=96", "objective.projection_samples=50"),
     "again": ("8gaussians", "objective.pool_size=64", "objective.idempotence_weight=0.2"),
-    "faces": ("lfw100", *IMAGES),
+    "faces": ("lfw100", *IMAGES, "objective.foreign_weight=0.3", "objective.foreign_samples=41"),
     "warm": ("lfw100", *IMAGES, "objective.warm_start=true", "objective.denoise_weight=0"),
     "ign": ("8gaussians", "objective.name=ign"),
     "adaptive": ("8gaussians", "objective.name=adaptive-imle", "objective.resample_every=2"),
@@ -492,7 +492,7 @@ def test_a_killed_process_ends_the_job_with_a_message(tmp_path):
     os.kill(worker(agent, 1), signal.SIGKILL)
     output = agent.communicate(timeout=120)[0]
     assert agent.returncode != 0
-    assert "process 0 of 2: another process of the run is gone" in output
+    assert "process 0 of 2: another process of the run is gone or does not answer" in output
     assert f"--resume {run}" in output.replace("\n", "")
     assert "Traceback" not in output.split("ChildFailedError")[0].split("exitcode")[0]
     assert 0 < load_checkpoint(run, "last").step < 3000
@@ -518,6 +518,81 @@ def test_a_job_that_may_be_restarted_has_to_name_its_run():
     output = agent.communicate(timeout=120)[0]
     assert agent.returncode != 0
     assert "--out: expected a run folder" in output
+
+
+def started_by_hand(folder, *options):
+    """Two processes of a job, each with options of its own, as several machines start them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "naign_cli", "train", *KILLED, "--out", str(folder)]
+    job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for rank, own in enumerate(options):
+        places = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1", "NAIGN_TIMEOUT": "10"}
+        yield subprocess.Popen(
+            [*command, *own],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **job, **places},
+            cwd=ROOT,
+        )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (
+            ["--set", "optimiser.lr=0.1", "--steps", "20"],
+            ["--set", "optimiser.lr=0.2", "--steps", "30"],
+            "steps: 20 in process 0, 30 in process 1; optimiser.lr: 0.1 in process 0, 0.2 in process 1",
+        ),
+        (["--dataset", "moons"], ["--dataset", "trimodal1d"], "dataset: 'moons' in process 0, 'trimodal1d'"),
+    ],
+    ids=["values", "data"],
+)
+def test_processes_that_are_configured_differently_are_refused(tmp_path, one, other, told):
+    for process in list(started_by_hand(tmp_path / "run", one, other)):
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == 2, errors
+        assert [line for line in errors.splitlines() if told in line], errors
+        assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_only_stands_still_leaves_no_other_waiting(tmp_path):
+    jobs = list(started_by_hand(tmp_path / "run", [], []))
+    wait_for(lambda: checkpoint_paths(tmp_path / "run"), jobs[0])
+    jobs[1].send_signal(signal.SIGSTOP)
+    errors = jobs[0].communicate(timeout=120)[1]
+    assert jobs[0].returncode == 1
+    assert "process 0 of 2: another process of the run is gone or does not answer" in errors
+    assert "Traceback" not in errors
+    jobs[1].send_signal(signal.SIGCONT)
+    assert "Traceback" not in jobs[1].communicate(timeout=120)[1] and jobs[1].returncode == 1
+
+
+def test_a_port_that_is_taken_is_said(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        job = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for name, value in job.items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(JoinError, match=rf"cannot meet at 127\.0\.0\.1:{port} .* give another one"),
+            join(),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "nan", "1e99"])
+def test_how_long_to_wait_is_a_number_of_seconds(monkeypatch, seconds):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("NAIGN_TIMEOUT", seconds)
+    with pytest.raises(ValueError, match=r"^NAIGN_TIMEOUT: expected seconds, 1 to 604800, got"), join():
+        pass
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")

@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import math
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import nn
 
 from naign_ext.data import Dataset
@@ -50,9 +52,12 @@ def test_other_data_and_damaged_files_are_trained_anew(tmp_path):
     dataset = pictures()
     dataset_classifier(dataset, tmp_path)
     file = next(tmp_path.iterdir())
-    file.write_bytes(b"damaged")
-    found, accuracy = dataset_classifier(dataset, tmp_path)
-    assert (found.classes, accuracy) == (2, 1.0)
+    weights = load_file(file)
+    next(iter(weights.values())).view(-1)[0] = math.nan
+    for contents in (b"damaged", save(weights)):
+        file.write_bytes(contents)
+        found, accuracy = dataset_classifier(dataset, tmp_path)
+        assert (found.classes, accuracy) == (2, 1.0)
     other = Dataset(
         name=dataset.name,
         kind="image",

@@ -114,6 +114,8 @@ def test_nearest_distance():
     train = torch.tensor([[0.0, 0.0], [10.0, 0.0]])
     torch.testing.assert_close(nearest_distance(train, torch.tensor([[3.0, 4.0]])), torch.tensor([5.0]))
     assert torch.equal(nearest_row(train, torch.tensor([[7.0, 4.0], [1.0, 0.0]])), train.flip(0))
+    with pytest.raises(ValueError, match="x: expected finite numbers"):
+        nearest_row(train, torch.tensor([[7.0, torch.nan], [1.0, 0.0]]))
 
 
 def test_psnr_of_known_noise_and_of_equal_images():

@@ -8,6 +8,7 @@ from torch import nn
 
 from naign_ext.models import MODELS, build_model, model_options, parameter_count
 from naign_ext.models.conv import automatic_depth
+from naign_ext.models.hybrid import automatic_unshuffle
 
 IMAGE_SHAPES = [
     (1, 25, 25),
@@ -56,7 +57,59 @@ def test_automatic_depth_stops_at_four_pixels():
     assert {side: automatic_depth(side, side + 5) for side in expected} == expected
 
 
-@pytest.mark.parametrize(("architecture", "shape"), [("mlp", (2,)), ("mlp", (1, 8, 8)), ("conv", (1, 9, 8))])
+@pytest.mark.parametrize("shape", [*IMAGE_SHAPES, (1, 1, 9), (3, 37, 50), (1, 128, 130)])
+@pytest.mark.parametrize("normalisation", ["none", "batch", "layer"])
+def test_hybrid_keeps_any_shape(shape, normalisation):
+    model = build_model("hybrid", shape, widths=[16], channels=8, layers=3, normalisation=normalisation)
+    x = draw(shape)
+    assert model(x).shape == x.shape
+    assert min(model.whole.sample_shape[1:]) <= 32
+
+
+def test_automatic_unshuffle_leaves_sixteen_pixels():
+    expected = {1: 1, 2: 2, 8: 2, 25: 2, 28: 2, 32: 2, 33: 2, 63: 2, 64: 4, 96: 4, 128: 8, 256: 16}
+    assert {side: automatic_unshuffle(side, side + 5) for side in expected} == expected
+
+
+def test_hybrid_begins_as_its_global_part_with_a_tenth_of_the_input():
+    model = build_model("hybrid", (3, 9, 10), widths=[16], channels=8)
+    x = draw((3, 9, 10))
+    whole = model.whole(x)
+    torch.testing.assert_close(model(x), whole + 0.1 * (x - whole))
+
+
+def test_hybrid_is_the_stated_formula_and_its_details_come_from_nearby_but_for_the_whole():
+    model = build_model("hybrid", (1, 40, 40), widths=[16], channels=8, layers=3, normalisation="none").eval()
+    torch.manual_seed(1)
+    nn.init.normal_(model.head.weight, std=0.1)
+    nn.init.normal_(model.modulation.weight, std=0.1)
+    x = draw((1, 40, 40))
+    whole, hidden = model._see_whole(x)
+    correction, kept = model._see_details(x, whole, hidden)
+    torch.testing.assert_close(model(x), whole + kept.sigmoid() * (x - whole) + correction)
+    assert model.whole.sample_shape == (1, 20, 20)
+    moved = x.clone()
+    moved[..., 0, 0] += 1
+    near, _ = model._see_details(moved, whole, hidden)
+    changed = (near != correction).any(dim=0)[0].nonzero()
+    # Three 3 x 3 convolutions of cells of 2 x 2 pixels reach 3 cells beyond the one that changed.
+    assert changed.amax() == 7
+    assert not torch.equal(model._see_details(x, whole, hidden + 1)[0], correction)
+
+
+def test_hybrid_in_the_layout_channels_last_answers_the_same():
+    model = build_model("hybrid", (3, 17, 19), widths=[16], channels=8).eval()
+    nn.init.normal_(model.head.weight, std=0.1)
+    x = draw((3, 17, 19))
+    expected = model(x)
+    last = model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(last(x), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [("mlp", (2,)), ("mlp", (1, 8, 8)), ("conv", (1, 9, 8)), ("hybrid", (1, 9, 8))],
+)
 def test_the_seed_decides_the_weights(architecture, shape):
     def weights(seed):
         torch.manual_seed(seed)
@@ -74,7 +127,9 @@ def test_every_parameter_gets_a_gradient(architecture, shape):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-@pytest.mark.parametrize(("architecture", "shape"), [("mlp", (2,)), ("conv", (1, 5, 6))])
+@pytest.mark.parametrize(
+    ("architecture", "shape"), [("mlp", (2,)), ("conv", (1, 5, 6)), ("hybrid", (3, 5, 6))]
+)
 def test_float64_agrees_with_float32(architecture, shape):
     model = build_model(architecture, shape).eval()
     x = draw(shape)
@@ -114,7 +169,7 @@ def test_batch_normalisation_follows_the_batch_in_training_and_the_running_value
 
 
 def test_layer_normalisation_does_not_mix_the_points_of_a_batch():
-    for architecture, shape in (("mlp", (6,)), ("conv", (1, 9, 9))):
+    for architecture, shape in (("mlp", (6,)), ("conv", (1, 9, 9)), ("hybrid", (1, 9, 9))):
         model = build_model(architecture, shape, normalisation="layer")
         x = draw(shape)
         torch.testing.assert_close(model(x)[:1], model(x[:1]), atol=1e-5, rtol=1e-4)
@@ -130,11 +185,15 @@ def test_all_that_leaves_the_conv_model_passes_the_bottleneck():
     assert torch.linalg.matrix_rank(jacobian, rtol=1e-9) <= 3
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "conv"])
+@pytest.mark.parametrize("architecture", ["mlp", "conv", "hybrid"])
 def test_a_small_image_set_can_be_learnt(architecture):
     torch.manual_seed(0)
-    options = {"widths": [64]} if architecture == "mlp" else {"base_channels": 8, "latent_dim": 16}
-    model = build_model(architecture, (1, 9, 9), **options)
+    options = {
+        "mlp": {"widths": [64]},
+        "conv": {"base_channels": 8, "latent_dim": 16},
+        "hybrid": {"widths": [64], "channels": 8},
+    }
+    model = build_model(architecture, (1, 9, 9), **options[architecture])
     x = draw((1, 9, 9), 8).tanh()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(300):
@@ -151,6 +210,7 @@ def test_a_small_image_set_can_be_learnt(architecture):
     [
         ("mlp", (2,), {"widths": [8]}),
         ("conv", (1, 9, 7), {"base_channels": 2, "latent_dim": 3}),
+        ("hybrid", (1, 9, 7), {"widths": [8], "channels": 4}),
     ],
 )
 def test_models_compile_without_graph_breaks(architecture, shape, options):
@@ -161,7 +221,7 @@ def test_models_compile_without_graph_breaks(architecture, shape, options):
 
 
 def test_models_trace_to_a_full_graph():
-    for architecture, shape in (("mlp", (2,)), ("conv", (1, 9, 7))):
+    for architecture, shape in (("mlp", (2,)), ("conv", (1, 9, 7)), ("hybrid", (1, 9, 7))):
         model = build_model(architecture, shape, normalisation="batch")
         compiled = torch.compile(model, fullgraph=True, backend="eager")
         x = draw(shape)
@@ -172,7 +232,13 @@ def test_models_trace_to_a_full_graph():
 @pytest.mark.parametrize(
     ("architecture", "shape", "options", "kind", "fragment"),
     [
-        ("transformer", (2,), {}, ValueError, "architecture: expected one of mlp, conv, got 'transformer'"),
+        (
+            "transformer",
+            (2,),
+            {},
+            ValueError,
+            "architecture: expected one of mlp, conv, hybrid, got 'transformer'",
+        ),
         ("mlp", (2,), {"depth": 3}, ValueError, "depth: architecture 'mlp' has no such option"),
         (
             "mlp",
@@ -233,7 +299,7 @@ def test_a_wrong_input_shape_is_named(architecture, shape):
 
 
 def test_the_options_name_the_architecture_they_belong_to():
-    assert list(MODELS) == ["mlp", "conv"]
+    assert list(MODELS) == ["mlp", "conv", "hybrid"]
     for name, network in MODELS.items():
         assert network.Options().architecture == name
         assert network.Options().build_options().keys() <= model_options(name).keys()

@@ -122,6 +122,8 @@ def test_terms_are_what_they_say():
         restore_kinds=("mask", "noise"),
         idempotence_weight=0.5,
         idempotence_ramp=10,
+        foreign_weight=0.6,
+        foreign_samples=12,
     )
     rows = torch.arange(10, 30)
     loss = run_loss(objective, f, rows, step=4)
@@ -130,16 +132,20 @@ def test_terms_are_what_they_say():
     y = f(z[nearest])
     samples = f(z[:20])
     neighbours = data[torch.cdist(samples, data).argmin(1)]
+    moved = f(objective.foreign.inputs(4))
+    home = data[torch.cdist(moved, data).argmin(1)]
     expected = {
         "reconstruction": (f(x) - x).square().mean(),
         "imle": (y - x).square().mean(),
         "idempotence": (f(y) - y).square().mean(),
         "projection": (samples - neighbours).square().mean(),
+        "foreign": (moved - home).square().mean(),
     }
+    assert len(moved) == 12
     for name, value in expected.items():
         torch.testing.assert_close(loss.terms[name].double(), value.detach().double(), rtol=1e-5, atol=1e-7)
     weights = {"reconstruction": 2, "imle": 3, "projection": 0.3, "denoise": 0.7, "restore": 0.9}
-    weights["idempotence"] = 0.5 * 0.4
+    weights |= {"idempotence": 0.5 * 0.4, "foreign": 0.6}
     assert set(loss.terms) == set(weights)
     total = sum(weights[name] * loss.terms[name].item() for name in weights)
     assert loss.total.item() == pytest.approx(total, rel=1e-5)
@@ -150,7 +156,9 @@ def test_terms_are_what_they_say():
 
 
 def test_all_terms_are_one_pass_over_memory(monkeypatch):
-    weights = {f"{name}_weight": 0.5 for name in ("projection", "denoise", "restore", "idempotence")}
+    weights = {
+        f"{name}_weight": 0.5 for name in ("projection", "denoise", "restore", "idempotence", "foreign")
+    }
     objective = naign(points(), pool_size=64, restore_kinds=("mask", "noise"), **weights)
     passes = []
     monkeypatch.setattr(
@@ -158,8 +166,22 @@ def test_all_terms_are_one_pass_over_memory(monkeypatch):
         "fused_loss",
         lambda terms, **rest: passes.append(len(terms)) or fused_loss(terms, **rest),
     )
-    assert len(run_loss(objective, network(), torch.arange(8), step=1).terms) == 6
-    assert passes == [6]
+    assert len(run_loss(objective, network(), torch.arange(8), step=1).terms) == 7
+    assert passes == [7]
+
+
+def test_foreign_inputs_are_new_at_every_step_and_the_same_again_at_the_same():
+    def wide():
+        return naign(points(), pool_size=64, foreign_weight=1.0, foreign_kinds=("wide",))
+
+    objective = wide()
+    first, second = objective.foreign.inputs(1), objective.foreign.inputs(2)
+    assert not torch.equal(first, second)
+    assert torch.equal(
+        first, naign(points(), pool_size=64, foreign_weight=1.0, foreign_kinds=("wide",)).foreign.inputs(1)
+    )
+    with pytest.raises(ValueError, match=r"foreign_kinds: expected of box, wide for vectors, got 'turned'"):
+        naign(points(), pool_size=64, foreign_weight=1.0, foreign_kinds=("turned",))
 
 
 def test_without_optional_terms_it_is_the_papers_objective():

@@ -345,6 +345,11 @@ MISTAKES = [
         TypeError,
         r"^data: expected a dense tensor, got torch.sparse_coo; use .to_dense",
     ),
+    (
+        {"data": torch.nested.nested_tensor([ZERO])},
+        TypeError,
+        r"^data: expected a dense tensor, got a nested",
+    ),
     ({"matched": ZERO.to_mkldnn()}, TypeError, r"^matched: expected a dense tensor, got torch._mkldnn"),
     ({"weights": None}, TypeError, "^weights: expected three numbers, got NoneType"),
     ({"weights": 1.0}, TypeError, "^weights: expected three numbers, got float"),

@@ -289,12 +289,13 @@ def test_restoration_has_a_line_for_each_condition():
             Row("psnr", "corrupted", 8.0, known),
             Row("psnr", "f", 11.5, known),
             Row("gain", "f", 3.5, known),
+            Row("gain", "f at its best", 4.0, known),
             Row("gain", "filter", -0.25, known),
         )
     )
     (row,) = restoration_rows(results)
     assert row.what == "mask, known kept"
-    assert row.numbers == ["8.00", "11.50", "+3.50", "", "-0.25", "", ""]
+    assert row.numbers == ["8.00", "11.50", "+3.50", "", "+4.00", "-0.25", "", ""]
     assert metric_rows(results) == []
 
 

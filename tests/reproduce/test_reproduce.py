@@ -26,7 +26,7 @@ from naign_ext.reproduce import costs as costs_module
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce import effort as effort_module
 from naign_ext.reproduce import runs as runs_module
-from naign_ext.reproduce.baselines import best_tv, denoise_tv, nearest_image, restoration_baselines
+from naign_ext.reproduce.baselines import best_tv, denoise_tv, restoration_baselines
 from naign_ext.reproduce.claims import CLAIMS
 from naign_ext.reproduce.claims.fld_over_training import late
 from naign_ext.reproduce.claims.ood import roc
@@ -35,17 +35,27 @@ from naign_ext.reproduce.effort import FULL, QUICK, Effort
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, PLAIN, ign_candidates, method_config
 from naign_ext.reproduce.record import from_json, search_from_json, to_json
 from naign_ext.reproduce.results import table_rows, write_page
-from naign_ext.reproduce.runs import InterruptedRunError, Job, Run, carry_out_all, is_finished, run_name
+from naign_ext.reproduce.runs import (
+    InterruptedRunError,
+    Job,
+    Run,
+    carry_out,
+    carry_out_all,
+    is_finished,
+    run_name,
+)
 from naign_ext.reproduce.study import Evidence, Study, steps_in_equal_time, summarise
 from naign_ext.reproduce.tuning import choose, leaders
 from naign_ext.reproduce.verdict import better_rival, compare_seeds, spread, worst
 from naign_ext.reproduce.vocabulary import about, competitors, true_data
 from naign_ext.training.progress import TrainResult
 from naign_ext.transforms import corrupt
+from naign_ext.untrusted import DamagedFileError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 
 TINY = Effort("tiny", seeds=2, tuning_seeds=1, steps_share=0.004, candidates=2, sizes=2, rates=2)
+ROOT = Path(__file__).parents[2]
 runner = CliRunner()
 
 
@@ -512,7 +522,6 @@ def test_restorers_without_a_network():
     assert torch.equal(denoise_tv(noisy, 0.0), noisy)
     restored = best_tv(data.train[:40], corrupt(data.train[:40], "noise", seed=1, strength=0.5)[0])(noisy)
     assert gain(clean, noisy, restored) > 1.0
-    assert torch.equal(nearest_image(data.train, data.train[:9] + 0.01), data.train[:9])
     gains = Results(tuple(restoration_baselines(data, 0)))
     assert gains.value("gain", "tv", Condition("noise", 0.5)) > 1.0
     strong, blurred = (
@@ -623,6 +632,45 @@ def test_a_claim_on_some_of_its_data_says_so(tmp_path, monkeypatch):
     assert "Not part of this run, though of the claim: moons, grid25." in page
     assert (tmp_path / "results" / "distance-field.png").is_file()
     assert not list((tmp_path / "results").glob("*.pdf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("trimodal.json", lambda r: r.pop("schema")),
+        ("trimodal.json", lambda r: r.pop("verdicts")),
+        ("trimodal.json", lambda r: r.update(environment=None)),
+        ("trimodal.json", lambda r: r.update(comparisons=[1])),
+        ("trimodal.json", lambda r: r.update(metrics={"a": {"naign": [{"metric": 1}]}})),
+        ("ign-search.json", lambda r: next(iter(r.values())).pop("candidates")),
+    ],
+)
+def test_a_result_that_is_damaged_is_named(tmp_path, name, change):
+    results = tmp_path / "results"
+    results.mkdir()
+    for file in ("trimodal.json", "ign-search.json"):
+        value = json.loads((ROOT / "docs" / "results" / file).read_text())
+        if file == name:
+            change(value)
+        (results / file).write_text(json.dumps(value))
+    answer = runner.invoke(app, ["reproduce", "report", "--results", str(results)])
+    assert answer.exit_code == 2 and f"damaged: {results / name}: is not what" in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["outcome.json", "figures.json", "curve.jsonl"])
+def test_a_run_of_a_reproduction_that_is_damaged_is_named(tmp_path, name):
+    job = Job(method_config(BEST, "trimodal1d", seed=3, effort=TINY), metrics=("modes",))
+    folder = tmp_path / run_name(job.config)
+    folder.mkdir()
+    judged = {"asked": ["modes"], "baselines": False, "metrics": []}
+    for file, value in (
+        ("outcome.json", {"status": "completed"}),
+        ("figures.json", judged),
+        ("curve.jsonl", {}),
+    ):
+        (folder / file).write_text(json.dumps({} if file == name else value) + "\n")
+    with pytest.raises(DamagedFileError, match=f"^damaged: {folder / name}: "):
+        carry_out(job, tmp_path)
 
 
 def test_mistakes_are_named(tmp_path):

@@ -1,8 +1,10 @@
 """The trainer: a run's folder, determinism, stopping, resuming bit for bit."""
 
 import json
+import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from naign_ext.training import trainer
 from naign_ext.training.callbacks import Callback, default_callbacks
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, Trainer, resume, train
+from naign_ext.untrusted import DamagedFileError
 
 # TensorBoard's import of torch.jit warns of its own future.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
@@ -107,7 +110,7 @@ def test_metrics_hold_every_term(whole):
     validations = [r for r in records if r["kind"] == "validation"]
     assert [r["step"] for r in validations] == [6, 12, 18, 24]
     for r in validations:
-        assert r["score"] == pytest.approx(r["fixed_point"] + r["imle"] + r["projection"])
+        assert r["score"] == pytest.approx((r["fixed_point"] + r["imle"] + r["projection"]) / r["coverage"])
     best = min(validations, key=lambda r: r["score"])
     assert load_checkpoint(whole.run).step == best["step"]
 
@@ -396,7 +399,7 @@ def test_progress_hears_of_everything(tmp_path):
 
     train(configuration("steps=2", "device=cpu"), tmp_path / "run", progress=Watch())
     terms = ["denoise", "imle", "projection", "reconstruction"]
-    metrics = ["fixed_point", "imle", "projection", "score"]
+    metrics = ["coverage", "fixed_point", "imle", "projection", "score"]
     assert [h for h in heard if h[0] not in ("started", "samples")] == [
         ("stepped", 1, terms),
         ("stepped", 2, terms),
@@ -540,3 +543,48 @@ def test_metrics_cut_off_by_a_crash_are_mended(tmp_path):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines if '"train"' in line] == list(range(3, STEPS + 1, 3))
     assert not any("evaluation" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("ema", lambda t: t["body.0.weight"].fill_(math.nan), "ema.safetensors: body.0.weight has values"),
+        ("model", lambda t: t["body.0.weight"].fill_(math.inf), "model.safetensors: body.0.weight has val"),
+        (
+            "optimizer",
+            lambda t: t["body.0.weight/exp_avg"].fill_(math.nan),
+            "exp_avg has values that are not",
+        ),
+        ("optimizer", lambda t: t.pop("body.0.weight/exp_avg"), "lacks moments of some weights"),
+        ("optimizer", lambda t: t.update({"body.0.weight/exp_avg": torch.zeros(3)}), "exp_avg fits none of"),
+        (
+            "optimizer",
+            lambda t: t.update({"a/exp_avg": torch.zeros(3)}),
+            "a/exp_avg fits none of the weights",
+        ),
+    ],
+)
+def test_a_forged_state_is_named_before_anything_changes(whole, tmp_path, file, change, message, monkeypatch):
+    shutil.copytree(whole.run, tmp_path / "run")
+    found = load_checkpoint(tmp_path / "run", "last")
+    name = next(iter(found.model))
+    tensors = {key.replace(name, "body.0.weight"): value for key, value in found.tensors[file].items()}
+    change(tensors)
+    found.tensors[file].clear()
+    found.tensors[file].update({key.replace("body.0.weight", name): value for key, value in tensors.items()})
+    monkeypatch.setattr(runs, "load_checkpoint", lambda *_: found)
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match=message.replace("body.0.weight", name)):
+        resume(tmp_path / "run", changes={"steps": STEPS + 1})
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_damaged_metrics_are_named_before_anything_changes(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole.run, run)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": "x"}\n')
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(DamagedFileError, match=r"metrics\.jsonl: line \d+ .*step: expected a valid integer"):
+        resume(run, changes={"steps": STEPS + 1})
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Self
 
 from torch import Tensor
 
 from naign_ext.evaluation import baselines
 from naign_ext.evaluation.context import EvalContext
-from naign_ext.evaluation.results import MAP, Condition
+from naign_ext.evaluation.restoring import Choice, Corruption, choose
+from naign_ext.evaluation.results import BEST, MAP, Condition
 from naign_ext.evaluation.rows import subset
 from naign_ext.evaluation.subjects.base import Subject
-from naign_ext.transforms.corruptions import corrupt, degrade, gaussian_blur, keep_known
+from naign_ext.transforms.corruptions import corrupt, gaussian_blur
 
 MOST_RESTORED = 500
+MOST_TRIED = 50
+"""Validation images on which ways to restore are tried."""
 RESTORATIONS = (
     Condition("noise", 0.5),
     Condition("noise", 1.0),
@@ -28,26 +30,38 @@ RECOGNISED = Condition("noise", 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Restored(Subject):
-    """clean, corrupted and restored images (N, C, H, W), of the held-out ones."""
+    """clean, corrupted and restored images (N, C, H, W), of the held-out ones; choice: where they are restored by a
+    recipe that was chosen.
+    """
 
     clean: Tensor
     corrupted: Tensor
     restored: Tensor
+    choice: Choice | None = None
 
     @classmethod
     def own(cls, context: EvalContext) -> Iterator[Self]:
-        """f of every corruption, and with what is known put back; and the corrupted images themselves."""
+        """f of every corruption, and with what is known put back; the recipe that is best on validation images, if
+        there are any; and the corrupted images themselves.
+        """
         clean = _restored_images(context.heldout, context)
         for condition in RESTORATIONS if len(clean) else ():
             spoilt, lost = corrupt(
                 clean, condition.corruption, seed=context.seed, strength=condition.strength
             )
-            restored = {condition: context.apply(spoilt)}
-            if (kept := _with_known(restored[condition], spoilt, condition, lost)) is not None:
-                restored[Condition(condition.corruption, condition.strength, known=True)] = kept
-            for under, images in restored.items():
-                yield cls(baselines.CORRUPTED, context, clean, spoilt, spoilt, condition=under)
-                yield cls(MAP, context, clean, spoilt, images, condition=under)
+            corruption = Corruption(condition.corruption, condition.strength)
+            known, plain = corruption.known_with(lost), context.apply(spoilt)
+            under = {condition: plain}
+            if condition.corruption != "noise":
+                kept = Condition(condition.corruption, condition.strength, known=True)
+                under[kept] = known.put_back(plain, spoilt)
+            for each, images in under.items():
+                yield cls(baselines.CORRUPTED, context, clean, spoilt, spoilt, condition=each)
+                yield cls(MAP, context, clean, spoilt, images, condition=each)
+            if (validation := _validation_images(context)) is not None:
+                choice = choose(context.apply, validation, corruption, context.seed + 1)
+                best = choice.recipe.apply(context.apply, spoilt, known)
+                yield cls(BEST, context, clean, spoilt, best, choice, condition=list(under)[-1])
 
     @classmethod
     def baselines(cls, context: EvalContext) -> Iterator[Self]:
@@ -66,14 +80,11 @@ def _restored_images(images: Tensor, context: EvalContext) -> Tensor:
     return subset(images, MOST_RESTORED, context.seed)
 
 
-def _with_known(
-    restored: Tensor, corrupted: Tensor, condition: Condition, lost: Tensor | None
-) -> Tensor | None:
-    """Restored images with what is known of the originals put back; None under noise, where nothing is."""
-    if condition.corruption == "noise":
+def _validation_images(context: EvalContext) -> Tensor | None:
+    images = context.dataset.validation
+    if images is None or len(images) == 0:
         return None
-    spoil = partial(degrade, kind=condition.corruption, strength=condition.strength)
-    return keep_known(restored, corrupted, lost=lost, degrade=None if lost is not None else spoil)
+    return subset(images, MOST_TRIED, context.seed).to(context.device)
 
 
 @dataclass(frozen=True, eq=False)

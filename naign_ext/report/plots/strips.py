@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from naign_ext.evaluation.ood import nearest_row
 from naign_ext.evaluation.results import Condition, Results
 from naign_ext.evaluation.subjects import Restored
-from naign_ext.ops import imle_knn
 from naign_ext.report.plots.sheet import Sheet, enlargement, is_small, mosaic, spread
 from naign_ext.report.plots.style import BAD, GOOD, styled
 
@@ -40,8 +40,7 @@ def draw_neighbours(samples: Tensor, train: Tensor, path: Path) -> Path:
     """Samples (M, C, H, W) above their nearest training images (N, C, H, W), two rows of each."""
     groups = []
     for some in torch.split(samples[: 2 * columns(samples)], columns(samples)):
-        nearest = imle_knn(some.flatten(1), train.flatten(1)).indices[:, 0]
-        groups.append([Strip("f(z)", some), Strip("nearest in\ntraining set", train[nearest])])
+        groups.append([Strip("f(z)", some), Strip("nearest in\ntraining set", nearest_row(train, some))])
     return draw_strips(groups, path)
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from naign_ext.evaluation import Key
+from naign_ext.evaluation.ood import nearest_row
 from naign_ext.evaluation.results import MAP, ONCE, TWICE
-from naign_ext.ops import imle_knn
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.runs import judged_data
@@ -36,8 +36,7 @@ def draw(study: Study, evidence: Evidence, result: Result, path: Path) -> None:
             if run.status == "completed":
                 data = judged_data(run.config).train
                 samples = run.projector().sample(_COLUMNS, seed=1)
-                nearest = imle_knn(samples.flatten(1), data.flatten(1)).indices[:, 0]
-                drawing.images(axis, _stacked(samples, data[nearest]), _COLUMNS)
+                drawing.images(axis, _stacked(samples, nearest_row(data, samples)), _COLUMNS)
         drawing.footnote(
             figure,
             f"{study.note}; above samples f(z) of the first, below the training image nearest to each; numbers: means",

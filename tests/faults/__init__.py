@@ -1,0 +1,1 @@
+"""Faults made on purpose: damaged files, odd arguments, kills and full disks. naign must meet each in words."""
