@@ -10,6 +10,29 @@ from naign_ext.ops import randn, randn_rows
 from naign_ext.seeds import derive_seed
 
 
+def spherical_steps(first: Tensor, second: Tensor, count: int) -> Tensor:
+    """Latents (count, *shape) from first to second, both (*shape), on the great circle through them: each is as likely
+    a draw as the two ends, where the straight line passes through latents that are too short (Shoemake 1985).
+
+    Latents in one direction, or opposite ones, are joined by a straight line.
+    """
+    if first.shape != second.shape:
+        raise ValueError(
+            f"second: expected the shape of first, {tuple(first.shape)}, got {tuple(second.shape)}"
+        )
+    if count < 2:
+        raise ValueError(f"count: expected 2 or more, got {count}")
+    part = torch.linspace(0, 1, count, dtype=torch.float64, device=first.device)
+    a, b = first.double().flatten(), second.double().flatten()
+    angle = torch.acos((a @ b / (a.norm() * b.norm()).clamp(min=1e-300)).clamp(-1, 1))
+    if float(angle.sin()) < 1e-6:
+        weights = 1 - part, part
+    else:
+        weights = ((1 - part) * angle).sin() / angle.sin(), (part * angle).sin() / angle.sin()
+    steps = weights[0][:, None] * a + weights[1][:, None] * b
+    return steps.to(first.dtype).view(count, *first.shape)
+
+
 class LatentPool:
     """An endless pool of latents z ~ N(0, scale^2 I), one per row, drawn anew whenever ``draw`` changes.
 

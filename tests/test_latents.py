@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from naign_ext.latents import LatentPool
+from naign_ext.latents import LatentPool, spherical_steps
 from naign_ext.ops import randn
 from naign_ext.seeds import derive_seed, generator
 
@@ -102,3 +102,26 @@ def test_wrong_rows_are_named():
         pool.chunk(3, 2)
     with pytest.raises(TypeError, match="indices"):
         pool.rows(torch.tensor([0.0]))
+
+
+def test_steps_between_latents_are_equal_turns_of_unchanged_length():
+    first, second = torch.randn(2, 1, 9, 9, generator=generator(0, "test"))
+    second *= first.norm() / second.norm()
+    steps = spherical_steps(first, second, 7)
+    assert steps.shape == (7, 1, 9, 9) and steps.dtype == torch.float32
+    torch.testing.assert_close(steps[0], first)
+    torch.testing.assert_close(steps[-1], second)
+    rows = steps.flatten(1)
+    torch.testing.assert_close(rows.norm(dim=1), first.norm().expand(7))
+    turns = torch.nn.functional.cosine_similarity(rows[:-1], rows[1:])
+    torch.testing.assert_close(turns, turns[:1].expand(6))
+
+
+def test_latents_on_one_line_are_joined_by_it():
+    line = torch.tensor([1.0, 2.0])
+    assert torch.equal(spherical_steps(line, line, 3), line.expand(3, 2))
+    assert torch.equal(spherical_steps(line, -line, 3)[1], torch.zeros(2))
+    with pytest.raises(ValueError, match="count: expected 2 or more, got 1"):
+        spherical_steps(line, line, 1)
+    with pytest.raises(ValueError, match=r"second: expected the shape of first, \(2,\), got \(1,\)"):
+        spherical_steps(line, line[:1], 3)

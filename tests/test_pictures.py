@@ -23,6 +23,16 @@ def test_a_picture_of_few_colours_keeps_every_pixel(tmp_path: Path) -> None:
     assert tuple(found[299, 199]) == (200, 0, 0)
 
 
+def test_a_picture_of_many_colours_keeps_its_areas_and_a_word_in_red(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 300)
+    pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :] * 0.3, 80.0), axis=-1).astype(np.uint8)
+    pixels[:4, :4] = 255, 255, 0
+    with Image.open(save_png(Image.fromarray(pixels), tmp_path / "a.png")) as written:
+        found = np.asarray(written.convert("RGB")).astype(int)
+    assert np.abs(found - pixels).mean() < 3
+    assert np.abs(found[:4, :4] - [255, 255, 0]).max() < 30
+
+
 @pytest.mark.parametrize("side", [150, 400])
 def test_no_picture_is_larger_than_the_limit(side: int, tmp_path: Path) -> None:
     path = save_png(noise(side), tmp_path / "noise.png")

@@ -9,6 +9,7 @@ from naign_ext.evaluation.coverage import (
     Prdc,
     authenticity,
     mode_coverage,
+    near_copies,
     prdc,
     train_coverage,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "metrics",
     "mode_coverage",
     "multiscale_residual",
+    "near_copies",
     "nearest_distance",
     "non_identity",
     "normalised_residual",

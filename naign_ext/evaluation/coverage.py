@@ -42,6 +42,20 @@ def authenticity(train: Tensor, samples: Tensor) -> float:
     return float((nearest.distances[:, 0] > own[nearest.indices[:, 0]]).double().mean())
 
 
+def near_copies(train: Tensor, samples: Tensor, *, ratio: float = 1 / 3) -> float:
+    """Share of samples nearer to one training row than to any other by that ratio of Euclidean distances or more.
+
+    The rule of Yoon et al. 2023 and of Gu et al. (arXiv 2310.02664) for what a diffusion model memorised, in [0, 1].
+
+    Args:
+        train: (N, ...), N >= 2; samples: (M, ...).
+    """
+    train, samples = as_rows("train", train, at_least=2), as_rows("samples", samples)
+    same_width(train=train, samples=samples)
+    first, second = imle_knn(samples, train, k=2).distances.double().unbind(1)
+    return float((first < ratio**2 * second).double().mean())
+
+
 @dataclass(frozen=True)
 class Prdc:
     """Improved precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797)."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 from jinja2 import Environment, StrictUndefined, Template
+from PIL import Image
 
 from naign_ext import __version__
 from naign_ext.config import TrainConfig
@@ -35,6 +36,12 @@ class Picture:
     def data(self) -> str:
         """The file in base64."""
         return base64.b64encode(self.path.read_bytes()).decode("ascii")
+
+    @property
+    def width(self) -> int:
+        """In points of a page, which shows it at half its size."""
+        with Image.open(self.path) as picture:
+            return picture.width // 2
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from naign_ext.evaluation import EvalContext, Results
 from naign_ext.evaluation.results import MAP, ONCE, TWICE
 from naign_ext.evaluation.subjects import Detector, Restored
-from naign_ext.report import plots
+from naign_ext.latents import spherical_steps
+from naign_ext.report import plots, tables
 from naign_ext.report.page import Picture
+
+_BETWEEN_LATENTS, _BETWEEN_IMAGES = 3, 2
 
 
 def draw_pictures(
@@ -24,7 +28,7 @@ def draw_pictures(
     samples = {ONCE: context.once.cpu(), TWICE: context.twice.cpu()}
     drawn = [
         Picture(
-            "Training data, samples f(z), and f applied again.",
+            "Training data, samples f(z) that f makes of noise z, and f applied to the samples again.",
             plots.draw_samples(train, samples, folder / "samples.png"),
         )
     ]
@@ -53,13 +57,43 @@ def draw_pictures(
 
 
 def _images(context: EvalContext, results: Results, train: Tensor, folder: Path) -> list[Picture]:
-    drawn = []
+    samples = context.once.cpu()
+    caption = (
+        f"Samples, and below each the training image nearest to it. {tables.memorisation_sentence(results)}"
+    )
+    drawn = [
+        Picture(caption.strip(), plots.draw_neighbours(samples, train, folder / "neighbours.png")),
+        _interpolations(context, folder / "interpolations.png"),
+    ]
     restored = [images for images in context.subjects(Restored.own) if images.name == MAP]
     if restored:
-        caption = (
-            "Held-out images, their corruptions, and what f makes of each. Right: mean PSNR and its gain."
-        )
-        drawn.append(Picture(caption, plots.draw_restored(restored, results, folder / "restored.png")))
-    caption = "Samples and the training images nearest to them: how much is memorised."
-    path = plots.draw_neighbours(context.once.cpu(), train, folder / "neighbours.png")
-    return [*drawn, Picture(caption, path)]
+        for path, what in plots.draw_restored(restored, results, folder / "restored.png").items():
+            caption = (
+                f"Held-out images, spoilt ({what}), and what f makes of each. Right: mean PSNR and its gain."
+            )
+            drawn.append(Picture(caption, path))
+    times = plots.reduction(train)
+    note = f" Images are shown at 1/{times} of their size." if times > 1 else ""
+    return [Picture(picture.caption + note, picture.path) for picture in drawn]
+
+
+def _interpolations(context: EvalContext, path: Path) -> Picture:
+    """Between the first latents, and between test images where there are two."""
+    count = plots.columns(context.train)
+
+    def f(x: Tensor) -> Tensor:
+        return context.apply(x).cpu()
+
+    pairs = torch.split(context.latents[: 2 * _BETWEEN_LATENTS], 2)
+    between = [f(spherical_steps(first, second, count)) for first, second in pairs]
+    caption = "f from one latent to another, along the great circle through both"
+    images = plots.spread(context.heldout, 2 * _BETWEEN_IMAGES)
+    if len(images) < 2:
+        return Picture(f"{caption}.", plots.draw_interpolations(between, [], path))
+    # Of a sorted set, neighbours show the same thing: each is mixed with one from the other half.
+    half = len(images) // 2
+    share = torch.linspace(0, 1, count, device=images.device).view(-1, 1, 1, 1)
+    mixed = [torch.lerp(images[i], images[half + i], share) for i in range(half)]
+    caption += "; and held-out images mixed with one another, and what f makes of the mixtures."
+    fades = [(mixture.cpu(), f(mixture)) for mixture in mixed]
+    return Picture(caption, plots.draw_interpolations(between, fades, path))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from naign_ext.evaluation.baselines import BASELINES, CLEAN, CORRUPTED
 from naign_ext.evaluation.registry import GROUPS, METRICS, Metric
-from naign_ext.evaluation.results import BEST, MAP, TWICE, Condition, Results
+from naign_ext.evaluation.results import BEST, MAP, ONCE, TWICE, Condition, Results
 from naign_ext.evaluation.subjects import RECOGNISED, DataSubject
 
 BETTER = {"lower": "lower is better", "higher": "higher is better", "closer": "1 is best", "-": ""}
@@ -153,6 +153,20 @@ def accuracy_sentence(results: Results) -> str:
     return (
         "A classifier's accuracy on held-out images with noise of sigma 1: "
         f"{format_number(before)}, after f {format_number(after)}{clear}."
+    )
+
+
+def memorisation_sentence(results: Results) -> str:
+    """How much of the samples is copied from the training images; empty where it was not measured."""
+    authentic, copies = (results.find(name, ONCE) for name in ("authenticity", "near_copies"))
+    if authentic is None or copies is None:
+        return ""
+    fresh = results.find("authenticity", "half")
+    beside = "" if fresh is None else f"; of one half of the training images against the other, {fresh:.0%}"
+    return (
+        f"{authentic:.0%} of the samples are farther from their nearest training image than that one is from its own "
+        f"(authenticity, Alaa et al. 2022{beside}); {copies:.0%} are near copies, at least three times as near to one "
+        "training image as to any other."
     )
 
 

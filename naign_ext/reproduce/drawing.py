@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from naign_ext.pictures import save_figure
-from naign_ext.report.plots.style import STYLE, mosaic
+from naign_ext.report.plots.sheet import mosaic
+from naign_ext.report.plots.style import STYLE
 from naign_ext.reproduce.methods import BEST, IGN, IGN_SECONDS, METHODS, PLAIN
 
 if TYPE_CHECKING:

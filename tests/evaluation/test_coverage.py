@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from naign_ext.evaluation import authenticity, mode_coverage, prdc, train_coverage
+from naign_ext.evaluation import authenticity, mode_coverage, near_copies, prdc, train_coverage
 
 
 def column(*values):
@@ -22,6 +22,16 @@ def test_authenticity_is_low_for_copies():
     fresh = torch.randn(500, 3, generator=torch.Generator().manual_seed(1))
     assert authenticity(train, train + 1e-4) == 0.0
     assert authenticity(train, fresh) > 0.4
+
+
+def test_near_copies_are_three_times_as_near_to_one_row():
+    train = column(0, 4, 100)
+    # At 0.9 and 3.2 the next row is 3.4 and 4 times as far; at 1.1 and 2 it is 2.6 times as far and as far.
+    assert near_copies(train, column(0.9, 3.2, 1.1, 2)) == 0.5
+    assert near_copies(train, train) == 1.0
+    assert near_copies(train, column(-0.5), ratio=0.1) == 0.0
+    with pytest.raises(ValueError, match="train: expected at least 2 rows"):
+        near_copies(train[:1], train)
 
 
 def test_prdc_by_hand():

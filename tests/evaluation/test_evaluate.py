@@ -193,6 +193,7 @@ def test_baselines_are_ordered_as_they_must_be():
     assert found.value("fld_pixels", "copies") > 1e6
     assert found.value("rows_judged", "half") == 30
     assert found.value("authenticity", "copies") == 0
+    assert found.value("near_copies", "copies") == 1
     # f maps to the nearest training row, and so does the baseline.
     for name in ("ood_auroc", "ood_auroc_normalised", "ood_auroc_multiscale"):
         assert found.value(name, "f") == found.value(name, "nearest")

@@ -22,7 +22,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_cli": {"naign_ext", "naign_bench"},
     "naign_bench": {"naign_ext"},
     "naign_ext.reproduce": {"report", "training", *FILES, *BELOW_TRAINING},
-    "naign_ext.report": {"training", *BELOW_TRAINING},
+    "naign_ext.report": {"training", "pictures", *BELOW_TRAINING},
     "naign_ext.training": BELOW_TRAINING,
     "naign_ext.run": BELOW_RUN,
     "naign_ext.run_lock": {"config"},

@@ -16,14 +16,16 @@ from naign_ext.evaluation.evaluate import measure
 from naign_ext.evaluation.flat_keys import results_of
 from naign_ext.evaluation.subjects import Restored
 from naign_ext.metrics_log import read_metrics
+from naign_ext.pictures import MOST_BYTES
 from naign_ext.report import plots, write_report
 from naign_ext.report.page import Picture, render_page
 from naign_ext.report.pictures import draw_pictures
-from naign_ext.report.plots.style import mosaic
+from naign_ext.report.plots.sheet import enlargement, mosaic
 from naign_ext.report.tables import (
     accuracy_sentence,
     baselines_sentence,
     format_number,
+    memorisation_sentence,
     metric_rows,
     restoration_rows,
 )
@@ -55,7 +57,9 @@ def check_picture(path):
 def test_images_report(digits):
     run, report = digits
     names = {path.name for path in report.pictures}
-    assert names == {"samples.png", "restored.png", "neighbours.png", "ood.png", "training.png"}
+    assert names == {
+        "samples.png", "neighbours.png", "interpolations.png", "restored.png", "ood.png", "training.png",
+    }  # fmt: skip
     for path in report.pictures:
         check_picture(path)
     assert report.page == run / "report" / "report.html"
@@ -132,20 +136,34 @@ def test_pictures_show_what_was_judged(tmp_path, monkeypatch):
     dataset = load_dataset("digits").for_test()
     context = EvalContext.prepare(lambda x: x.clamp(-1, 1) * 0.5, dataset, samples=50, features="pixels")
     shown = {}
-    for name in ("draw_samples", "draw_neighbours", "draw_restored", "draw_ood"):
+    for name in ("draw_samples", "draw_neighbours", "draw_interpolations", "draw_ood"):
         monkeypatch.setattr(plots, name, lambda *given, kept=name: shown.setdefault(kept, given)[-1])
-    results = measure(context, {"psnr", "gain", "ood_auroc"})
+    monkeypatch.setattr(
+        plots, "draw_restored", lambda *given: {shown.setdefault("draw_restored", given)[-1]: "mask"}
+    )
+    results = measure(context, {"psnr", "gain", "ood_auroc", "authenticity", "near_copies"})
     pictures = draw_pictures(context, results, [], tmp_path)
     assert [picture.path.name for picture in pictures] == [
         "samples.png",
-        "restored.png",
         "neighbours.png",
+        "interpolations.png",
+        "restored.png",
         "ood.png",
     ]
     _, samples, _ = shown["draw_samples"]
     assert torch.equal(samples["f(z)"], context.once)
     assert torch.equal(samples["f(f(z))"], context.twice)
     assert torch.equal(shown["draw_neighbours"][0], context.once)
+    between, fades, _ = shown["draw_interpolations"]
+    assert [len(images) for images in between] == [8, 8, 8] and len(fades) == 2
+    for i, images in enumerate(between):
+        torch.testing.assert_close(images[0], context.once[2 * i])
+        torch.testing.assert_close(images[-1], context.once[2 * i + 1])
+    for mixed, after in fades:
+        assert all((mixed[end] == dataset.heldout).flatten(1).all(1).any() for end in (0, -1))
+        torch.testing.assert_close(after, mixed * 0.5)
+    copied = f"{results.value('near_copies', 'f(z)'):.0%} are near copies"
+    assert [copied in picture.caption for picture in pictures] == [False, True, False, False, False]
     judged = [subject for subject in context.subjects(Restored.own) if subject.name == "f"]
     assert list(shown["draw_restored"][0]) == judged
 
@@ -167,7 +185,59 @@ def test_colour_images_are_drawn(tmp_path):
     dataset = Dataset(name="photos", kind="image", train=pictures[:20], heldout=heldout)
     context = EvalContext.prepare(projector.f, dataset, samples=10)
     restored = [subject for subject in context.subjects(Restored.own) if subject.name == "f"]
-    check_picture(plots.draw_restored(restored, Results(), tmp_path / "b.png"))
+    for path in plots.draw_restored(restored, Results(), tmp_path / "b.png"):
+        check_picture(path)
+
+
+@pytest.mark.parametrize(("side", "channels"), [(8, 1), (25, 1), (28, 3), (64, 3)])
+def test_images_of_any_size_are_shown_crisply_in_small_files(tmp_path, side, channels):
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(60, channels, 8, 8, generator=generator) * 2 - 1
+    train, samples = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear").chunk(2)
+    strips = plots.draw_neighbours(samples, train, tmp_path / "neighbours.png")
+    panels = plots.draw_samples(train, {"f(z)": samples, "f(f(z))": samples}, tmp_path / "samples.png")
+    for path in (strips, panels):
+        assert path.stat().st_size <= MOST_BYTES
+        with Image.open(path) as picture:
+            assert 640 <= picture.width <= 2 * 952
+    if side > 28:
+        return
+    times = enlargement(train)
+    row = mosaic(samples[:8], 8, times=times)
+    with Image.open(strips) as picture:
+        shown = np.asarray(picture.convert("RGB"))[: row.shape[0], 200 : 200 + row.shape[1]] / 255
+    tolerance = 1 / 255 if channels == 1 else 0.2
+    assert np.abs(shown - row).max() <= tolerance
+    block = shown[: side * times, : side * times].reshape(side, times, side, times, 3)
+    assert (block == block[:, :1, :, :1]).all() and times >= 4
+
+
+def test_large_images_are_halved_and_the_caption_says_so(tmp_path):
+    images = torch.rand(12, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert mosaic(images[:1], 1).shape == (64, 64, 3)
+    dataset = Dataset(name="photos", kind="image", train=images[:9], heldout=images[9:])
+    context = EvalContext.prepare(lambda x: x.clamp(-1, 1), dataset, samples=12)
+    pictures = draw_pictures(context, Results(), [], tmp_path)
+    restored = {p.path.name: p.caption for p in pictures if "restored" in p.path.name}
+    assert list(restored) == ["restored.png", "restored-2.png", "restored-3.png", "restored-4.png"]
+    assert [re.search(r"spoilt \((.*?)\)", caption)[1] for caption in restored.values()] == [
+        "noise", "mask", "blur", "downsample",
+    ]  # fmt: skip
+    assert all("shown at 1/2 of their size" in picture.caption for picture in pictures[1:])
+    assert all(picture.path.stat().st_size <= MOST_BYTES for picture in pictures)
+
+
+def test_one_image_held_out_is_mixed_with_none(tmp_path):
+    images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    dataset = Dataset(name="few", kind="image", train=images[:11], heldout=images[11:])
+    context = EvalContext.prepare(lambda x: x.clamp(-1, 1), dataset, samples=12)
+    captions = [picture.caption for picture in draw_pictures(context, Results(), [], tmp_path)]
+    assert "f from one latent to another, along the great circle through both." in captions
+
+
+def test_some_are_taken_from_everywhere():
+    assert plots.spread(torch.arange(10), 4).tolist() == [0, 3, 6, 9]
+    assert plots.spread(torch.arange(3), 4).tolist() == [0, 1, 2]
 
 
 def test_mosaic_places_images_on_white():
@@ -241,6 +311,15 @@ def test_accuracy_is_told_in_a_sentence():
     assert accuracy_sentence(Results()) == ""
 
 
+def test_memorisation_is_told_in_a_sentence():
+    rows = [Row("authenticity", "f(z)", 0.25), Row("near_copies", "f(z)", 0.5)]
+    assert "25% of the samples are farther" in memorisation_sentence(Results(tuple(rows)))
+    assert "50% are near copies" in memorisation_sentence(Results(tuple(rows)))
+    half = Row("authenticity", "half", 0.7)
+    assert "training images against the other, 70%" in memorisation_sentence(Results((*rows, half)))
+    assert memorisation_sentence(Results(tuple(rows[:1]))) == ""
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(3.0, "3"), (0.12345, "0.123"), (-17.04, "-17"), (1.7e16, "1.7e+16"), (12345.6, "12346"), (0.0, "0")],
@@ -251,12 +330,13 @@ def test_numbers_have_three_digits(value, text):
 
 def test_text_is_escaped(tmp_path):
     config = resolve_config("trimodal1d", "quick", flags={"data_root": "<b>&"})
-    (tmp_path / "a.png").write_bytes(b"x")
+    Image.new("L", (300, 200)).save(tmp_path / "a.png")
     picture = Picture('<i>"caption"', tmp_path / "a.png")
     page = render_page(config, Projector("mlp", [1], {"widths": [2]}), Results(), [picture])
     assert "<b>&" not in page
     assert "&lt;b&gt;&amp;" in page
     assert "<i>" not in page
+    assert '<img width="150"' in page
     assert "&lt;i&gt;&#34;caption&#34;" in page
 
 

@@ -280,6 +280,19 @@ def _authenticity(samples: SampleSet) -> float:
 
 
 @metric(
+    "near_copies",
+    "lower",
+    "samples",
+    of=SampleSet,
+    needs=("images", "2 training rows"),
+    title="near copies",
+    text="share thrice as near to one training image as to any other",
+)
+def _near_copies(samples: SampleSet) -> float:
+    return coverage.near_copies(samples.context.train, samples.rows)
+
+
+@metric(
     "variance_ratio",
     "closer",
     "samples",

@@ -7,40 +7,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from naign_ext.report.plots.style import (
-    DATA,
-    ONCE,
-    TWICE,
-    box_of,
-    fill_plane,
-    mosaic,
-    new_figure,
-    save,
-    show,
-    styled,
-)
+from naign_ext.report.plots.sheet import Sheet, enlargement, is_small, mosaic, spread
+from naign_ext.report.plots.style import DATA, ONCE, TWICE, box_of, fill_plane, new_figure, save, styled
 
 TRAINING = "training data"
 _COLOURS = {TRAINING: DATA, "f(z)": ONCE, "f(f(z))": TWICE}
-_IMAGES, _POINTS = 36, 2000
+_POINTS = 2000
+_PANEL, _TITLE, _SPACE = 600, 44, 28
 
 
 def draw_samples(train: Tensor, samples: Mapping[str, Tensor], path: Path) -> Path:
-    """Training data (N, ...) beside sets of samples (M, ...) by name, "f(z)" and "f(f(z))"; the first of each."""
+    """Training data (N, ...) beside sets of samples (M, ...) by name, "f(z)" and "f(f(z))"; some of each."""
     sets = {TRAINING: train, **samples}
     if train.dim() == 4:
-        return _draw_mosaics({name: images[:_IMAGES] for name, images in sets.items()}, path)
+        return _draw_mosaics(sets, path)
     sets = {name: rows[:_POINTS] for name, rows in sets.items()}
     return _draw_histograms(sets, path) if train.shape[1] == 1 else _draw_scatter(sets, train, path)
 
 
 def _draw_mosaics(sets: Mapping[str, Tensor], path: Path) -> Path:
+    """Squares of 25 small images or 16 larger ones; of training data, which may be sorted, some from everywhere."""
+    side = 5 if is_small(sets[TRAINING]) else 4
+    times = enlargement(sets[TRAINING], _PANEL // side)
+    panels = {}
+    for name, images in sets.items():
+        some = spread(images, side**2) if name == TRAINING else images[: side**2]
+        panels[name] = mosaic(some, side, times=times)
+    height, width, _ = next(iter(panels.values())).shape
+    sheet = Sheet(len(panels) * (width + _SPACE) - _SPACE, _TITLE + height)
     with styled():
-        figure, axes = new_figure(3.0 * len(sets), 3.25, 1, len(sets))
-        for axis, (name, images) in zip(axes, sets.items(), strict=True):
-            show(axis, mosaic(images, 6))
-            axis.set_title(name)
-        return save(figure, path)
+        for i, (name, picture) in enumerate(panels.items()):
+            left = i * (width + _SPACE)
+            sheet.put(picture, left, _TITLE)
+            sheet.write(name, left + width / 2, 0.7 * _TITLE, ha="center", va="baseline", fontsize=10)
+        return sheet.save(path)
 
 
 def _draw_histograms(sets: Mapping[str, Tensor], path: Path) -> Path:
