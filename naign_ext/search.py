@@ -32,7 +32,8 @@ class ImleSearch:
 
     Args:
         data: (N, D), float32, float16, bfloat16 or float64; not copied, and must not change. A change in place of the
-            tensor, or of what it is a view of, is noticed (but for tensors made in inference mode): RuntimeError.
+            tensor, or of what it is a view of, is noticed: RuntimeError (but for tensors made in inference mode, and
+            changes that torch does not count, through ``.data`` or numpy).
         k: neighbours per row.
         reject_below: pairs whose squared distance is below this are inadmissible (RS-IMLE, arXiv 2409.17439).
 
