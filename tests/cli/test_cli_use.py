@@ -1,5 +1,6 @@
 """naign sample, restore, score, evaluate, bench: on tiny runs, against the library's own answers."""
 
+import html
 import io
 import json
 import os
@@ -195,6 +196,44 @@ def test_names_are_tabled_as_they_are(runs, tmp_path):
     result = naign("score", runs / "digits", "[/b]:cat:.png")
     assert result.exit_code == 2
     assert "[/b]:cat:.png: No such file" in result.stderr
+
+
+def test_markup_in_the_users_names_is_shown_as_it_is_by_every_command(tmp_path, monkeypatch):
+    """Of the data set's folder, the run's, the results' and the files'."""
+    monkeypatch.chdir(tmp_path)
+    data, run, out = "p[red]:cat:", "r[bold]:cat:<b>&", "o[/]:cat:"
+    for seed in range(6):
+        picture(tmp_path / data / f"[red]{seed}:cat:.png", seed)
+    settings = ["steps=2", "image_size=8", "objective.pool_size=16", "log.tensorboard=false"]
+    result = naign("train", "--dataset", f"folder:{data}", "--preset", "quick", "--out", run, "--no-report",
+                   *(part for setting in settings for part in ("--set", setting)))  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert f"{run}/checkpoints" in result.output
+    for command, shown in (
+        (["sample", run, "-n", 2, "--out", out], [f"{out}/grid.png"]),
+        (["score", run, data], [f"[red]{seed}:cat:.png" for seed in range(6)]),
+        (["score", run, data, "--reference", data], [f"AUROC against {data}: "]),
+        (["restore", run, data, "--out", f"{out}2"], [f"{out}2/stages.png"]),
+        (
+            ["restore", run, data, "--corrupt", "noise", "--out", f"{out}3"],
+            [f"[red]{seed}:cat:.png" for seed in range(6)],
+        ),
+        (["evaluate", run, "--samples", 20, "--features", "pixels"], [f"{run}/report/report.html"]),
+    ):
+        result = naign(*command)
+        assert result.exit_code == 0, result.output
+        assert [text for text in shown if text not in result.stdout] == []
+    for command in (
+        ["sample", "no[red]:cat:"],
+        ["score", run, "no[red]:cat:.png"],
+        ["train", "--resume", "no[red]:cat:"],
+    ):
+        result = naign(*command)
+        assert result.exit_code == 2
+        assert "no[red]:cat:" in result.stderr
+    page = (tmp_path / run / "report" / "report.html").read_text()
+    assert html.escape(data) in page
+    assert "<b>&" not in page
 
 
 def test_what_is_no_regular_file_is_a_mistake(runs, tmp_path):
