@@ -572,7 +572,9 @@ def test_weights_of_a_run_that_are_not_finite_are_named(run, monkeypatch):
 
 
 def test_samples_that_do_not_fit_are_refused_before_memory_is_taken(vector_projector, monkeypatch):
-    with pytest.raises(ValueError, match=r"n: 10{15} samples take 80{15} bytes, .* sample in parts"):
+    with pytest.raises(
+        ValueError, match=r"n: 10{15} samples take 80{15} bytes, .* take them in parts from sample_batches"
+    ):
         vector_projector.sample(10**15)
     monkeypatch.setattr(projector, "available_bytes", lambda: 800)
     assert len(vector_projector.sample(100)) == 100
