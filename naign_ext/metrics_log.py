@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from naign_ext.file_errors import naming
+
 Record = dict[str, Any]
 
 
@@ -28,7 +30,7 @@ def truncate_metrics(run: Path, step: int) -> None:
     """Remove the records after a step and those of a finished run, so that resuming repeats none."""
     kept = [r for r in read_metrics(run) if r.get("kind") in ("train", "validation") and r["step"] <= step]
     temporary = run / ".metrics.jsonl.new"
-    with temporary.open("w", encoding="utf-8") as file:
+    with naming(temporary), temporary.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in kept)
         file.flush()
         os.fsync(file.fileno())
@@ -45,7 +47,8 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, step: int, *, tensorboard: bool) -> None:
-        self._file = (run / "metrics.jsonl").open("a", encoding="utf-8")
+        self._path = run / "metrics.jsonl"
+        self._file = self._path.open("a", encoding="utf-8")
         self._events = _Events(run, step) if tensorboard else None
 
     def __enter__(self) -> "MetricsLog":
@@ -55,15 +58,17 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()
+            with naming(self._path):
+                self._file.close()
         finally:
             if self._events is not None:
                 self._events.close()
 
     def write(self, record: Record) -> None:
         """Append a record; nested numbers become TensorBoard's ``kind/group/name``."""
-        self._file.write(json.dumps(_finite(record)) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(_finite(record)) + "\n")
+            self._file.flush()
         if self._events is not None:
             self._events.write(record)
 

@@ -23,6 +23,7 @@ from naign_ext.data.archives import (
 )
 from naign_ext.data.dataset import DataUnavailableError
 from naign_ext.data.skipped import reasons_text, warn_of_skipped
+from naign_ext.file_errors import naming
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -334,7 +335,8 @@ def _write_png(pixels: Tensor, path: Path) -> None:
 
     array = pixels.numpy()
     picture = array[0] if len(array) == 1 else array.transpose(1, 2, 0)
-    Image.fromarray(np.ascontiguousarray(picture)).save(path, format="PNG")
+    with naming(path):
+        Image.fromarray(np.ascontiguousarray(picture)).save(path, format="PNG")
 
 
 def save_images(

@@ -4,7 +4,8 @@ import errno
 
 import pytest
 import typer
-from naign_cli.guard import FAILED, MISTAKE, guarded
+from naign_cli.guard import MISTAKE, guarded
+from naign_cli.startup import FAILED
 
 
 def stopped(error):
