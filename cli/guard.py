@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import re
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -59,26 +60,38 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except ValueError as error:
             raise _stop(error, str(error), MISTAKE) from None
         except MemoryError as error:
-            raise _stop(error, f"out of memory: {error}", FAILED) from None
+            raise _stop(error, _of_memory(str(error)), FAILED) from None
         except RuntimeError as error:
             if _told_elsewhere(error):
                 raise typer.Exit(FAILED) from None
             if not _foreseen(error):
                 raise
-            raise _stop(error, str(error), FAILED) from None
+            raise _stop(
+                error, _of_memory(str(error)) if _is_of_memory(error) else str(error), FAILED
+            ) from None
 
     return call
 
 
 def _foreseen(error: RuntimeError) -> bool:
-    import torch
-
     from naign_ext.distributed.processes import JoinError, ProcessLostError
     from naign_ext.training.trainer import NonFiniteLossError
 
-    if "DefaultCPUAllocator: " in str(error):
-        return True
-    return isinstance(error, NonFiniteLossError | JoinError | ProcessLostError | torch.OutOfMemoryError)
+    return _is_of_memory(error) or isinstance(error, NonFiniteLossError | JoinError | ProcessLostError)
+
+
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|CUDA out of memory|Cannot allocate memory|std::bad_alloc")
+
+
+def _is_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not have memory; on CPUs it has no class of error for that."""
+    return _NO_MEMORY.search(str(error)) is not None
+
+
+def _of_memory(text: str) -> str:
+    """One line of memory that could not be had, without where in torch that was."""
+    told = " ".join(text.rpartition("DefaultCPUAllocator: ")[2].split())
+    return told if told.startswith("memory: ") else f"out of memory: {told}".removesuffix(": ")
 
 
 def _of_system(error: OSError) -> tuple[str, int]:

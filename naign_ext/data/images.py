@@ -24,6 +24,7 @@ from naign_ext.data.archives import (
 from naign_ext.data.dataset import DataUnavailableError
 from naign_ext.data.skipped import reasons_text, warn_of_skipped
 from naign_ext.file_errors import naming
+from naign_ext.memory import check_fits
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -209,6 +210,10 @@ def to_pixels(images: Tensor) -> Tensor:
     return scaled.nan_to_num(nan=128.0).round().to(torch.uint8)
 
 
+_BYTES_A_VALUE = 6
+"""While images are read: as bytes, one by one and together, and as float32."""
+
+
 @dataclass
 class LoadedImages:
     """Images of one size with their names and hashes; (name, reason) of images that could not be read (``damaged``)
@@ -260,6 +265,8 @@ def load_images(
                 continue
             try:
                 decoded[name] = decode_image(content, image_size=image_size, channels=channels)
+                if len(decoded) == 1:
+                    _check_fits(limit, decoded[name])
                 hashes[name] = hashlib.sha256(content).hexdigest()
             except UnreadableImageError as error:
                 damaged.append((name, str(error)))
@@ -270,6 +277,14 @@ def load_images(
         sha256={name: hashes[name] for name in kept},
         damaged=sorted(damaged),
         left_out=left_out(source),
+    )
+
+
+def _check_fits(count: int, first: Pixels) -> None:
+    """NotEnoughMemoryError where so many images like the first would not be held."""
+    shape = "x".join(map(str, first.shape))
+    check_fits(
+        f"reading {count} images of {shape}", _BYTES_A_VALUE * count * first.size, "take a smaller image_size"
     )
 
 

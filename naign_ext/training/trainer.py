@@ -22,11 +22,12 @@ from naign_ext.training.batches import TrainingData, with_copies
 from naign_ext.training.callbacks import Callback, Written, default_callbacks
 from naign_ext.training.determinism import reproducible
 from naign_ext.training.ema import update_ema
+from naign_ext.training.footprint import check_memory
 from naign_ext.training.pace import Pace
 from naign_ext.training.progress import Progress, Started, Step, TrainResult
 from naign_ext.training.schedule import learning_rate
 from naign_ext.training.signals import SIGNALS, StopRequest
-from naign_ext.training.state import TrainingState, build_state, choose_own_device, restore
+from naign_ext.training.state import TrainingState, build_state, choose_own_device, choose_precision, restore
 from naign_ext.transforms.batch import Batch
 
 
@@ -59,6 +60,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: Progress | None = N
     Raises:
         ConfigError: the folder already holds a run, or configuration and data do not fit.
         RunNotWrittenError (an OSError): a full disk, a folder that was removed; names the file and what is kept.
+        NotEnoughMemoryError (a MemoryError): it takes more memory than is free, as far as that can be told before.
         NonFiniteLossError: a loss term or the gradient is not finite; names the step and the term.
         ProcessLostError: another process of the run is gone. MainProcessFailedError: the main one failed.
     """
@@ -203,6 +205,8 @@ class Trainer:
         device = choose_own_device(config.device, processes)
         if config.log.exact_cost and device.type == "cuda":
             self.timer.wait = torch.cuda.synchronize
+        precision = choose_precision(config.precision, device)
+        check_memory(config, run.dataset.train, device, precision, processes.world_size)
         self.data = TrainingData(
             with_copies(run.dataset.train, config).to(device),
             batch_size=config.batch_size,

@@ -11,8 +11,8 @@ FOLDERS = {"naign_ext": "naign_ext", "naign_cli": "cli", "naign_bench": "bench"}
 # What each layer may import of ours, lowest last; a layer may always import itself. First match wins.
 BELOW_SEARCH = {"ops", "_native", "seeds"}
 BELOW_TRANSFORMS = {"distributed", *BELOW_SEARCH}
-BELOW_DATA = {"file_errors", "transforms", "options", "registry", *BELOW_TRANSFORMS}
-BELOW_OBJECTIVES = {"search", "latents", "memory", "timer", *BELOW_DATA}
+BELOW_DATA = {"file_errors", "memory", "transforms", "options", "registry", *BELOW_TRANSFORMS}
+BELOW_OBJECTIVES = {"search", "latents", "timer", *BELOW_DATA}
 BELOW_CONFIG = {"devices", "objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
 BELOW_RUN = {"projector", "pretrained", "config", "metrics_log", "run_lock", *BELOW_PROJECTOR}
