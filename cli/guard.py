@@ -2,18 +2,18 @@
 
 import errno
 import functools
-import os
-import traceback
+import re
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import typer
 from naign_cli.output import say
+from naign_cli.startup import FAILED, interrupt_by_exception, show_traceback, what_to_install
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FAILED, MISTAKE = 1, 2
+MISTAKE = 2
 _WRONG_PATHS = frozenset(
     (
         errno.ENOENT,
@@ -42,6 +42,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            import torch  # noqa: F401 - nearly all commands do, and it is the import that takes long
+
+            interrupt_by_exception()
             return command(*args, **kwargs)
         except BrokenPipeError:
             raise
@@ -50,39 +53,52 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             raise _stop(error, *_of_system(error)) from None
         except ModuleNotFoundError as error:
-            if (error.name or "naign").startswith("naign"):
+            told = what_to_install(error)
+            if told is None:
                 raise
-            raise _stop(error, f"{error}; install it with: pip install 'naign[train]'", FAILED) from None
+            raise _stop(error, told, FAILED) from None
         except ValueError as error:
             raise _stop(error, str(error), MISTAKE) from None
         except MemoryError as error:
-            raise _stop(error, f"out of memory: {error}", FAILED) from None
+            raise _stop(error, _of_memory(str(error)), FAILED) from None
         except RuntimeError as error:
             if _told_elsewhere(error):
                 raise typer.Exit(FAILED) from None
             if not _foreseen(error):
                 raise
-            raise _stop(error, str(error), FAILED) from None
+            raise _stop(
+                error, _of_memory(str(error)) if _is_of_memory(error) else str(error), FAILED
+            ) from None
 
     return call
 
 
 def _foreseen(error: RuntimeError) -> bool:
-    import torch
-
     from naign_ext.distributed.processes import JoinError, ProcessLostError
     from naign_ext.training.trainer import NonFiniteLossError
 
-    if "DefaultCPUAllocator: " in str(error):
-        return True
-    return isinstance(error, NonFiniteLossError | JoinError | ProcessLostError | torch.OutOfMemoryError)
+    return _is_of_memory(error) or isinstance(error, NonFiniteLossError | JoinError | ProcessLostError)
+
+
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|CUDA out of memory|Cannot allocate memory|std::bad_alloc")
+
+
+def _is_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not have memory; on CPUs it has no class of error for that."""
+    return _NO_MEMORY.search(str(error)) is not None
+
+
+def _of_memory(text: str) -> str:
+    """One line of memory that could not be had, without where in torch that was."""
+    told = " ".join(text.rpartition("DefaultCPUAllocator: ")[2].split())
+    return told if told.startswith("memory: ") else f"out of memory: {told}".removesuffix(": ")
 
 
 def _of_system(error: OSError) -> tuple[str, int]:
     """Text and exit code of an error of the operating system: a path that cannot be used is a mistake."""
-    if error.errno not in _WRONG_PATHS:
-        return str(error), FAILED
-    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error), MISTAKE
+    from naign_ext.file_errors import in_words
+
+    return in_words(error), MISTAKE if error.errno in _WRONG_PATHS else FAILED
 
 
 def _told_elsewhere(error: RuntimeError) -> bool:
@@ -92,8 +108,7 @@ def _told_elsewhere(error: RuntimeError) -> bool:
 
 
 def _stop(error: BaseException, text: str, code: int) -> typer.Exit:
-    if os.environ.get("NAIGN_DEBUG") == "1":
-        traceback.print_exception(error)
+    show_traceback(error)
     say("[bold red]error:[/] ", markup=True, end="")
     say(text)
     return typer.Exit(code)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
-from naign_cli.guard import FAILED, Mistake
+from naign_cli.guard import Mistake
 from naign_cli.output import say
+from naign_cli.startup import FAILED
 
 if TYPE_CHECKING:
     from torch import Tensor

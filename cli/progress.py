@@ -1,6 +1,7 @@
 """A run on the screen: a bar where there is a terminal, plain lines where there is none."""
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -81,7 +82,11 @@ class Lines(RunProgress):
         self._started = 0
 
     def _print(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False)
+        try:
+            self._console.print(text, soft_wrap=True, markup=False)
+        except BrokenPipeError:
+            # As Ctrl-C does: the run stops after the current update with everything saved.
+            signal.raise_signal(signal.SIGINT)
 
     def started(self, run: Started) -> None:
         """Name the run."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from naign_cli.arguments import Settings
 from naign_cli.fields import with_field_flags
-from naign_cli.guard import FAILED, Mistake, guarded
+from naign_cli.guard import Mistake, guarded
 from naign_cli.output import busy, notes, print_files, print_json, print_metrics, results, say
+from naign_cli.startup import FAILED
 
 if TYPE_CHECKING:
     from naign_ext.config import TrainConfig

@@ -30,6 +30,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from naign_ext.file_errors import naming
 from naign_ext.memory import available_bytes
 from naign_ext.models import build_model
 from naign_ext.models.described import misfit, tensors_of
@@ -160,6 +161,9 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dic
 
     tensors: one dict of tensors for each name of TENSOR_FILES. info: JSON-able; at least config, model
     (architecture, options), sample_shape, latent_scale, and score (validation, lower is better) or None.
+
+    Raises:
+        OSError: it cannot be written; what was written of it is removed.
     """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,20 +171,11 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dic
         if _TEMPORARY.fullmatch(leftover.name):
             _discard(leftover)
     temporary = folder / f".writing-{checkpoint_name(step)}"
-    temporary.mkdir()
-    files = {}
-    for name in TENSOR_FILES:
-        contents = save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors[name].items()})
-        files[f"{name}.safetensors"] = {
-            "bytes": len(contents),
-            "sha256": hashlib.sha256(contents).hexdigest(),
-        }
-        _write_durably(temporary / f"{name}.safetensors", contents)
-    state = {"format": FORMAT, "version": VERSION, "step": step, "files": files, **info}
-    _write_durably(
-        temporary / "state.json", _sealed(json.dumps(state, indent=1, allow_nan=False).encode()[:-2])
-    )
-    _flush_folder(temporary)
+    try:
+        _write_files(temporary, step, tensors, info)
+    except OSError:
+        _discard(temporary)
+        raise
     target = folder / checkpoint_name(step)
     replaced = folder / f".replaced-{target.name}"
     if os.path.lexists(target):
@@ -190,6 +185,21 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dic
     if os.path.lexists(replaced):
         _discard(replaced)
     return target
+
+
+def _write_files(folder: Path, step: int, tensors: dict[str, Tensors], info: dict[str, Any]) -> None:
+    folder.mkdir()
+    files = {}
+    for name in TENSOR_FILES:
+        contents = save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors[name].items()})
+        files[f"{name}.safetensors"] = {
+            "bytes": len(contents),
+            "sha256": hashlib.sha256(contents).hexdigest(),
+        }
+        _write_durably(folder / f"{name}.safetensors", contents)
+    state = {"format": FORMAT, "version": VERSION, "step": step, "files": files, **info}
+    _write_durably(folder / "state.json", _sealed(json.dumps(state, indent=1, allow_nan=False).encode()[:-2]))
+    _flush_folder(folder)
 
 
 def remove_old_checkpoints(run: Path) -> None:
@@ -434,7 +444,7 @@ def _free_name(path: Path) -> Path:
 
 
 def _write_durably(path: Path, contents: bytes) -> None:
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(contents)
         file.flush()
         os.fsync(file.fileno())
@@ -443,6 +453,7 @@ def _write_durably(path: Path, contents: bytes) -> None:
 def _flush_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

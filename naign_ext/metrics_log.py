@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from naign_ext.file_errors import naming
 from naign_ext.json_files import LARGEST_LINE, mend_last_line
 from naign_ext.untrusted import DamagedFileError, StrictModel, checked, parse_json, read_damageable
 
@@ -83,7 +84,7 @@ def truncate_metrics(run: Path, step: int) -> None:
     """Remove the records after a step and those of a finished run, so that resuming repeats none."""
     kept = [r for r in read_metrics(run) if r.get("kind") in ("train", "validation") and r["step"] <= step]
     temporary = run / ".metrics.jsonl.new"
-    with temporary.open("w", encoding="utf-8") as file:
+    with naming(temporary), temporary.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in kept)
         file.flush()
         os.fsync(file.fileno())
@@ -100,9 +101,9 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, step: int, *, tensorboard: bool) -> None:
-        path = run / _FILE
-        mend_last_line(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = run / _FILE
+        mend_last_line(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
         self._events = _Events(run, step) if tensorboard else None
 
     def __enter__(self) -> "MetricsLog":
@@ -112,15 +113,17 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()
+            with naming(self._path):
+                self._file.close()
         finally:
             if self._events is not None:
                 self._events.close()
 
     def write(self, record: Record) -> None:
         """Append a record; nested numbers become TensorBoard's ``kind/group/name``."""
-        self._file.write(json.dumps(_finite(record)) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(_finite(record)) + "\n")
+            self._file.flush()
         if self._events is not None:
             self._events.write(record)
 

@@ -10,6 +10,10 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from naign_ext.registry import Registry
 
+MOST_STEPS = 99_999_999
+"""Updates of a run at most, and what is counted in them."""
+MOST_ROWS = 1 << 31
+"""Rows at most, of data, a batch or a pool, so that no count of numbers or bytes overflows."""
 _MOST_SHOWN = 80
 """Characters of a wrong value in an error's text."""
 

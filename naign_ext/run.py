@@ -1,5 +1,6 @@
 """A run: its folder and what belongs to it; the one place that says which run a path is of."""
 
+import errno
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -265,8 +266,15 @@ class Run:
             return config
         return config.model_copy(update={"dataset": own.dataset, "data_parameters": own.data_parameters})
 
+    def check_folder(self) -> None:
+        """FileNotFoundError where the run's folder has been removed, which writing into it would hide."""
+        config = self.path / CONFIG_FILE
+        if not config.is_file():
+            raise FileNotFoundError(errno.ENOENT, "was removed while the run was trained", str(config))
+
     def save_checkpoint(self, step: int, tensors: dict[str, Tensors], info: dict[str, Any]) -> Path:
         """Write a checkpoint as :func:`naign_ext.checkpoint.save_checkpoint` does, and remove those not to be kept."""
+        self.check_folder()
         path = save_checkpoint(self.path, step, tensors, info)
         remove_old_checkpoints(self.path)
         return path

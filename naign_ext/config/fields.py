@@ -9,7 +9,7 @@ from naign_ext.config.presets import Preset
 from naign_ext.devices import EXPECTED, is_device_name
 from naign_ext.models import MODELS, MlpOptions, NetworkOptions
 from naign_ext.objectives import OBJECTIVES, NaignOptions, ObjectiveOptions
-from naign_ext.options import Options, chosen_from, option
+from naign_ext.options import MOST_ROWS, MOST_STEPS, Options, chosen_from, option
 from naign_ext.registry import Registry
 
 
@@ -62,13 +62,19 @@ class AugmentOptions(Options):
 class LogOptions(Options):
     """What a run writes, and how often; none of it changes the training."""
 
-    every: int = option(25, "Steps between records in metrics.jsonl.", "Logging and checkpoints", ge=1)
+    every: int = option(
+        25, "Steps between records in metrics.jsonl.", "Logging and checkpoints", ge=1, le=MOST_STEPS
+    )
     samples_every: int = option(
-        500, "Steps between sample pictures; 0: only at the end.", "Logging and checkpoints", ge=0
+        500,
+        "Steps between sample pictures; 0: only at the end.",
+        "Logging and checkpoints",
+        ge=0,
+        le=MOST_STEPS,
     )
     samples: int = option(64, "Samples in a picture.", "Logging and checkpoints", ge=1, le=4096)
     checkpoint_every: int = option(
-        500, "Steps between checkpoints; 0: only at the end.", "Logging and checkpoints", ge=0
+        500, "Steps between checkpoints; 0: only at the end.", "Logging and checkpoints", ge=0, le=MOST_STEPS
     )
     exact_cost: bool = option(
         False,
@@ -100,15 +106,17 @@ class TrainConfig(Options):
         ge=0,
         lt=1,
     )
-    train_rows: int | None = option(None, "Train on so many of the training rows only.", "Data", ge=1)
+    train_rows: int | None = option(
+        None, "Train on so many of the training rows only.", "Data", ge=1, le=MOST_ROWS
+    )
     data_seed: int = option(0, "Seed of the data set's draw or split.", "Data", ge=0)
     data_parameters: dict[str, Any] = Field(
         {}, description="Recorded by the run: the data's exact parameters and hashes."
     )
     preset: Preset = option("default", "Where the other values start from, chosen for the data set.", "Run")
     seed: int = option(0, "Seed of weights, latents, noise and the order of the data.", "Run", ge=0)
-    steps: int = option(2000, "Updates of the weights.", "Run", ge=1, le=99_999_999)
-    batch_size: int = option(128, "Data points in an update.", "Run", ge=1)
+    steps: int = option(2000, "Updates of the weights.", "Run", ge=1, le=MOST_STEPS)
+    batch_size: int = option(128, "Data points in an update.", "Run", ge=1, le=MOST_ROWS)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", "Run")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto",

@@ -14,6 +14,7 @@ from naign_ext.config.fields import RESUMABLE, TrainConfig, section_options
 from naign_ext.config.presets import PRESETS, Tree, merge, preset_values
 from naign_ext.config.settings import ConfigError, overrides, read_yaml
 from naign_ext.data import find_dataset, with_path
+from naign_ext.file_errors import naming
 from naign_ext.options import explain, shown
 
 
@@ -128,7 +129,8 @@ def with_current_names(values: Mapping[str, Any]) -> Tree:
 
 def save_config(config: TrainConfig, path: Path) -> None:
     """Write YAML that :func:`load_config` reads back to an equal configuration."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="ascii")
+    with naming(path):
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="ascii")
 
 
 def load_config(path: str | Path) -> TrainConfig:

@@ -17,6 +17,8 @@ from naign_ext.data.archives import DEFAULT_LIMITS, FolderSource, Source, Unread
 from naign_ext.data.dataset import DataUnavailableError
 from naign_ext.data.image_modes import Encoding, UnreadableImageError, eight_bit
 from naign_ext.data.skipped import reasons_text, warn_of_skipped
+from naign_ext.file_errors import naming
+from naign_ext.memory import check_fits
 from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 if TYPE_CHECKING:
@@ -191,6 +193,10 @@ def to_pixels(images: Tensor) -> Tensor:
     return scaled.nan_to_num(nan=128.0).round().to(torch.uint8)
 
 
+_BYTES_A_VALUE = 6
+"""While images are read: as bytes, one by one and together, and as float32."""
+
+
 @dataclass
 class LoadedImages:
     """Images of one size with their names and hashes; (name, reason) of images that could not be read (``damaged``)
@@ -255,8 +261,10 @@ def load_images(
         for name, found in read_each(source, batch, image_size=image_size, channels=channels):
             if isinstance(found, UnreadableFile):
                 damaged.append((name, found.reason))
-            else:
-                decoded[name], hashes[name] = found
+                continue
+            decoded[name], hashes[name] = found
+            if len(decoded) == 1:
+                _check_fits(limit, decoded[name])
     kept = [name for name in names if name in decoded]
     return LoadedImages(
         images=_stack([decoded[name] for name in kept], channels),
@@ -264,6 +272,14 @@ def load_images(
         sha256={name: hashes[name] for name in kept},
         damaged=sorted(damaged),
         left_out=left_out(source),
+    )
+
+
+def _check_fits(count: int, first: Pixels) -> None:
+    """NotEnoughMemoryError where so many images like the first would not be held."""
+    shape = "x".join(map(str, first.shape))
+    check_fits(
+        f"reading {count} images of {shape}", _BYTES_A_VALUE * count * first.size, "take a smaller image_size"
     )
 
 
@@ -356,7 +372,8 @@ def save_images(
     target.mkdir(parents=True, exist_ok=True)
     paths = [target / f"{prefix}{stem}.png" for stem in stems]
     for picture, path in zip(pixels, paths, strict=True):
-        path.write_bytes(png_bytes(picture))
+        with naming(path):
+            path.write_bytes(png_bytes(picture))
     return paths
 
 
@@ -400,5 +417,6 @@ def save_image_grid(
     target = Path(path)
     grid = image_grid(images, columns, padding=padding, scale=scale)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(png_bytes(grid))
+    with naming(target):
+        target.write_bytes(png_bytes(grid))
     return target

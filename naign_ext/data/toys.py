@@ -36,6 +36,7 @@ from torch import Tensor
 from naign_ext.data.dataset import Dataset, check_fraction
 from naign_ext.data.presets import LOW_DIMENSION, Presets
 from naign_ext.data.registry import dataset
+from naign_ext.memory import check_fits
 from naign_ext.seeds import data_generator
 
 TRAIN_ROWS = 2000
@@ -220,6 +221,7 @@ def load_toy(name: str, *, seed: int = 0, heldout_fraction: float | None = None)
     toy = TOYS[name]
     fraction = check_fraction(0.5 if heldout_fraction is None else heldout_fraction)
     heldout_rows = round(TRAIN_ROWS * fraction / (1 - fraction))
+    check_fits(f"heldout_fraction {fraction:g}, {heldout_rows} rows,", 8 * heldout_rows, "take a smaller one")
     parameters = {
         **toy.parameters,
         "noise_std": toy.noise,

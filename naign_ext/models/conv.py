@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from naign_ext.models.layers import (
     ACTIVATIONS,
+    LARGEST_WIDTH,
     Activation,
     Normalisation,
     activation_option,
@@ -33,15 +34,20 @@ class ConvOptions(NetworkOptions):
 
     architecture: Literal["conv"] = option("conv", "encoder-decoder for images of any size.", "Model")
     base_channels: int = option(
-        32, "Channels of the finest level; they double at each level, up to 8 times as many.", "Model", ge=1
+        32,
+        "Channels of the finest level; they double at each level, up to 8 times as many.",
+        "Model",
+        ge=1,
+        le=LARGEST_WIDTH // _MAX_WIDENING,
     )
     depth: int | None = option(
         None,
         "Levels that halve the image; default: until the shorter side is at most 4 pixels.",
         "Model",
         ge=1,
+        le=64,
     )
-    latent_dim: int = option(128, "Width of the bottleneck.", "Model", ge=1)
+    latent_dim: int = option(128, "Width of the bottleneck.", "Model", ge=1, le=LARGEST_WIDTH)
     activation: Activation = activation_option("silu")
     normalisation: Normalisation = normalisation_option("batch")
 

@@ -9,6 +9,8 @@ from naign_ext.options import option
 Activation = Literal["relu", "silu"]
 Normalisation = Literal["none", "batch", "layer"]
 
+LARGEST_WIDTH = 1 << 20
+"""Numbers of a layer at most, so that no count of weights or bytes overflows."""
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 

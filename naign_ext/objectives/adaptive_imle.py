@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from naign_ext.objectives.base import OBJECTIVES
 from naign_ext.objectives.imle import Imle, ImleOptions
-from naign_ext.options import option
+from naign_ext.options import MOST_STEPS, option
 
 
 class AdaptiveImleOptions(ImleOptions):
@@ -18,7 +18,7 @@ class AdaptiveImleOptions(ImleOptions):
 
     name: Literal["adaptive-imle"] = option("adaptive-imle", "Objective.", "Objective")  # type: ignore[assignment]
     match: Literal["adaptive"] = option("adaptive", "How rows are matched.", "Latent pool")
-    resample_every: int = option(10, "Steps between matches.", "Latent pool", ge=1)
+    resample_every: int = option(10, "Steps between matches.", "Latent pool", ge=1, le=MOST_STEPS)
 
 
 @OBJECTIVES.register("adaptive-imle")

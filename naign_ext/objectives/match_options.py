@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import FiniteFloat, model_validator
 
-from naign_ext.options import Options, option
+from naign_ext.options import MOST_ROWS, MOST_STEPS, Options, option
 
 
 class MatchOptions(Options):
@@ -14,12 +14,15 @@ class MatchOptions(Options):
         "l2", "Norm of the loss terms; the search is always Euclidean.", "Objective"
     )
     latent_scale: FiniteFloat = option(1.0, "Standard deviation of the latents z.", "Latent pool", gt=0)
-    pool_size: int = option(256, "Samples in the pool that every match searches.", "Latent pool", ge=1)
+    pool_size: int = option(
+        256, "Samples in the pool that every match searches.", "Latent pool", ge=1, le=MOST_ROWS
+    )
     pool_chunk: int | None = option(
         None,
         "Rows of the pool in memory at a time; default: chosen from free memory. Does not change the result.",
         "Latent pool",
         ge=1,
+        le=MOST_ROWS,
     )
     match: Literal["batch", "dataset", "one-to-one", "adaptive"] = option(
         "batch",
@@ -34,6 +37,7 @@ class MatchOptions(Options):
         "Steps a pool is kept before new latents are drawn (dataset, adaptive: before the next match).",
         "Latent pool",
         ge=1,
+        le=MOST_STEPS,
     )
     warm_start: bool = option(
         False,
@@ -58,10 +62,14 @@ class MatchOptions(Options):
         lt=1,
     )
     adaptive_patience: int = option(
-        7, "adaptive: matches that pass before a row may be matched anew.", "Latent pool", ge=1
+        7, "adaptive: matches that pass before a row may be matched anew.", "Latent pool", ge=1, le=MOST_STEPS
     )
     adaptive_limit: int = option(
-        30, "adaptive: matches after which a row is matched anew in any case.", "Latent pool", ge=1
+        30,
+        "adaptive: matches after which a row is matched anew in any case.",
+        "Latent pool",
+        ge=1,
+        le=MOST_STEPS,
     )
 
     @model_validator(mode="after")

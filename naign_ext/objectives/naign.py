@@ -20,7 +20,7 @@ from naign_ext.objectives.match_options import MatchOptions
 from naign_ext.objectives.matched import MatchedObjective, only_admissible
 from naign_ext.objectives.restoration import Restoration, RestorationOptions
 from naign_ext.ops import fused_loss, imle_knn
-from naign_ext.options import option
+from naign_ext.options import MOST_ROWS, MOST_STEPS, option
 from naign_ext.transforms.batch import Batch
 
 Term = tuple[Tensor, Tensor, float]
@@ -49,7 +49,11 @@ class NaignOptions(ForeignOptions, RestorationOptions, MatchOptions, ObjectiveOp
         ge=0,
     )
     projection_samples: int = option(
-        128, "Samples of the pool that the projection term takes, at most pool_size.", "Objective", ge=1
+        128,
+        "Samples of the pool that the projection term takes, at most pool_size.",
+        "Objective",
+        ge=1,
+        le=MOST_ROWS,
     )
     projection_to: Literal["batch", "dataset"] = option(
         "dataset", "Where the projection term looks for the nearest data point.", "Objective"
@@ -60,6 +64,7 @@ class NaignOptions(ForeignOptions, RestorationOptions, MatchOptions, ObjectiveOp
         "Steps over which the idempotence weight rises from 0; without a ramp it can collapse f.",
         "Objective",
         ge=0,
+        le=MOST_STEPS,
     )
 
     @model_validator(mode="after")

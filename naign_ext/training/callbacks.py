@@ -122,6 +122,7 @@ class Pictures(Callback):
 
     def _draw(self, trainer: "Trainer") -> None:
         run, ema = trainer.run, trainer.state.ema
+        run.check_folder()
         data = run.dataset.train.to(trainer.state.device)
         count = run.config.log.samples if data.dim() == 4 else 4096
         seed = derive_seed(run.config.seed, "pictures")

@@ -13,7 +13,7 @@ from naign_ext.config import TrainConfig
 from naign_ext.devices import choose_device
 from naign_ext.distributed.batch_norm import sync_batch_norm
 from naign_ext.distributed.processes import SINGLE_PROCESS, Processes
-from naign_ext.models import MODELS, Network, build_model
+from naign_ext.models import MODELS, build_model
 from naign_ext.models.described import not_finite
 from naign_ext.objectives import OBJECTIVES, Objective, StepContext
 from naign_ext.seeds import derive_seed
@@ -72,12 +72,13 @@ def choose_own_device(wanted: str, processes: Processes = SINGLE_PROCESS) -> tor
     return choose_device(wanted)
 
 
-def choose_precision(wanted: str, device: torch.device, network: type[Network]) -> str:
-    """fp32, bf16 or fp16 for the configuration's ``precision``."""
-    if wanted != "auto":
-        return wanted
+def choose_precision(config: TrainConfig, device: torch.device) -> str:
+    """fp32, bf16 or fp16 for the configuration's ``precision`` and network."""
+    if config.precision != "auto":
+        return config.precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    network = MODELS[config.model.architecture]
     return "bf16" if network.half_precision_on_amx and has_amx() else "fp32"
 
 
@@ -91,7 +92,7 @@ def has_amx() -> bool:
 def build_state(config: TrainConfig, data: Tensor, context: StepContext) -> TrainingState:
     """The state before the first update; data (N, *shape), where f is to live. Seeds torch's global generator."""
     device, shared = data.device, context.shard.is_distributed
-    precision = choose_precision(config.precision, device, MODELS[config.model.architecture])
+    precision = choose_precision(config, device)
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = build_model(config.model.architecture, data.shape[1:], **config.model.build_options())
     model = model.to(device, memory_format=_memory_format(config, device))  # type: ignore[call-overload]

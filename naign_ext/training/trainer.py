@@ -1,8 +1,8 @@
 """The training loop: updates, each a function of the state and of seeds made from its number."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from naign_ext.config import TrainConfig
 from naign_ext.distributed.exchange import Exchanged, begin_exchange
 from naign_ext.distributed.processes import MainProcessFailedError, join, name_lost_processes
+from naign_ext.file_errors import in_words
 from naign_ext.metrics_log import MetricsLog
 from naign_ext.objectives import Loss, StepContext
 from naign_ext.run import Run
@@ -21,11 +22,12 @@ from naign_ext.training.batches import TrainingData, with_copies
 from naign_ext.training.callbacks import Callback, Written, default_callbacks
 from naign_ext.training.determinism import reproducible
 from naign_ext.training.ema import update_ema
+from naign_ext.training.footprint import check_memory
 from naign_ext.training.pace import Pace
 from naign_ext.training.progress import Progress, Started, Step, TrainResult
 from naign_ext.training.schedule import learning_rate
 from naign_ext.training.signals import SIGNALS, StopRequest
-from naign_ext.training.state import TrainingState, build_state, choose_own_device, restore
+from naign_ext.training.state import TrainingState, build_state, choose_own_device, choose_precision, restore
 from naign_ext.transforms.batch import Batch
 
 
@@ -42,6 +44,10 @@ class NonFiniteLossError(RuntimeError):
         self.checkpoint = checkpoint
 
 
+class RunNotWrittenError(OSError):
+    """A file of the run cannot be written: a full disk, a folder that was removed; earlier checkpoints are intact."""
+
+
 def train(config: TrainConfig, out: str | Path, *, progress: Progress | None = None) -> TrainResult:
     """Train f as configured, into a new run folder.
 
@@ -53,6 +59,8 @@ def train(config: TrainConfig, out: str | Path, *, progress: Progress | None = N
 
     Raises:
         ConfigError: the folder already holds a run, or configuration and data do not fit.
+        RunNotWrittenError (an OSError): a full disk, a folder that was removed; names the file and what is kept.
+        NotEnoughMemoryError (a MemoryError): it takes more memory than is free, as far as that can be told before.
         NonFiniteLossError: a loss term or the gradient is not finite; names the step and the term.
         ProcessLostError: another process of the run is gone. MainProcessFailedError: the main one failed.
     """
@@ -104,6 +112,7 @@ class Trainer:
         with (
             self.run.exclusively(),
             name_lost_processes(processes, self.run.path),
+            self._naming_what_is_kept(),
             self._stop,
             reproducible(deterministic=config.deterministic),
             self._begin() as self._log,
@@ -170,6 +179,25 @@ class Trainer:
             precision=state.precision,
         )
 
+    @contextmanager
+    def _naming_what_is_kept(self) -> Iterator[None]:
+        """An error of files after the first update says from where the run goes on."""
+        try:
+            yield
+        except OSError as error:
+            state = getattr(self, "state", None)
+            if state is None or state.step == 0 or isinstance(error, BrokenPipeError):
+                raise
+            kept = self.run.checkpoint_paths()
+            last = (
+                f"the last checkpoint is {kept[-1]}, from which --resume {self.run.path} goes on"
+                if kept
+                else "there is no checkpoint"
+            )
+            raise RunNotWrittenError(
+                f"{in_words(error)}; the run stops after {state.step} updates, {last}"
+            ) from error
+
     def _begin(self) -> AbstractContextManager[MetricsLog | None]:
         """Build the state, put it where the run stands, and give up what came after; the log, in the main process."""
         run, config, processes = self.run, self.run.config, self.processes
@@ -177,6 +205,8 @@ class Trainer:
         device = choose_own_device(config.device, processes)
         if config.log.exact_cost and device.type == "cuda":
             self.timer.wait = torch.cuda.synchronize
+        precision = choose_precision(config, device)
+        check_memory(config, run.dataset.train, device, precision, processes.world_size)
         self.data = TrainingData(
             with_copies(run.dataset.train, config).to(device),
             batch_size=config.batch_size,

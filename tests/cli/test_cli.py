@@ -74,7 +74,7 @@ def test_train_help_names_every_field_with_its_description():
 
 
 def test_help_is_quick_because_it_imports_no_torch():
-    code = "import sys, naign_cli.main; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    code = "import sys, naign_cli.app; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["False", "False"]
 

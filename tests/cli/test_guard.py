@@ -4,7 +4,8 @@ import errno
 
 import pytest
 import typer
-from naign_cli.guard import FAILED, MISTAKE, guarded
+from naign_cli.guard import MISTAKE, guarded
+from naign_cli.startup import FAILED
 
 
 def stopped(error):
@@ -37,7 +38,14 @@ CPU_MEMORY = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator:
         ),
         (OSError(errno.ENOSPC, "No space left on device"), FAILED, "No space left on device\n"),
         (MemoryError("Unable to allocate 3 TiB"), FAILED, "error: out of memory: Unable to allocate 3 TiB\n"),
-        (RuntimeError(CPU_MEMORY), FAILED, CPU_MEMORY + "\n"),
+        (RuntimeError(CPU_MEMORY), FAILED, "error: out of memory: can't allocate memory\n"),
+        (
+            RuntimeError("CUDA out of memory.\nTried"),
+            FAILED,
+            "error: out of memory: CUDA out of memory. Tried\n",
+        ),
+        (MemoryError(), FAILED, "error: out of memory\n"),
+        (MemoryError("memory: it takes 3 TB"), FAILED, "error: memory: it takes 3 TB\n"),
         (KeyboardInterrupt(), FAILED, "error: interrupted\n"),
         (ModuleNotFoundError("No module named 'PIL'", name="PIL"), FAILED, "pip install 'naign[train]'\n"),
     ],

@@ -11,8 +11,8 @@ FOLDERS = {"naign_ext": "naign_ext", "naign_cli": "cli", "naign_bench": "bench"}
 # What each layer may import of ours, lowest last; a layer may always import itself. First match wins.
 BELOW_SEARCH = {"ops", "_native", "seeds"}
 BELOW_TRANSFORMS = {"distributed", *BELOW_SEARCH}
-BELOW_DATA = {"transforms", "options", "registry", "untrusted", *BELOW_TRANSFORMS}
-BELOW_OBJECTIVES = {"search", "latents", "memory", "timer", *BELOW_DATA}
+BELOW_DATA = {"file_errors", "memory", "transforms", "options", "registry", "untrusted", *BELOW_TRANSFORMS}
+BELOW_OBJECTIVES = {"search", "latents", "timer", *BELOW_DATA}
 BELOW_CONFIG = {"devices", "objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
 BELOW_RUN = {"json_files", "projector", "pretrained", "config", "metrics_log", "run_lock", *BELOW_PROJECTOR}
@@ -39,9 +39,10 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.latents": BELOW_SEARCH,
     "naign_ext.search": BELOW_SEARCH,
     "naign_ext.devices": set(),
+    "naign_ext.file_errors": set(),
     "naign_ext.json_files": {"untrusted"},
     "naign_ext.pictures": set(),
-    "naign_ext.metrics_log": {"json_files", "untrusted"},
+    "naign_ext.metrics_log": {"file_errors", "json_files", "untrusted"},
     "naign_ext.memory": set(),
     "naign_ext.untrusted": {"options"},
     "naign_ext.options": {"registry"},

@@ -1,5 +1,6 @@
 """The trainer: a run's folder, determinism, stopping, resuming bit for bit."""
 
+import errno
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from naign_ext import metrics_log
 from naign_ext import run as runs
 from naign_ext.checkpoint import CheckpointError, checkpoint_paths, load_checkpoint
 from naign_ext.config import ConfigError, load_config, resolve_config, save_config
@@ -23,7 +25,7 @@ from naign_ext.training import state as training_state
 from naign_ext.training import trainer
 from naign_ext.training.callbacks import Callback, default_callbacks
 from naign_ext.training.progress import Progress
-from naign_ext.training.trainer import NonFiniteLossError, Trainer, resume, train
+from naign_ext.training.trainer import NonFiniteLossError, RunNotWrittenError, Trainer, resume, train
 from naign_ext.untrusted import DamagedFileError
 
 # TensorBoard's import of torch.jit warns of its own future.
@@ -374,6 +376,57 @@ def test_a_non_finite_gradient_stops_too(tmp_path, monkeypatch):
     with pytest.raises(NonFiniteLossError, match="gradient is") as caught:
         train(configuration(), tmp_path / "run")
     assert caught.value.term == "gradient" and caught.value.checkpoint is None
+
+
+@pytest.mark.parametrize("call", [2, 5, 6, 7])
+def test_a_full_disk_names_the_file_and_what_is_kept(whole, tmp_path, monkeypatch, call):
+    run = tmp_path / "run"
+    flush, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(len(checkpoint_paths(run)))
+        if calls.count(2) == call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunNotWrittenError, match="No space left on device; the run stops after 18") as caught:
+        train(configuration(), run)
+    assert str(run / "checkpoints") in str(caught.value)
+    assert f"the last checkpoint is {run}/checkpoints/step_00000012, from which --resume" in str(caught.value)
+    assert [path.name for path in (run / "checkpoints").iterdir() if path.name[0] == "."] == []
+    monkeypatch.undo()
+    resume(run)
+    assert same_weights(load_checkpoint(whole.run, "last"), load_checkpoint(run, "last"))
+
+
+def test_records_that_cannot_be_written_name_their_file(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Fill(Progress):
+        def stepped(self, step):
+            if step.step == 4:
+                monkeypatch.setattr(metrics_log.json, "dumps", full)
+
+    with pytest.raises(
+        RunNotWrittenError, match=r"^.*/run/metrics\.jsonl: No space .* after 6 updates, there"
+    ):
+        train(configuration(), tmp_path / "run", progress=Fill())
+
+
+def test_a_run_folder_that_is_removed_ends_the_run_and_stays_away(tmp_path):
+    class Remove(Progress):
+        def stepped(self, step):
+            if step.step == 8:
+                shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(
+        RunNotWrittenError, match=r"config\.yaml: was removed while the run was trained"
+    ) as caught:
+        train(configuration(), tmp_path / "run", progress=Remove())
+    assert "the run stops after 10 updates, there is no checkpoint" in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_progress_hears_of_everything(tmp_path):

@@ -5,7 +5,6 @@ import torch
 
 from naign_ext.checkpoint import load_checkpoint
 from naign_ext.config import resolve_config
-from naign_ext.models import MLP, ConvAutoencoder, Hybrid
 from naign_ext.objectives import StepContext
 from naign_ext.training import state
 from naign_ext.training.progress import Progress
@@ -32,10 +31,14 @@ SMALL = (
 @pytest.mark.parametrize("amx", [False, True])
 def test_auto_precision_on_a_cpu_is_half_for_hybrids_on_amx_alone(monkeypatch, amx):
     monkeypatch.setattr(state, "has_amx", lambda: amx)
-    assert state.choose_precision("auto", CPU, Hybrid) == ("bf16" if amx else "fp32")
-    for network in (MLP, ConvAutoencoder):
-        assert state.choose_precision("auto", CPU, network) == "fp32"
-    assert state.choose_precision("fp16", CPU, Hybrid) == "fp16"
+
+    def chosen(architecture, precision="auto"):
+        settings = [f"model.architecture={architecture}", f"precision={precision}"]
+        return state.choose_precision(resolve_config("lfw100", settings=settings), CPU)
+
+    assert chosen("hybrid") == ("bf16" if amx else "fp32")
+    assert chosen("mlp") == chosen("conv") == "fp32"
+    assert chosen("hybrid", "fp16") == "fp16"
 
 
 def test_amx_is_what_torch_says(monkeypatch):
