@@ -1,7 +1,7 @@
 """`naign restore`: restore images, or measure how well f restores corrupted ones."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,22 +16,25 @@ from naign_cli.arguments import (
     Json,
     Run,
     Seed,
-    Steps,
     Weights,
     load,
     run_dataset,
 )
 from naign_cli.guard import Mistake, guarded
 from naign_cli.images import Chunk, GivenImages, finish, split
-from naign_cli.output import print_files, print_json, print_table
+from naign_cli.output import print_files, print_json, print_table, results
 from naign_cli.written import csv_rows, result_stems, results_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from naign_ext.evaluation.restoring import Choice, Recipe
     from naign_ext.projector import Projector
 
+_NAMED = ("noise", "blur", "downsample")
 SHOWN = 20
+MOST_TRIED = 50
+"""Validation images on which ways to restore are tried."""
 PICTURED = 12
 Stages = tuple[list[int], list["Tensor"]]
 """Of some images: their places among all, and what they were, were made and have become, each (n, *sample_shape)."""
@@ -61,11 +64,20 @@ def restore(
     corrupted_by: Annotated[
         str | None,
         typer.Option(
-            help="The images were made by blur or downsample of --strength: put back what is known."
+            help="The images were made by noise, blur or downsample of --strength: put back what is known, and "
+            "restore in the way that is best for it."
         ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Held-out images at most.")] = 64,
-    steps: Steps = 1,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="How often f is applied; default: the way that is best on validation images, where it is known how "
+            "the images were corrupted, else once.",
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/restored.")] = None,
     device: Device = "auto",
@@ -76,20 +88,26 @@ def restore(
 ) -> None:
     """Apply f to corrupted images: files, folders, or the run's held-out data with --corrupt.
 
+    Where --corrupt or --corrupted-by says how images were corrupted, the way to restore them is chosen on the run's
+    validation images: how often f is applied, the mean over which shifts and flips, and how much of it is taken. Where
+    f cannot help, images stay as they are.
+
     With --corrupt the original is known, so PSNR and SSIM are reported before and after. Images are brought
     to the size f was trained at. Results have the names of their images, and are written one by one: a call that is
     stopped keeps those it has. Those of an earlier call into the same folder are removed, other files there are kept.
 
     An image that cannot be read is named and left out; the others are restored, and the exit code is 1.
     """
-    if corrupted_by is not None and (corrupt is not None or corrupted_by not in ("blur", "downsample")):
-        raise Mistake("--corrupted-by: expected blur or downsample, and no --corrupt")
+    if corrupted_by is not None and (corrupt is not None or corrupted_by not in _NAMED):
+        raise Mistake(f"--corrupted-by: expected {', '.join(_NAMED[:-1])} or {_NAMED[-1]}, and no --corrupt")
     if not images and corrupt is None:
         raise Mistake("images: give image files or a folder, or --corrupt KIND to use held-out data")
     if keep_known and corrupt not in ("mask", "blur", "downsample"):
         raise Mistake("--keep-known: needs --corrupt mask, blur or downsample, which say what is known")
     projector = load(run, device, weights, checkpoint)
-    task = _Task(steps, seed, corrupt, strength, keep_known, corrupted_by)
+    task = _Task(steps or 1, seed, corrupt, strength, keep_known, corrupted_by)
+    choice = None if steps else _choose(projector, run, data_root, task)
+    recipe = None if choice is None else choice.recipe
     given = GivenImages(images, projector) if images else None
     names, chunks = (given.names, given.chunks()) if given else _held_out(run, data_root, count)
     # The first are read, or none can be, before a result of an earlier call makes room.
@@ -98,7 +116,7 @@ def restore(
 
     def stages() -> Iterator[Stages]:
         for number, (places, originals) in enumerate(chunks):
-            found = task.stages(projector, number, originals)
+            found = task.stages(projector, recipe, number, originals)
             if corrupt is not None:
                 original, corrupted, restored = found
                 rows.extend(_measure(original, corrupted, restored, [names[place] for place in places]))
@@ -115,6 +133,7 @@ def restore(
         print_json(
             {
                 "corrupt": corrupt,
+                "way": None if choice is None else _as_json(choice),
                 "images": rows or [{"name": names[place]} for place in done],
                 "mean": mean,
                 "skipped": given.skipped_rows() if given else [],
@@ -126,6 +145,7 @@ def restore(
             _print_rows(rows)
         print_files(files[:1], "rows: original, corrupted, restored" if corrupt else "rows: before, after")
         print_files([files[-1].parent], f"{len(done)} restored, one by one")
+        results().print(_way(task, steps, choice), soft_wrap=True)
     finish(given)
 
 
@@ -140,7 +160,9 @@ class _Task:
     keep_known: bool
     corrupted_by: str | None
 
-    def stages(self, projector: "Projector", number: int, originals: "Tensor") -> list["Tensor"]:
+    def stages(
+        self, projector: "Projector", recipe: "Recipe | None", number: int, originals: "Tensor"
+    ) -> list["Tensor"]:
         """The originals where they are corrupted here, the corrupted and the restored; each chunk draws of its own."""
         from naign_ext.seeds import derive_seed
         from naign_ext.transforms import corrupt, degrade
@@ -149,11 +171,52 @@ class _Task:
         if self.corrupt is not None:
             seed = derive_seed(self.seed, "chunk", number) if number else self.seed
             corrupted, lost = corrupt(originals, self.corrupt, seed=seed, strength=self.strength)
-        known = self.corrupted_by or (self.corrupt if self.keep_known and lost is None else None)
-        spoil = partial(degrade, kind=known, strength=self.strength) if known else None
+        known = self.corrupted_by or (self.corrupt if self.keep_known else None)
+        spoil = None
+        if known in ("blur", "downsample"):
+            spoil = partial(degrade, kind=known, strength=self.strength)
         lost = lost if self.keep_known else None
-        restored = projector.restore(corrupted, self.steps, lost=lost, degrade=spoil)
+        restored = projector.restore(corrupted, self.steps, lost=lost, degrade=spoil, recipe=recipe)
         return [*([] if self.corrupt is None else [originals]), corrupted, restored]
+
+
+def _choose(projector: "Projector", run: Path, data_root: Path | None, task: _Task) -> "Choice | None":
+    """The best way on the run's validation images; None where there are none, or nothing says what is to be undone."""
+    from naign_ext.run import is_run
+
+    kind = task.corrupt or task.corrupted_by
+    if kind is None or projector.kind != "image" or not is_run(run):
+        return None
+    try:
+        validation = run_dataset(run, data_root).validation
+    except ValueError:
+        # The run's data need not be there to restore other images.
+        return None
+    if validation is None or len(validation) == 0:
+        return None
+    known = task.keep_known or task.corrupted_by is not None
+    return projector.choose_recipe(
+        validation[:MOST_TRIED], kind, task.strength, keep_known=known, seed=task.seed + 1
+    )
+
+
+def _as_json(choice: "Choice") -> dict[str, Any]:
+    """What was chosen, and what it gains on how many validation images."""
+    return {**asdict(choice.recipe), **{k: v for k, v in asdict(choice).items() if k != "recipe"}}
+
+
+def _way(task: _Task, steps: int | None, choice: "Choice | None") -> str:
+    """A sentence on how the images were restored, and why so."""
+    kind = task.corrupt or task.corrupted_by
+    if choice is None:
+        if steps is None and kind is None:
+            return "way: f, applied once; --corrupted-by KIND finds a better one"
+        return f"way: f, applied {'once' if task.steps == 1 else f'{task.steps} times'}"
+    tried = f"{choice.images} validation images"
+    if not choice.helps:
+        return f"way: left as they are, since on {tried} f makes {kind} no better"
+    once = "" if choice.gain == choice.gain_of_one_pass else f", f once {choice.gain_of_one_pass:+.2f} dB"
+    return f"way: {choice.recipe.words}; on {tried} {choice.gain:+.2f} dB{once}"
 
 
 def _held_out(run: Path, data_root: Path | None, count: int) -> tuple[list[str], Iterator[Chunk]]:
