@@ -52,3 +52,11 @@ def test_rounding_keeps_every_float32() -> None:
     assert np.array_equal(np.array(rounded([float(v) for v in values]), dtype=np.float32), values)
     assert rounded({"a": (1 / 3, 7, None, True)}) == {"a": [0.333333333, 7, None, True]}
     assert len(json.dumps(rounded(1 / 3))) < len(json.dumps(1 / 3))
+
+
+def test_what_cannot_be_written_leaves_the_old_file_and_nothing_beside(tmp_path):
+    write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert read_json(tmp_path / "a.json") == {"a": 1}
