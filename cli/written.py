@@ -40,8 +40,9 @@ class Results:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(file.name + _PART)
         try:
-            part.write_bytes(content)
-            part.replace(file)
+            with _named(file):
+                part.write_bytes(content)
+                part.replace(file)
         except BaseException:
             with suppress(OSError):
                 part.unlink()
@@ -53,7 +54,8 @@ class Results:
         """Rows of a file that grows until the call ends, or is stopped: then it holds those that were whole."""
         if name not in self._growing:
             self._growing[name] = _GrowingFile(self.folder / name)
-        self._growing[name].append(rows)
+        with _named(self.folder / name):
+            self._growing[name].append(rows)
         return self.folder / name
 
     def close(self) -> None:
@@ -66,6 +68,15 @@ class Results:
         """How far a call that was stopped has come."""
         rows = "".join(f"; {name} holds {file.rows} rows" for name, file in self._growing.items())
         return f"{self.folder}: {len(self.written)} files are written and kept{rows}"
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Errors of the system within name the file: those of writing do not by themselves."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 class _GrowingFile:

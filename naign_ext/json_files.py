@@ -55,8 +55,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """JSON in ASCII; a crash leaves no half file. ValueError where a number is not finite."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(_text(value, "\n") + "\n", encoding="ascii")
-    temporary.replace(path)
+    try:
+        temporary.write_text(_text(value, "\n") + "\n", encoding="ascii")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def mend_last_line(path: Path) -> None:

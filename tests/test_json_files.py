@@ -117,3 +117,11 @@ def test_a_last_line_is_mended(tmp_path: Path, before: bytes, after: bytes) -> N
     path.write_bytes(before)
     mend_last_line(path)
     assert path.read_bytes() == after
+
+
+def test_what_cannot_be_written_leaves_the_old_file_and_nothing_beside(tmp_path):
+    write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert read_json(tmp_path / "a.json") == {"a": 1}
