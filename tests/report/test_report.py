@@ -229,7 +229,7 @@ def test_large_images_are_halved_and_the_caption_says_so(tmp_path):
     restored = {p.path.name: p.caption for p in pictures if "restored" in p.path.name}
     assert list(restored) == ["restored.png", "restored-2.png", "restored-3.png", "restored-4.png"]
     assert [re.search(r"spoilt \((.*?)\)", caption)[1] for caption in restored.values()] == [
-        "noise", "mask", "blur", "downsample",
+        "noise 0.5, noise 1.0", "mask", "blur", "downsample",
     ]  # fmt: skip
     assert all("shown at 1/2 of their size" in picture.caption for picture in pictures[1:])
     assert all(picture.path.stat().st_size <= MOST_BYTES for picture in pictures)

@@ -78,7 +78,7 @@ def draw_restored(restored: Sequence[Restored], results: Results, path: Path) ->
     for keys in _pages(_pitch(original), {key: len(group) for key, group in groups.items()}, tallest):
         file = path.with_stem(f"{path.stem}-{len(drawn) + 1}") if drawn else path
         draw_strips([[original], *(groups[key] for key in keys)], file)
-        drawn[file] = ", ".join(dict.fromkeys(corruption for corruption, _ in keys))
+        drawn[file] = ", ".join(Condition(*key).words for key in keys)
     return drawn
 
 
