@@ -1,7 +1,5 @@
-"""Options that several commands share, and how images come in."""
+"""Options that several commands share."""
 
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -9,8 +7,6 @@ import typer
 from naign_cli.guard import Mistake
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from naign_ext.data import Dataset
     from naign_ext.projector import Projector
     from naign_ext.run import Run as OpenRun
@@ -54,38 +50,6 @@ def which(checkpoint: str) -> Literal["best", "last"] | int:
         return int(checkpoint)
     except ValueError:
         raise Mistake(f"--checkpoint: expected best, last or a step, got {checkpoint!r}") from None
-
-
-def read_images(paths: Sequence[Path], projector: "Projector") -> tuple["Tensor", list[str]]:
-    """Image files and folders at the projector's size and number of channels, with their names.
-
-    Where two have one name, the name of the folder stands before it.
-    """
-    import torch
-
-    from naign_ext.data import read_image, read_image_folder
-
-    if projector.kind != "image":
-        raise Mistake(f"images: this run's f maps vectors of shape {projector.sample_shape}, not images")
-    channels, height, width = projector.sample_shape
-    found: list[Tensor] = []
-    names: list[str] = []
-    folders: list[str] = []
-    for path in paths:
-        if path.is_dir():
-            images, inside = read_image_folder(path, image_size=(height, width), channels=channels)
-            found.append(images)
-            names += inside
-            folders += [path.resolve().name] * len(inside)
-        else:
-            found.append(read_image(path, image_size=(height, width), channels=channels)[None])
-            names.append(path.name)
-            folders.append(path.resolve().parent.name)
-    times = Counter(names)
-    return torch.cat(found), [
-        f"{folder}/{name}" if times[name] > 1 and folder else name
-        for folder, name in zip(folders, names, strict=True)
-    ]
 
 
 def opened(run: Path, data_root: Path | None) -> "OpenRun":

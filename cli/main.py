@@ -10,7 +10,8 @@ from naign_cli.fields import FieldsCommand
 app = typer.Typer(
     name="naign",
     help="Train networks that are their own projector, and use them: sample, restore, score.\n\n"
-    "Exit codes: 0 done, 1 failed or interrupted, 2 a mistake in what was asked. NAIGN_DEBUG=1 shows tracebacks.",
+    "Exit codes: 0 done, 1 failed, interrupted or done without some images, 2 a mistake in what was asked. "
+    "NAIGN_DEBUG=1 shows tracebacks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

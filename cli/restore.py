@@ -1,7 +1,9 @@
 """`naign restore`: restore images, or measure how well f restores corrupted ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,17 +19,22 @@ from naign_cli.arguments import (
     Steps,
     Weights,
     load,
-    read_images,
     run_dataset,
 )
 from naign_cli.guard import Mistake, guarded
+from naign_cli.images import Chunk, GivenImages, finish, split
 from naign_cli.output import print_files, print_json, print_table
-from naign_cli.written import result_stems, results_folder
+from naign_cli.written import csv_rows, result_stems, results_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from naign_ext.projector import Projector
+
 SHOWN = 20
+PICTURED = 12
+Stages = tuple[list[int], list["Tensor"]]
+"""Of some images: their places among all, and what they were, were made and have become, each (n, *sample_shape)."""
 
 
 @guarded
@@ -70,12 +77,11 @@ def restore(
     """Apply f to corrupted images: files, folders, or the run's held-out data with --corrupt.
 
     With --corrupt the original is known, so PSNR and SSIM are reported before and after. Images are brought
-    to the size f was trained at. Results have the names of their images; those of an earlier call into the same
-    folder are removed, other files there are kept.
-    """
-    from naign_ext.transforms import corrupt as corrupt_images
-    from naign_ext.transforms import degrade
+    to the size f was trained at. Results have the names of their images, and are written one by one: a call that is
+    stopped keeps those it has. Those of an earlier call into the same folder are removed, other files there are kept.
 
+    An image that cannot be read is named and left out; the others are restored, and the exit code is 1.
+    """
     if corrupted_by is not None and (corrupt is not None or corrupted_by not in ("blur", "downsample")):
         raise Mistake("--corrupted-by: expected blur or downsample, and no --corrupt")
     if not images and corrupt is None:
@@ -83,17 +89,23 @@ def restore(
     if keep_known and corrupt not in ("mask", "blur", "downsample"):
         raise Mistake("--keep-known: needs --corrupt mask, blur or downsample, which say what is known")
     projector = load(run, device, weights, checkpoint)
-    originals, names = read_images(images, projector) if images else _held_out(run, data_root, count)
-    corrupted, lost = originals, None
-    if corrupt is not None:
-        corrupted, lost = corrupt_images(originals, corrupt, seed=seed, strength=strength)
-    known_kind = corrupted_by or (corrupt if keep_known and lost is None else None)
-    spoil = partial(degrade, kind=known_kind, strength=strength) if known_kind else None
-    restored = projector.restore(corrupted, steps, lost=lost if keep_known else None, degrade=spoil)
-    rows = _measure(originals, corrupted, restored, names) if corrupt is not None else []
-    folder = out or run / "restored"
-    stages = [stage for stage in (originals if corrupt else None, corrupted, restored) if stage is not None]
-    files = _write(folder, stages, names, images or ())
+    task = _Task(steps, seed, corrupt, strength, keep_known, corrupted_by)
+    given = GivenImages(images, projector) if images else None
+    names, chunks = (given.names, given.chunks()) if given else _held_out(run, data_root, count)
+    # The first are read, or none can be, before a result of an earlier call makes room.
+    chunks = chain([next(chunks)], chunks)
+    rows: list[dict[str, Any]] = []
+
+    def stages() -> Iterator[Stages]:
+        for number, (places, originals) in enumerate(chunks):
+            found = task.stages(projector, number, originals)
+            if corrupt is not None:
+                original, corrupted, restored = found
+                rows.extend(_measure(original, corrupted, restored, [names[place] for place in places]))
+            yield places, found
+
+    write = _write_images if projector.kind == "image" else _write_rows
+    done, files = write(out or run / "restored", stages(), names, images or ())
     if json:
         mean = (
             {key: sum(row[key] for row in rows) / len(rows) for key in rows[0] if key != "name"}
@@ -101,21 +113,55 @@ def restore(
             else None
         )
         print_json(
-            {"corrupt": corrupt, "images": rows or [{"name": n} for n in names], "mean": mean, "files": files}
+            {
+                "corrupt": corrupt,
+                "images": rows or [{"name": names[place]} for place in done],
+                "mean": mean,
+                "skipped": given.skipped_rows() if given else [],
+                "files": files,
+            }
         )
-        return
-    if rows:
-        _print_rows(rows)
-    print_files(files[:1], "rows: original, corrupted, restored" if corrupt else "rows: before, after")
-    print_files([files[-1].parent], f"{len(names)} restored, one by one")
+    else:
+        if rows:
+            _print_rows(rows)
+        print_files(files[:1], "rows: original, corrupted, restored" if corrupt else "rows: before, after")
+        print_files([files[-1].parent], f"{len(done)} restored, one by one")
+    finish(given)
 
 
-def _held_out(run: Path, data_root: Path | None, count: int) -> tuple["Tensor", list[str]]:
+@dataclass(frozen=True)
+class _Task:
+    """What is done to every chunk of images."""
+
+    steps: int
+    seed: int
+    corrupt: str | None
+    strength: float | None
+    keep_known: bool
+    corrupted_by: str | None
+
+    def stages(self, projector: "Projector", number: int, originals: "Tensor") -> list["Tensor"]:
+        """The originals where they are corrupted here, the corrupted and the restored; each chunk draws of its own."""
+        from naign_ext.seeds import derive_seed
+        from naign_ext.transforms import corrupt, degrade
+
+        corrupted, lost = originals, None
+        if self.corrupt is not None:
+            seed = derive_seed(self.seed, "chunk", number) if number else self.seed
+            corrupted, lost = corrupt(originals, self.corrupt, seed=seed, strength=self.strength)
+        known = self.corrupted_by or (self.corrupt if self.keep_known and lost is None else None)
+        spoil = partial(degrade, kind=known, strength=self.strength) if known else None
+        lost = lost if self.keep_known else None
+        restored = projector.restore(corrupted, self.steps, lost=lost, degrade=spoil)
+        return [*([] if self.corrupt is None else [originals]), corrupted, restored]
+
+
+def _held_out(run: Path, data_root: Path | None, count: int) -> tuple[list[str], Iterator[Chunk]]:
     dataset = run_dataset(run, data_root)
     if len(dataset.heldout) == 0:
         raise Mistake(f"{run}: nothing was held out in training; give image files or a folder")
     chosen = dataset.heldout[:count]
-    return chosen, [f"heldout_{i:05d}" for i in range(len(chosen))]
+    return [f"heldout_{i:05d}" for i in range(len(chosen))], split(chosen)
 
 
 def _measure(
@@ -148,23 +194,39 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     print_table("", ["", *titles], lines, numbers=titles)
 
 
-def _write(
-    folder: Path, stages: Sequence["Tensor"], names: Sequence[str], inputs: Sequence[Path]
-) -> list[Path]:
-    """A picture of all stages, row below row, and those of the last, the restored, under the inputs' names."""
+def _write_images(
+    folder: Path, stages: Iterator[Stages], names: Sequence[str], inputs: Sequence[Path]
+) -> tuple[list[int], list[Path]]:
+    """The restored images under their inputs' names, and a picture of the first ones' stages, row below row."""
     import torch
 
-    if stages[-1].dim() != 4:
-        import numpy as np
-
-        path = folder / "restored.csv"
-        with results_folder(folder, [path.name]):
-            np.savetxt(path, torch.cat(list(stages), dim=1).numpy(), delimiter=",", fmt="%.8g")
-        return [path]
-    from naign_ext.data import save_image_grid, save_images
+    from naign_ext.data import image_grid
+    from naign_ext.data.images import png_bytes, to_pixels
 
     stems = result_stems(names)
-    shown = min(len(names), 12)
-    with results_folder(folder, ["stages.png", *(f"images/{stem}.png" for stem in stems)], inputs):
-        grid = save_image_grid(torch.cat([stage[:shown] for stage in stages]), folder / "stages.png", shown)
-        return [grid, *save_images(stages[-1], folder / "images", stems=stems)]
+    done: list[int] = []
+    files: list[Path] = []
+    pictured: list[Tensor] = []
+    with results_folder(folder, ["stages.png", *(f"images/{stem}.png" for stem in stems)], inputs) as results:
+        for places, found in stages:
+            if not pictured:
+                pictured = [stage[:PICTURED] for stage in found]
+            for place, pixels in zip(places, to_pixels(found[-1]), strict=True):
+                files.append(results.write(f"images/{stems[place]}.png", png_bytes(pixels)))
+            done += places
+        grid = image_grid(torch.cat(pictured), len(pictured[0]))
+        return done, [results.write("stages.png", png_bytes(grid)), *files]
+
+
+def _write_rows(
+    folder: Path, stages: Iterator[Stages], names: Sequence[str], inputs: Sequence[Path]
+) -> tuple[list[int], list[Path]]:
+    """Vectors as rows of numbers, all stages side by side."""
+    import torch
+
+    done: list[int] = []
+    with results_folder(folder, ["restored.csv"], inputs) as results:
+        for places, found in stages:
+            path = results.append("restored.csv", csv_rows(torch.cat(found, dim=1)))
+            done += places
+    return done, [path]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -197,12 +197,22 @@ class Projector(
             raise ValueError(f"n: expected at least 1 sample, got {n}")
         _check_batch_size(batch_size)
         _check_fits(n, self.sample_shape)
-        pool = LatentPool(self.sample_shape, self.latent_scale, seed)
         samples = torch.empty(n, *self.sample_shape, dtype=torch.float32)
-        for start in range(0, n, batch_size):
-            stop = min(start + batch_size, n)
-            samples[start:stop] = self._map(pool.chunk(start, stop), steps, batch_size)
+        batches = self.sample_batches(n, seed, steps, batch_size=batch_size)
+        for start, batch in zip(range(0, n, batch_size), batches, strict=True):
+            samples[start : start + batch_size] = batch
         return samples
+
+    def sample_batches(
+        self, n: int, seed: int = 0, steps: int = 1, *, batch_size: int = 512
+    ) -> Iterator[Tensor]:
+        """The samples of :meth:`sample`, bit for bit, batch_size at a time: any number in bounded memory."""
+        if n < 1:
+            raise ValueError(f"n: expected at least 1 sample, got {n}")
+        _check_batch_size(batch_size)
+        pool = LatentPool(self.sample_shape, self.latent_scale, seed)
+        for start in range(0, n, batch_size):
+            yield self._map(pool.chunk(start, min(start + batch_size, n)), steps, batch_size)
 
     def project(self, x: Tensor, steps: int = 1, *, batch_size: int = 512) -> Tensor:
         """f^steps(x), float32 of x's shape; x is (N, *sample_shape) or a single sample_shape."""
@@ -462,7 +472,7 @@ def _check_fits(n: int, sample_shape: Sequence[int]) -> None:
     if needed > free:
         raise ValueError(
             f"n: {n} samples take {needed} bytes, of which {free} are free; "
-            "sample in parts, each with a seed of its own"
+            "take them in parts from sample_batches"
         )
 
 

@@ -28,11 +28,13 @@ class ImleSearch:
     Equal, bit for bit, to one call of :func:`naign_ext.imle_knn` on the concatenated pool; but distances are float64
     where data are, whatever pools are. Memory O(N + chunk).
     What depends on data alone is prepared once and kept over resets. Not differentiable: it finds the winners;
-    recompute their samples with gradient. Copies and pickles go on where the original was, and prepare again.
+    recompute their samples with gradient (under torch.func.grad too its distances are constants, and under vmap it is
+    refused). Copies and pickles go on where the original was, and prepare again.
 
     Args:
         data: (N, D), float32, float16, bfloat16 or float64; not copied, and must not change. A change in place of the
-            tensor, or of what it is a view of, is noticed (but for tensors made in inference mode): RuntimeError.
+            tensor, or of what it is a view of, is noticed: RuntimeError (but for tensors made in inference mode, and
+            changes that torch does not count, through ``.data`` or numpy).
         k: neighbours per row.
         reject_below: pairs whose squared distance is below this are inadmissible (RS-IMLE, arXiv 2409.17439).
 
@@ -46,6 +48,7 @@ class ImleSearch:
 
     def __init__(self, data: Tensor, k: int = 1, *, reject_below: float | None = None) -> None:
         check_tensor("data", data, (2,))
+        _check_not_mapped("data", data)
         self.data = data.detach()
         self.k = check_k(k)
         self.reject_below = check_reject_below(reject_below)
@@ -90,6 +93,7 @@ class ImleSearch:
         offset: an int from 0 to 2^63 - m.
         """
         check_pool_matches(self.data, pool)
+        _check_not_mapped("pool", pool)
         self._check_data()
         first = self.count if offset is None else check_offset(offset, len(pool))
         self._state.update(pool.detach(), first)
@@ -206,6 +210,18 @@ class ImleSearch:
         self._state.set_running(
             least[:rows, None].clone(), named.masked_fill(named == none, -1), int(least[rows:].sum())
         )
+
+
+def _check_not_mapped(name: str, value: Tensor) -> None:
+    """Raise where torch.func.vmap maps over value: a search keeps one state."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(value):
+        if functorch.is_batchedtensor(value):
+            raise TypeError(
+                f"{name}: ImleSearch is not supported under torch.func.vmap; "
+                "use imle_knn, or search each by itself"
+            )
+        value = functorch.get_unwrapped(value)
 
 
 def _version_of(data: Tensor) -> int | None:

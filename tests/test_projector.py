@@ -197,7 +197,7 @@ def test_restore_by_the_recipe_that_is_best_on_validation_images(run):
     assert choice.images == 30
     assert choice.gain >= choice.gain_of_one_pass
     noisy, _ = corrupt(images, "noise", seed=4, strength=1.0)
-    expected = choice.recipe.apply(lambda part: projector.project(part), noisy).clamp(-1, 1)
+    expected = choice.recipe.apply(projector.project, noisy).clamp(-1, 1)
     torch.testing.assert_close(projector.restore(noisy, recipe=choice.recipe), expected)
     assert torch.equal(projector.restore(noisy, recipe=Recipe()), projector.restore(noisy))
     kept = projector.choose_recipe(images, "blur", 2.0)
@@ -572,7 +572,9 @@ def test_weights_of_a_run_that_are_not_finite_are_named(run, monkeypatch):
 
 
 def test_samples_that_do_not_fit_are_refused_before_memory_is_taken(vector_projector, monkeypatch):
-    with pytest.raises(ValueError, match=r"n: 10{15} samples take 80{15} bytes, .* sample in parts"):
+    with pytest.raises(
+        ValueError, match=r"n: 10{15} samples take 80{15} bytes, .* take them in parts from sample_batches"
+    ):
         vector_projector.sample(10**15)
     monkeypatch.setattr(projector, "available_bytes", lambda: 800)
     assert len(vector_projector.sample(100)) == 100

@@ -170,12 +170,30 @@ class FolderSource:
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes | UnreadableFile]]:
         for name in names:
-            try:
-                yield name, read_regular_file(self._path / name, self._limits.file_bytes)
-            except OSError as error:
-                yield name, UnreadableFile(f"cannot be opened: {error.strerror or error}")
-            except FileTooLargeError as error:
-                yield name, UnreadableFile(str(error))
+            yield name, _read_or_reason(self._path / name, self._limits)
+
+
+class FileSource:
+    """One file by itself."""
+
+    def __init__(self, path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> None:
+        self.label = str(path)
+        self._folder, self._limits = path.parent, limits
+        self.names = [path.name]
+        self.left_out: list[tuple[str, str]] = []
+
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes | UnreadableFile]]:
+        for name in names:
+            yield name, _read_or_reason(self._folder / name, self._limits)
+
+
+def _read_or_reason(file: Path, limits: ReadLimits) -> bytes | UnreadableFile:
+    try:
+        return read_regular_file(file, limits.file_bytes)
+    except OSError as error:
+        return UnreadableFile(f"cannot be opened: {error.strerror or error}")
+    except FileTooLargeError as error:
+        return UnreadableFile(str(error))
 
 
 class ZipSource:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -162,6 +162,8 @@ def decode_image(
         UnreadableImageError: not an image, damaged, too large, or of values whose white is not known: signed or
             32-bit integers, floats beyond [0, 1], 12 bits that lie unscaled in 16.
     """
+    from PIL import UnidentifiedImageError
+
     check_channels(channels)
     try:
         with warnings.catch_warnings():
@@ -169,6 +171,10 @@ def decode_image(
             return _decode(content, image_size, channels, max_pixels)
     except UnreadableImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            f"no image of a kind that is read ({', '.join(_readable_formats())}), or its start is damaged"
+        ) from error
     # Decoders meet damage with nearly every exception there is.
     except Exception as error:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
@@ -211,6 +217,22 @@ def _stack(decoded: Sequence[Pixels], channels: int | None) -> Tensor:
     return to_network_scale(torch.from_numpy(stacked))
 
 
+def read_each(
+    source: Source, names: Sequence[str], *, image_size: Size | None = None, channels: int | None = None
+) -> Iterator[tuple[str, tuple[Pixels, str] | UnreadableFile]]:
+    """Of every name its pixels, uint8 (C, H, W), and the file's SHA-256, or why it cannot be read; one at a time."""
+    for name, content in source.read(names):
+        if isinstance(content, UnreadableFile):
+            yield name, content
+            continue
+        try:
+            pixels = decode_image(content, image_size=image_size, channels=channels)
+        except UnreadableImageError as error:
+            yield name, UnreadableFile(str(error))
+        else:
+            yield name, (pixels, hashlib.sha256(content).hexdigest())
+
+
 def load_images(
     source: Source,
     names: Sequence[str],
@@ -230,15 +252,11 @@ def load_images(
     while remaining and len(decoded) < limit:
         batch = remaining[: limit - len(decoded)]
         remaining = remaining[len(batch) :]
-        for name, content in source.read(batch):
-            if isinstance(content, UnreadableFile):
-                damaged.append((name, content.reason))
-                continue
-            try:
-                decoded[name] = decode_image(content, image_size=image_size, channels=channels)
-                hashes[name] = hashlib.sha256(content).hexdigest()
-            except UnreadableImageError as error:
-                damaged.append((name, str(error)))
+        for name, found in read_each(source, batch, image_size=image_size, channels=channels):
+            if isinstance(found, UnreadableFile):
+                damaged.append((name, found.reason))
+            else:
+                decoded[name], hashes[name] = found
     kept = [name for name in names if name in decoded]
     return LoadedImages(
         images=_stack([decoded[name] for name in kept], channels),
@@ -306,12 +324,15 @@ def _check_images(images: Tensor) -> Tensor:
     return images
 
 
-def _write_png(pixels: Tensor, path: Path) -> None:
+def png_bytes(pixels: Tensor) -> bytes:
+    """The PNG file of uint8 (C, H, W), C 1 or 3."""
     from PIL import Image
 
     array = pixels.numpy()
     picture = array[0] if len(array) == 1 else array.transpose(1, 2, 0)
-    Image.fromarray(np.ascontiguousarray(picture)).save(path, format="PNG")
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG")
+    return file.getvalue()
 
 
 def save_images(
@@ -335,7 +356,7 @@ def save_images(
     target.mkdir(parents=True, exist_ok=True)
     paths = [target / f"{prefix}{stem}.png" for stem in stems]
     for picture, path in zip(pixels, paths, strict=True):
-        _write_png(picture, path)
+        path.write_bytes(png_bytes(picture))
     return paths
 
 
@@ -379,5 +400,5 @@ def save_image_grid(
     target = Path(path)
     grid = image_grid(images, columns, padding=padding, scale=scale)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write_png(grid, target)
+    target.write_bytes(png_bytes(grid))
     return target

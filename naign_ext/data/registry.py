@@ -107,9 +107,13 @@ def find_dataset(name: str) -> tuple[Entry, Path | None]:
     """The entry that a name stands for, and the path in it; ValueError, with the names there are, if none."""
     stem, _, path = name.partition(":")
     if ":" not in name or stem + _PATH not in DATASETS:
+        if name not in DATASETS and name.strip() and Path(name).expanduser().exists():
+            raise ValueError(f"dataset: {name!r} is a path; did you mean folder:{name}?")
         return DATASETS.find(name), None
-    if not path:
-        raise ValueError(f"dataset: expected a path after {stem}:, got {name!r}")
+    if not path.strip():
+        raise ValueError(
+            f"dataset: expected a path after {stem}:, got {name!r}; {stem}:. is the working directory"
+        )
     return DATASETS[stem + _PATH], Path(path).expanduser()
 
 

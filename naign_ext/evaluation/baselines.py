@@ -37,6 +37,8 @@ BASELINES = {
     CLEAN: Baseline("clean", "the clean images"),
     CORRUPTED: Baseline("corrupted", "the corrupted images as they are"),
     "filter": Baseline("Gaussian filter", "the Gaussian filter that is best on training images"),
+    "tv": Baseline("total variation", "total variation denoising, its weight the best on training images"),
+    "inpaint": Baseline("inpainting", "biharmonic inpainting of what is known to be lost"),
 }
 """By name, in the order of the columns of tables."""
 

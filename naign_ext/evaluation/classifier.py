@@ -73,7 +73,8 @@ def fit_classifier(images: Tensor, labels: Tensor, *, seed: int = 0, steps: int 
             f"labels: expected classes 0, 1, ..., got {int(labels.min())} to {int(labels.max())}"
         )
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(seed)
+        # The CPU's alone: torch.manual_seed would seed those of GPUs too, which are nobody's here.
+        torch.default_generator.manual_seed(seed)
         network = _build(tuple(images.shape[1:]), classes).to(images.device)
         _train(network, images.detach().float().clone(), labels.to(images.device), seed, steps)
     return _frozen(network, classes)

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from naign_ext import _native
 from naign_ext.ops import reference
-from naign_ext.ops.imle_knn import FLOATING
+from naign_ext.ops.imle_knn import check_dense
 
 Norm: TypeAlias = Literal["l2", "l1"]
 Term: TypeAlias = tuple[Tensor, Tensor, float]
@@ -126,8 +126,8 @@ def _checked_terms(terms: Sequence[Any]) -> tuple[list[tuple[Tensor, Tensor]], l
             got = f"{len(term)} items" if isinstance(term, list | tuple) else type(term).__name__
             raise TypeError(f"{name}: expected (prediction, target, weight), got {got}")
         prediction, target, weight = term
-        _check_tensor(f"{name}, prediction", prediction)
-        _check_tensor(f"{name}, target", target)
+        check_dense(f"{name}, prediction", prediction)
+        check_dense(f"{name}, target", target)
         _check_like(f"{name}, target", target, "the prediction", prediction)
         if prediction.device != terms[0][0].device:
             raise ValueError(
@@ -138,28 +138,17 @@ def _checked_terms(terms: Sequence[Any]) -> tuple[list[tuple[Tensor, Tensor]], l
 
 
 def _check_named(data: Any, reconstruction: Any, matched: Any, projected: Any) -> None:
-    _check_tensor("data", data)
-    _check_tensor("reconstruction", reconstruction)
+    check_dense("data", data)
+    check_dense("reconstruction", reconstruction)
     _check_like("reconstruction", reconstruction, "data", data)
     if matched is not None:
-        _check_tensor("matched", matched)
+        check_dense("matched", matched)
         _check_like("matched", matched, "data", data)
     if projected is not None:
-        _check_tensor("projected", projected)
+        check_dense("projected", projected)
         _check_like("projected", projected, "data", data)
         if matched is None:
             raise ValueError("matched: expected f(z), got None; projected = f(f(z)) is compared with it")
-
-
-def _check_tensor(name: str, value: Any) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-    if value.is_nested:
-        raise TypeError(f"{name}: expected a dense tensor, got a nested one; use torch.cat({name}.unbind())")
-    if value.dtype not in FLOATING:
-        raise TypeError(f"{name}: expected a floating dtype, got {value.dtype}; use .float()")
-    if value.layout is not torch.strided:
-        raise TypeError(f"{name}: expected a dense tensor, got {value.layout}; use .to_dense()")
 
 
 def _check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:

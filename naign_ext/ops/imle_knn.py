@@ -111,22 +111,30 @@ def has_kernel(data: Tensor, pool: Tensor, k: int) -> bool:
     return _native.has_kernel(data, pool) and (data.device.type != "cuda" or k <= _native.LARGEST_K_ON_CUDA)
 
 
-def check_tensor(name: str, value: Any, dims: tuple[int, ...]) -> None:
-    """Raise unless value is a dense floating tensor with one of these numbers of dimensions and D >= 1."""
+def check_dense(name: str, value: Any) -> None:
+    """Raise TypeError unless value is a dense floating tensor; name: the argument, or words for a part of it."""
+    it = name if name.isidentifier() else "x"
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"{name}: expected a torch.Tensor, got {type(value).__name__}; use torch.as_tensor({name})"
+            f"{name}: expected a torch.Tensor, got {type(value).__name__}; use torch.as_tensor({it})"
         )
     if value.is_nested:
-        raise TypeError(f"{name}: expected a dense tensor, got a nested one; use torch.cat({name}.unbind())")
+        raise TypeError(f"{name}: expected a dense tensor, got a nested one; use torch.cat({it}.unbind())")
     if value.layout != torch.strided:
         got = str(value.layout).removeprefix("torch.").lstrip("_")
-        raise TypeError(f"{name}: expected a dense tensor, got the layout {got}; use {name}.to_dense()")
+        raise TypeError(f"{name}: expected a dense tensor, got the layout {got}; use {it}.to_dense()")
     if value.dtype not in FLOATING:
         expected = ", ".join(str(d).removeprefix("torch.") for d in FLOATING)
         got = str(value.dtype).removeprefix("torch.")
-        change = "dequantize" if value.is_quantized else "float"
-        raise TypeError(f"{name}: expected one of the dtypes {expected}, got {got}; use {name}.{change}()")
+        change = f"{it}.dequantize()" if value.is_quantized else f"{it}.float()"
+        if value.is_complex():
+            change = f"torch.view_as_real({it}).flatten(-2)"
+        raise TypeError(f"{name}: expected one of the dtypes {expected}, got {got}; use {change}")
+
+
+def check_tensor(name: str, value: Any, dims: tuple[int, ...]) -> None:
+    """Raise unless value is a dense floating tensor with one of these numbers of dimensions and D >= 1."""
+    check_dense(name, value)
     if value.dim() not in dims:
         raise ValueError(
             f"{name}: expected {' or '.join(map(str, dims))} dimensions (rows, D), got shape {tuple(value.shape)};"

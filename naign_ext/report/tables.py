@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from naign_ext.evaluation.baselines import BASELINES, CLEAN, CORRUPTED
 from naign_ext.evaluation.registry import GROUPS, METRICS, Metric
-from naign_ext.evaluation.results import BEST, MAP, ONCE, TWICE, Results
+from naign_ext.evaluation.results import BEST, MAP, ONCE, TWICE, Condition, Results
 from naign_ext.evaluation.subjects import RECOGNISED, DataSubject
 
 BETTER = {"lower": "lower is better", "higher": "higher is better", "closer": "1 is best", "-": ""}
@@ -28,7 +28,7 @@ class MetricRow:
 @dataclass(frozen=True)
 class RestorationRow:
     """A corruption of held-out images: PSNR in dB and SSIM before and after f, the gain of f by the recipe that is best
-    on validation images, and a Gaussian filter's.
+    on validation images, and that of the best restorer without a network.
     """
 
     what: str
@@ -37,7 +37,7 @@ class RestorationRow:
     gain: str
     gain_clipped: str
     best_gain: str
-    filter_gain: str
+    classical_gain: str
     ssim_before: str
     ssim_after: str
 
@@ -50,7 +50,7 @@ class RestorationRow:
             self.gain,
             self.gain_clipped,
             self.best_gain,
-            self.filter_gain,
+            self.classical_gain,
             self.ssim_before,
             self.ssim_after,
         ]
@@ -62,7 +62,7 @@ RESTORATION_COLUMNS = (
     "gain dB",
     "clipped",
     "at best",
-    "filter",
+    "classical",
     "SSIM before",
     "after ",
 )
@@ -118,12 +118,17 @@ def restoration_rows(results: Results) -> list[RestorationRow]:
                     gain=cell("gain", MAP, "+.2f"),
                     gain_clipped=cell("gain_clipped", MAP, "+.2f"),
                     best_gain=cell("gain", BEST, "+.2f"),
-                    filter_gain=cell("gain", "filter", "+.2f"),
+                    classical_gain=_best_classical(results, condition),
                     ssim_before=cell("ssim", CORRUPTED),
                     ssim_after=cell("ssim", MAP),
                 )
             )
     return rows
+
+
+def _best_classical(results: Results, condition: Condition) -> str:
+    gains = results.baselines("gain", condition)
+    return f"{max(gains.values()):+.2f}" if gains else ""
 
 
 def baseline_columns(rows: Sequence[MetricRow]) -> list[str]:

@@ -22,7 +22,6 @@ from naign_ext.evaluation.registry import chosen_metrics
 from naign_ext.json_files import mend_last_line, read_json, reading, write_json
 from naign_ext.options import shown
 from naign_ext.projector import Projector
-from naign_ext.reproduce.baselines import restoration_baselines
 from naign_ext.run import load_configured
 from naign_ext.training.progress import Progress
 from naign_ext.training.trainer import NonFiniteLossError, resume, train
@@ -234,8 +233,6 @@ def judge(job: Job, folder: Path) -> Results:
         if "finite" not in str(error):
             raise
         return Results()
-    if job.baselines and dataset.kind == "image" and "gain" in chosen_metrics(job.metrics):
-        results = results.with_rows(restoration_baselines(dataset, JUDGE_SEED))
     return results.finite()
 
 

@@ -23,6 +23,7 @@ _PUNISH_COPIES = ("fld", "fld_pixels", "authenticity")
 FILTERS = {
     "filter": "Gaussian filter",
     "tv": "total variation",
+    "inpaint": "inpainting",
     "nearest": "nearest image",
     "nothing": "nothing",
 }

@@ -1,8 +1,11 @@
 """naign sample, restore, score, evaluate, bench: on tiny runs, against the library's own answers."""
 
+import html
+import io
 import json
 import os
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,7 +195,45 @@ def test_names_are_tabled_as_they_are(runs, tmp_path):
     assert f"{names[0]}: " in result.stdout
     result = naign("score", runs / "digits", "[/b]:cat:.png")
     assert result.exit_code == 2
-    assert "[/b]:cat:.png: cannot be opened" in result.stderr
+    assert "[/b]:cat:.png: No such file" in result.stderr
+
+
+def test_markup_in_the_users_names_is_shown_as_it_is_by_every_command(tmp_path, monkeypatch):
+    """Of the data set's folder, the run's, the results' and the files'."""
+    monkeypatch.chdir(tmp_path)
+    data, run, out = "p[red]:cat:", "r[bold]:cat:<b>&", "o[/]:cat:"
+    for seed in range(6):
+        picture(tmp_path / data / f"[red]{seed}:cat:.png", seed)
+    settings = ["steps=2", "image_size=8", "objective.pool_size=16", "log.tensorboard=false"]
+    result = naign("train", "--dataset", f"folder:{data}", "--preset", "quick", "--out", run, "--no-report",
+                   *(part for setting in settings for part in ("--set", setting)))  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert f"{run}/checkpoints" in result.output
+    for command, shown in (
+        (["sample", run, "-n", 2, "--out", out], [f"{out}/grid.png"]),
+        (["score", run, data], [f"[red]{seed}:cat:.png" for seed in range(6)]),
+        (["score", run, data, "--reference", data], [f"AUROC against {data}: "]),
+        (["restore", run, data, "--out", f"{out}2"], [f"{out}2/stages.png"]),
+        (
+            ["restore", run, data, "--corrupt", "noise", "--out", f"{out}3"],
+            [f"[red]{seed}:cat:.png" for seed in range(6)],
+        ),
+        (["evaluate", run, "--samples", 20, "--features", "pixels"], [f"{run}/report/report.html"]),
+    ):
+        result = naign(*command)
+        assert result.exit_code == 0, result.output
+        assert [text for text in shown if text not in result.stdout] == []
+    for command in (
+        ["sample", "no[red]:cat:"],
+        ["score", run, "no[red]:cat:.png"],
+        ["train", "--resume", "no[red]:cat:"],
+    ):
+        result = naign(*command)
+        assert result.exit_code == 2
+        assert "no[red]:cat:" in result.stderr
+    page = (tmp_path / run / "report" / "report.html").read_text()
+    assert html.escape(data) in page
+    assert "<b>&" not in page
 
 
 def test_what_is_no_regular_file_is_a_mistake(runs, tmp_path):
@@ -327,12 +368,144 @@ def test_images_for_vectors_are_a_mistake(runs, pictures):
     assert "not images" in result.stderr
 
 
-def test_damaged_images_are_a_mistake(runs, tmp_path):
+def test_damaged_images_alone_are_a_mistake(runs, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"not an image")
-    for target in (tmp_path, tmp_path / "bad.png"):
-        result = naign("restore", runs / "digits", target)
+    for command in ("restore", "score"):
+        options = ["--out", tmp_path / "out"] if command == "restore" else []
+        for target in (tmp_path, tmp_path / "bad.png"):
+            result = naign(command, runs / "digits", target, *options)
+            assert result.exit_code == 2
+            assert result.stderr.startswith("error: bad.png: no image of a kind that is read")
+            assert result.stderr.count("\n") == 1
+    # What is not there at all is seen before anything is done.
+    assert (
+        naign(
+            "restore", runs / "digits", tmp_path, tmp_path / "none.png", "--out", tmp_path / "out"
+        ).exit_code
+        == 2
+    )
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "worse.png").write_bytes(b"")
+    result = naign("score", runs / "digits", tmp_path)
+    assert result.exit_code == 2
+    assert "images: none of 2 can be read: bad.png (" in result.stderr
+
+
+def unreadable(folder):
+    """Writes files of many kinds of damage into a folder; their names."""
+    whole = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(whole, "PNG")
+    (folder / "cut.png").write_bytes(whole.getvalue()[:50])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text[red].png").write_bytes(b"no image")
+    Image.new("1", (9000, 9000)).save(folder / "huge.png")
+    with (folder / "long.tif").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    Image.fromarray(np.full((8, 8), 300.0, dtype=np.float32)).save(folder / "depth.tif")
+    return ["cut.png", "empty.jpg", "text[red].png", "huge.png", "long.tif", "depth.tif"]
+
+
+@pytest.mark.parametrize("command", ["restore", "score", "score --reference"])
+def test_unreadable_images_do_not_block_the_others(runs, pictures, tmp_path, command):
+    names = unreadable(pictures)
+    command, *reference = command.split()
+    options = ["--out", tmp_path / "out"] if command == "restore" else []
+    if reference:
+        options = [pictures / "00001.png", *reference]
+    result = naign(command, runs / "digits", *options, pictures)
+    assert result.exit_code == 1
+    for name in names:
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith(f"skipped: {name}: ")]
+        assert len(line) > len(f"skipped: {name}: ") + 10
+    total = len(names) + 3 + len(reference)
+    assert result.stderr.endswith(f"{len(names)} of {total} images skipped; the others are done\n")
+    found = naign(command, runs / "digits", *options, pictures, "--json")
+    assert found.exit_code == 1
+    skipped = json.loads(found.stdout)["skipped"]
+    assert {row["name"] for row in skipped} == (set() if reference else set(names))
+    if command == "restore":
+        written = sorted((tmp_path / "out" / "images").iterdir())
+        assert [path.name for path in written] == [f"0000{i}.png" for i in range(3)]
+        expected = Projector.load(runs / "digits").restore(read_image(pictures / "00002.png"))
+        assert (read_image(written[2]) - expected).abs().max() <= 1 / 127.5
+
+
+def test_more_images_than_are_held_at_a_time(runs, tmp_path, monkeypatch):
+    for seed in range(11):
+        picture(tmp_path / "in" / f"{seed:02d}.png", seed)
+    (tmp_path / "in" / "03.png").write_bytes(b"damaged")
+    scores = {}
+    for chunk in (512, 4):
+        monkeypatch.setattr("naign_cli.images.CHUNK", chunk)
+        result = naign("score", runs / "digits", tmp_path / "in", "--json")
+        scores[chunk] = {row["name"]: row["energy"] for row in json.loads(result.stdout)["scores"]}
+        assert (
+            naign("restore", runs / "digits", tmp_path / "in", "--out", tmp_path / str(chunk)).exit_code == 1
+        )
+    assert len(scores[4]) == 10
+    assert scores[4] == pytest.approx(scores[512], rel=1e-5)
+    for file in sorted((tmp_path / "4" / "images").iterdir()):
+        one, other = read_image(file), read_image(tmp_path / "512" / "images" / file.name)
+        assert (one - other).abs().max() <= 1 / 127
+    noisy = answer(
+        "restore", runs / "digits", "--corrupt", "noise", "--count", 9, "--out", tmp_path / "noise"
+    )
+    assert len({row["psnr_before"] for row in noisy["images"]}) == 9
+
+
+def test_samples_are_those_of_one_call_bit_for_bit(runs, tmp_path):
+    projector = Projector.load(runs / "trimodal1d")
+    expected = projector.sample(1100, seed=3)
+    assert torch.equal(torch.cat(list(projector.sample_batches(1100, seed=3))), expected)
+    answer("sample", runs / "trimodal1d", "-n", 1100, "--seed", 3, "--out", tmp_path)
+    found = (tmp_path / "samples.csv").read_text().split()
+    assert found == [f"{value:.8g}" for value in expected[:, 0].tolist()]
+
+
+@pytest.mark.parametrize("run", ["digits", "trimodal1d"])
+def test_more_samples_than_the_disk_holds_are_refused_before_anything_is_written(
+    runs, tmp_path, run, monkeypatch
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 30))
+    (tmp_path / "out").mkdir()
+    for count in ("1000000000", "99999999999999999"):
+        result = naign("sample", runs / run, "-n", count, "--out", tmp_path / "out")
         assert result.exit_code == 2
-        assert "bad.png" in result.stderr
+        assert result.stderr.startswith(f"error: --count: {count} samples take about ")
+        assert "ask for fewer" in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_samples_whose_names_fill_the_memory_are_refused(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 60))
+    monkeypatch.setattr("naign_ext.memory.available_bytes", lambda: 1 << 20)
+    result = naign("sample", runs / "digits", "-n", 100_000, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "the names of 100000 files take about" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("run", ["digits", "trimodal1d"])
+def test_a_stopped_sample_keeps_what_it_has(runs, tmp_path, run, monkeypatch):
+    whole = Projector.sample_batches
+
+    def stopped(*arguments, **options):
+        yield next(whole(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Projector, "sample_batches", stopped)
+    result = naign("sample", runs / run, "-n", 700, "--out", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("error: interrupted\n")
+    expected = next(whole(Projector.load(runs / run), 700))
+    if run == "digits":
+        assert "512 files are written and kept" in result.stderr
+        found = torch.stack([read_image(file) for file in sorted((tmp_path / "images").iterdir())])
+        assert (found - expected.clamp(-1, 1)).abs().max() <= 1 / 127.5
+    else:
+        assert "samples.csv holds 512 rows" in result.stderr
+        assert np.loadtxt(tmp_path / "samples.csv") == pytest.approx(expected[:, 0].numpy(), rel=1e-6)
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_pretrained_folders_know_no_held_out_data(runs, tmp_path):

@@ -1,7 +1,10 @@
 """Folders of results: the names in them, what makes room, and what is never touched."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,10 +13,9 @@ from naign_cli.written import LIST, result_stems, results_folder
 
 
 def write(folder, content, inputs=()):
-    with results_folder(folder, list(content), inputs):
+    with results_folder(folder, list(content), inputs) as results:
         for name, text in content.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text)
+            results.write(name, text.encode())
 
 
 def files(folder):
@@ -86,14 +88,54 @@ def test_links_are_not_written_through(tmp_path):
 
 
 def test_what_a_call_that_was_cut_short_has_left_makes_room(tmp_path):
-    with (
-        pytest.raises(KeyboardInterrupt),
-        results_folder(tmp_path, ["a.png", "b.png"]),
-    ):
-        (tmp_path / "a.png").write_text("half")
-        raise KeyboardInterrupt
+    # Killed as it wrote: the list names what it was about to write, and one file is not whole.
+    (tmp_path / LIST).write_text(json.dumps({"files": {"a.png": None, "b.png": None}}))
+    (tmp_path / "a.png").write_text("1")
+    (tmp_path / "b.png.part").write_text("half")
+    (tmp_path / "c.png.part").write_text("mine")
+    with pytest.raises(Mistake, match=r"c\.png\.part: is there already"):
+        write(tmp_path, {"c.png": "2"})
+    (tmp_path / "c.png.part").unlink()
     write(tmp_path, {"c.png": "2"})
     assert files(tmp_path) == {"c.png": "2"}
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), MemoryError()]
+)
+def test_a_call_that_is_stopped_keeps_what_is_whole(tmp_path, capsys, error):
+    with pytest.raises(type(error)), results_folder(tmp_path, ["a.png", "b.png", "rows.csv"]) as results:
+        results.write("a.png", b"1")
+        results.append("rows.csv", b"1,2\n3,4\n")
+        raise error
+    assert files(tmp_path) == {"a.png": "1", "rows.csv": "1,2\n3,4\n"}
+    assert "1 files are written and kept; rows.csv holds 2 rows" in capsys.readouterr().err
+    # What is kept is known to the next call as its own.
+    write(tmp_path, {"c.png": "2"})
+    assert files(tmp_path) == {"c.png": "2"}
+
+
+def test_a_full_disk_cuts_rows_and_files_where_they_are_whole(tmp_path):
+    script = """
+import resource, signal
+from naign_cli.written import results_folder
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with results_folder(Path("."), ["a.png", "rows.csv"]) as results:
+    results.append("rows.csv", b"1,2\\n" * 100)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    KIND
+"""
+    for kind, kept in (
+        ('results.append("rows.csv", b"3,4\\n" * 1000)', {"rows.csv": "1,2\n" * 100}),
+        ('results.write("a.png", bytes(2000))', {"rows.csv": "1,2\n" * 100}),
+    ):
+        code = script.replace("KIND", kind)
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert "File too large" in done.stderr
+        assert files(tmp_path) == kept
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", '{"files": 3}', '{"files": [1]}', "\xff", "[" * 100_000])

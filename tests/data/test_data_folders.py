@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -435,3 +436,20 @@ def test_only_the_ffhq_folder_of_a_shared_archive_counts(tmp_path, hundred):
     files |= {f"datasets/ffhq/img/{name}": content for name, content in list(hundred.items())[:99]}
     with pytest.raises(DataUnavailableError, match="99 readable images"):
         read_ffhq100(write_tar(tmp_path / "datasets.tar", files))
+
+
+def test_a_path_is_told_from_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos.zip").write_bytes(b"")
+    for name in ("photos", "./photos", "photos/", "photos.zip", str(tmp_path / "photos")):
+        with pytest.raises(
+            ValueError, match=rf"dataset: '{re.escape(name)}' is a path; did you mean folder:"
+        ):
+            load_dataset(name)
+    for name in ("folder:", "folder: "):
+        with pytest.raises(ValueError, match="dataset: expected a path after folder:"):
+            load_dataset(name)
+    # A folder of a data set's name changes nothing.
+    (tmp_path / "moons").mkdir()
+    assert load_dataset("moons").name == "moons"

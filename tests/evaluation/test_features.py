@@ -48,6 +48,22 @@ def test_the_classifier_is_trained_once_and_kept(tmp_path, monkeypatch):
     assert torch.equal(first.features(dataset.heldout), second.features(dataset.heldout))
 
 
+def test_training_a_classifier_touches_no_generator(monkeypatch):
+    """Neither torch's own nor those of GPUs, which torch.manual_seed would seed as well."""
+    seeded = []
+    for name in ("manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, seeded.append)
+    before = torch.get_rng_state()
+    data = pictures()
+    first, second = (
+        classifier_module.fit_classifier(data.train, data.train_labels, steps=2) for _ in range(2)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not seeded
+    for one, other in zip(first.head.parameters(), second.head.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_other_data_and_damaged_files_are_trained_anew(tmp_path):
     dataset = pictures()
     dataset_classifier(dataset, tmp_path)

@@ -330,7 +330,7 @@ MISTAKES = [
     (
         {"reconstruction": ZERO.int()},
         TypeError,
-        "reconstruction: expected a floating dtype, got torch.int32",
+        r"reconstruction: expected one of the dtypes .*, got int32; use reconstruction\.float\(\)",
     ),
     (
         {"matched": torch.zeros(3, 2)},
@@ -343,14 +343,14 @@ MISTAKES = [
     (
         {"data": ZERO.to_sparse()},
         TypeError,
-        r"^data: expected a dense tensor, got torch.sparse_coo; use .to_dense",
+        r"^data: expected a dense tensor, got the layout sparse_coo; use data.to_dense",
     ),
     (
         {"data": torch.nested.nested_tensor([ZERO])},
         TypeError,
         r"^data: expected a dense tensor, got a nested",
     ),
-    ({"matched": ZERO.to_mkldnn()}, TypeError, r"^matched: expected a dense tensor, got torch._mkldnn"),
+    ({"matched": ZERO.to_mkldnn()}, TypeError, r"^matched: expected a dense tensor, got the layout mkldnn"),
     ({"weights": None}, TypeError, "^weights: expected three numbers, got NoneType"),
     ({"weights": 1.0}, TypeError, "^weights: expected three numbers, got float"),
     ({"weights": (1.0, None, 1.0)}, TypeError, "^weights: expected a number, got NoneType"),
@@ -378,7 +378,7 @@ TERM_MISTAKES: list[tuple[list, type[Exception], str]] = [
     (
         [(ZERO, ZERO, 1.0), (ZERO.int(), ZERO, 1.0)],
         TypeError,
-        r"^terms\[1\], prediction: expected a floating dtype",
+        r"^terms\[1\], prediction: expected one of the dtypes",
     ),
     (
         [(ZERO, ZERO[:1], 1.0)],

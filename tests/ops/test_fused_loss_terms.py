@@ -316,3 +316,25 @@ def test_operators_name_what_is_wrong() -> None:
     ):
         with pytest.raises(RuntimeError, match=message):
             torch.ops.naign.fused_loss(*arguments)
+
+
+def test_a_gradient_scaler_under_autocast_gives_the_weights_torch_gives() -> None:
+    """torch.amp.GradScaler as it is used: scaled, unscaled and stepped, with residuals that float16 would lose."""
+    x = torch.randn(4096, 16, generator=torch.Generator().manual_seed(21))
+    after = []
+    for fused in (True, False):
+        layer = torch.nn.Linear(16, 16)
+        torch.nn.init.eye_(layer.weight)
+        torch.nn.init.constant_(layer.bias, 2e-3)
+        optimiser = torch.optim.SGD(layer.parameters(), lr=1e3)
+        scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+        with torch.autocast("cpu", dtype=torch.float16):
+            y = layer(x)
+            loss = fused_loss(x, y).total if fused else functional.mse_loss(y.float(), x)
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        assert scaler.get_scale() == 65536.0
+        after.append(layer.bias.detach())
+    assert (after[1] - 2e-3).abs().min() > 1e-4
+    torch.testing.assert_close(after[0], after[1], rtol=2e-3, atol=0)

@@ -18,15 +18,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from naign_ext.config import differing_fields, resolve_config
-from naign_ext.data import load_dataset
-from naign_ext.evaluation import Condition, Key, Results, Row, gain
+from naign_ext.evaluation import Condition, Key, Results, Row
 from naign_ext.evaluation.flat_keys import results_of
 from naign_ext.pictures import MOST_BYTES
 from naign_ext.reproduce import costs as costs_module
 from naign_ext.reproduce import drawing
 from naign_ext.reproduce import effort as effort_module
 from naign_ext.reproduce import runs as runs_module
-from naign_ext.reproduce.baselines import best_tv, denoise_tv, restoration_baselines
 from naign_ext.reproduce.claims import CLAIMS
 from naign_ext.reproduce.claims.fld_over_training import late
 from naign_ext.reproduce.claims.ood import roc
@@ -49,7 +47,6 @@ from naign_ext.reproduce.tuning import choose, leaders
 from naign_ext.reproduce.verdict import better_rival, compare_seeds, spread, worst
 from naign_ext.reproduce.vocabulary import about, competitors, true_data
 from naign_ext.training.progress import TrainResult
-from naign_ext.transforms import corrupt
 from naign_ext.untrusted import DamagedFileError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
@@ -513,21 +510,6 @@ def test_every_compared_metric_has_a_direction():
             assert about(key).better in ("lower", "higher", "closer"), (claim.name, key)
         for key in claim.shown:
             assert about(key).text, (claim.name, key)
-
-
-def test_restorers_without_a_network():
-    data = load_dataset("digits")
-    clean = data.heldout[:40]
-    noisy = corrupt(clean, "noise", seed=0, strength=0.5)[0]
-    assert torch.equal(denoise_tv(noisy, 0.0), noisy)
-    restored = best_tv(data.train[:40], corrupt(data.train[:40], "noise", seed=1, strength=0.5)[0])(noisy)
-    assert gain(clean, noisy, restored) > 1.0
-    gains = Results(tuple(restoration_baselines(data, 0)))
-    assert gains.value("gain", "tv", Condition("noise", 0.5)) > 1.0
-    strong, blurred = (
-        gains.value("gain", "nearest", c) for c in (Condition("noise", 1.0), Condition("blur"))
-    )
-    assert strong > blurred
 
 
 def test_roc_of_known_scores():

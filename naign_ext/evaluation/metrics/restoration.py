@@ -29,7 +29,7 @@ def _psnr(images: Restored) -> float:
     "restoration",
     of=Restored,
     needs=_IMAGES,
-    baselines=("filter",),
+    baselines=("filter", "tv", "nearest", "inpaint"),
     title="gain, dB",
     text="PSNR of f(corrupted) minus PSNR of the corrupted images",
 )

@@ -6,7 +6,7 @@ from typing import Self
 
 from torch import Tensor
 
-from naign_ext.evaluation import baselines
+from naign_ext.evaluation import baselines, classical, ood
 from naign_ext.evaluation.context import EvalContext
 from naign_ext.evaluation.restoring import Choice, Corruption, choose
 from naign_ext.evaluation.results import BEST, MAP, Condition
@@ -65,15 +65,29 @@ class Restored(Subject):
 
     @classmethod
     def baselines(cls, context: EvalContext) -> Iterator[Self]:
-        """The Gaussian filter that is best on training images."""
+        """The Gaussian filter that is best on training images and the nearest of these; total variation denoising of
+        noise, and inpainting of masks.
+        """
         train, clean = (_restored_images(x, context) for x in (context.train, context.heldout))
         for condition in RESTORATIONS if len(clean) else ():
             kind, strength = condition.corruption, condition.strength
-            sigma = baselines.best_filter(
-                train, corrupt(train, kind, seed=context.seed + 1, strength=strength)[0]
-            )
-            spoilt = corrupt(clean, kind, seed=context.seed, strength=strength)[0]
-            yield cls("filter", context, clean, spoilt, gaussian_blur(spoilt, sigma), condition=condition)
+            spoilt_train = corrupt(train, kind, seed=context.seed + 1, strength=strength)[0]
+            spoilt, lost = corrupt(clean, kind, seed=context.seed, strength=strength)
+            sigma = baselines.best_filter(train, spoilt_train)
+            found = {
+                "filter": gaussian_blur(spoilt, sigma),
+                "nearest": ood.nearest_row(context.train, spoilt),
+            }
+            if kind == "noise":
+                few = slice(0, classical.MOST_TUNED)
+                weight = classical.best_tv_weight(train[few], spoilt_train[few])
+                found["tv"] = classical.denoise_tv(spoilt, weight)
+            for name, restored in found.items():
+                yield cls(name, context, clean, spoilt, restored, condition=condition)
+            if lost is not None:
+                kept = Condition(kind, strength, known=True)
+                filled = classical.inpaint(spoilt, lost)
+                yield cls("inpaint", context, clean, spoilt, filled, condition=kept)
 
 
 def _restored_images(images: Tensor, context: EvalContext) -> Tensor:

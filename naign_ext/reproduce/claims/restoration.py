@@ -7,10 +7,10 @@ import torch
 
 from naign_ext.evaluation import Condition, Key
 from naign_ext.evaluation.baselines import CORRUPTED
+from naign_ext.evaluation.classical import MOST_TUNED, best_tv_weight, denoise_tv
 from naign_ext.evaluation.results import MAP
 from naign_ext.evaluation.subjects import RECOGNISED, RESTORATIONS
 from naign_ext.reproduce import drawing
-from naign_ext.reproduce.baselines import MOST_TUNED, best_tv
 from naign_ext.reproduce.claims.base import Claim, Result
 from naign_ext.reproduce.methods import BEST, IGN, METHODS, PLAIN
 from naign_ext.reproduce.runs import JUDGE_SEED, judged_data
@@ -75,8 +75,8 @@ def _pictures(figure: "SubFigure", study: Study, evidence: Evidence, dataset: st
         kind, strength = condition.corruption, condition.strength
         corrupted = corrupt(clean, kind, seed=JUDGE_SEED, strength=strength)[0]
         train = data.train[:MOST_TUNED]
-        denoise = best_tv(train, corrupt(train, kind, seed=JUDGE_SEED + 1, strength=strength)[0])
-        pictures = [clean, corrupted, denoise(corrupted)]
+        weight = best_tv_weight(train, corrupt(train, kind, seed=JUDGE_SEED + 1, strength=strength)[0])
+        pictures = [clean, corrupted, denoise_tv(corrupted, weight)]
         for method in _PICTURED:
             run = runs[method][0]
             done = run.status == "completed"
