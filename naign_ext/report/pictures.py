@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from naign_ext.evaluation import EvalContext, Results
-from naign_ext.evaluation.results import MAP, ONCE, TWICE
+from naign_ext.evaluation.results import BEST, MAP, ONCE, TWICE
 from naign_ext.evaluation.subjects import Detector, Restored
 from naign_ext.latents import spherical_steps
 from naign_ext.report import plots, tables
@@ -65,16 +65,29 @@ def _images(context: EvalContext, results: Results, train: Tensor, folder: Path)
         Picture(caption.strip(), plots.draw_neighbours(samples, train, folder / "neighbours.png")),
         _interpolations(context, folder / "interpolations.png"),
     ]
-    restored = [images for images in context.subjects(Restored.own) if images.name == MAP]
-    if restored:
+    if restored := _restored(context):
+        best = any(images.name == BEST for images in restored)
+        last = " At its best: by the recipe that was best on validation images." if best else ""
         for path, what in plots.draw_restored(restored, results, folder / "restored.png").items():
             caption = (
                 f"Held-out images, spoilt ({what}), and what f makes of each. Right: mean PSNR and its gain."
             )
-            drawn.append(Picture(caption, path))
+            drawn.append(Picture(caption + last, path))
     times = plots.reduction(train)
     note = f" Images are shown at 1/{times} of their size." if times > 1 else ""
     return [Picture(picture.caption + note, picture.path) for picture in drawn]
+
+
+def _restored(context: EvalContext) -> list[Restored]:
+    """What f makes of spoilt images, and the same at its best, or else with what is known put back."""
+    found = context.subjects(Restored.own)
+    best = {images.condition for images in found if images.name == BEST}
+
+    def is_shown(images: Restored) -> bool:
+        known = images.condition is not None and images.condition.known
+        return images.name == BEST or (images.name == MAP and not (known and images.condition in best))
+
+    return [images for images in found if is_shown(images)]
 
 
 def _interpolations(context: EvalContext, path: Path) -> Picture:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from naign_ext.data import Dataset, load_dataset
 from naign_ext.evaluation import Condition, EvalContext, Results, Row
 from naign_ext.evaluation.evaluate import measure
 from naign_ext.evaluation.flat_keys import results_of
-from naign_ext.evaluation.subjects import Restored
+from naign_ext.evaluation.subjects import RESTORATIONS, Restored
 from naign_ext.metrics_log import read_metrics
 from naign_ext.pictures import MOST_BYTES
 from naign_ext.report import plots, write_report
@@ -164,8 +165,15 @@ def test_pictures_show_what_was_judged(tmp_path, monkeypatch):
         torch.testing.assert_close(after, mixed * 0.5)
     copied = f"{results.value('near_copies', 'f(z)'):.0%} are near copies"
     assert [copied in picture.caption for picture in pictures] == [False, True, False, False, False]
-    judged = [subject for subject in context.subjects(Restored.own) if subject.name == "f"]
-    assert list(shown["draw_restored"][0]) == judged
+    subjects = {(s.name, s.condition): s for s in context.subjects(Restored.own)}
+    expected = []
+    for condition in RESTORATIONS:
+        under = condition if condition.corruption == "noise" else replace(condition, known=True)
+        expected += [subjects["f", condition], subjects["f at its best", under]]
+    assert list(shown["draw_restored"][0]) == expected
+    assert all(
+        ("At its best" in picture.caption) == ("restored" in picture.path.name) for picture in pictures[:-1]
+    )
 
 
 def test_high_dimensional_vectors_are_shown_by_principal_components(tmp_path):
@@ -221,7 +229,7 @@ def test_large_images_are_halved_and_the_caption_says_so(tmp_path):
     restored = {p.path.name: p.caption for p in pictures if "restored" in p.path.name}
     assert list(restored) == ["restored.png", "restored-2.png", "restored-3.png", "restored-4.png"]
     assert [re.search(r"spoilt \((.*?)\)", caption)[1] for caption in restored.values()] == [
-        "noise", "mask", "blur", "downsample",
+        "noise 0.5, noise 1.0", "mask", "blur", "downsample",
     ]  # fmt: skip
     assert all("shown at 1/2 of their size" in picture.caption for picture in pictures[1:])
     assert all(picture.path.stat().st_size <= MOST_BYTES for picture in pictures)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from naign_ext.evaluation.ood import nearest_row
-from naign_ext.evaluation.results import Condition, Results
+from naign_ext.evaluation.results import BEST, Condition, Results
 from naign_ext.evaluation.subjects import Restored
 from naign_ext.report.plots.sheet import Sheet, enlargement, is_small, mosaic, spread
 from naign_ext.report.plots.style import BAD, GOOD, styled
 
 _LEFT, _RIGHT, _SPACE = 200, 140, 24
 # By whether images are small; of larger ones in colour a file holds no more with colours enough.
-_TALLEST = {True: 2400, False: 1400}
+_TALLEST = {True: 2700, False: 1400}
 
 K = TypeVar("K")
 
@@ -68,7 +68,8 @@ def draw_restored(restored: Sequence[Restored], results: Results, path: Path) ->
         if not group:
             before = _decibel(results, "corrupted", condition)
             group.append(Strip(_words(condition), spread(images.corrupted, count).cpu(), before))
-        label = "known part\nkept" if condition.known else "restored"
+        label = "known part\nkept" if condition.known else "f of that"
+        label = "f at its best" if images.name == BEST else label
         after, gain = _decibel(results, images.name, condition), results.find("gain", images.name, condition)
         group.append(Strip(label, spread(images.restored, count).cpu(), after, gain))
     original = Strip("original", spread(restored[0].clean, count).cpu())
@@ -77,7 +78,7 @@ def draw_restored(restored: Sequence[Restored], results: Results, path: Path) ->
     for keys in _pages(_pitch(original), {key: len(group) for key, group in groups.items()}, tallest):
         file = path.with_stem(f"{path.stem}-{len(drawn) + 1}") if drawn else path
         draw_strips([[original], *(groups[key] for key in keys)], file)
-        drawn[file] = ", ".join(dict.fromkeys(corruption for corruption, _ in keys))
+        drawn[file] = ", ".join(Condition(*key).words for key in keys)
     return drawn
 
 
