@@ -80,7 +80,7 @@ def _foreseen(error: RuntimeError) -> bool:
     return _is_of_memory(error) or isinstance(error, NonFiniteLossError | JoinError | ProcessLostError)
 
 
-_NO_MEMORY = re.compile(r"DefaultCPUAllocator|CUDA out of memory|Cannot allocate memory|std::bad_alloc")
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|Cannot allocate memory|std::bad_alloc")
 
 
 def _is_of_memory(error: RuntimeError) -> bool:

@@ -1,5 +1,6 @@
 """Free memory of a device, and how many rows of a pool fit into a part of it."""
 
+import os
 import resource
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def available_bytes(device: torch.device | str = "cpu") -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return max(0, min(_meminfo_bytes(), *_control_group_bytes(), *_address_space_bytes()))
+    return max(0, min([_meminfo_bytes(), *_control_group_bytes(), *_address_space_bytes()]))
 
 
 def check_fits(what: str, needed: int, advice: str, device: torch.device | str = "cpu") -> None:
@@ -89,10 +90,11 @@ def automatic_chunk(row_bytes: int, device: torch.device | str) -> int:
 
 
 def _meminfo_bytes() -> int:
+    """What the system says is available; all it has where it does not say."""
     info = Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else 2 << 30
+    return found[0] if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _control_group_bytes() -> list[int]:

@@ -1,7 +1,9 @@
 """Chunks of a pool by free memory."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +29,13 @@ def test_free_memory_is_what_the_system_says(monkeypatch):
     assert available_bytes("cpu") == 2 << 20
     monkeypatch.setattr(memory, "_cached_bytes", lambda statistics: 1 << 19)
     assert available_bytes("cpu") == (2 << 20) + (1 << 19)
+    monkeypatch.setattr(memory, "_number", lambda path: None)
+    assert available_bytes("cpu") > 1 << 20
+
+
+def test_where_the_system_does_not_say_all_of_its_memory_counts(monkeypatch):
+    monkeypatch.setattr(memory, "Path", lambda path: Path("/nowhere") / path.lstrip("/"))
+    assert memory._meminfo_bytes() == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_limit_on_the_process_counts():

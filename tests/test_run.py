@@ -212,6 +212,16 @@ def test_a_place_edited_by_hand_serves_and_an_archive_of_the_same_files_too(of_p
     assert resume(of_photos, changes={"steps": 6}).step == 6
 
 
+def test_a_place_recorded_relative_to_the_working_directory_still_serves_there(
+    of_photos, tmp_path, monkeypatch
+):
+    config = load_config(of_photos / "config.yaml")
+    save_config(config.model_copy(update={"dataset": "folder:photos"}), of_photos / "config.yaml")
+    assert resume(of_photos, changes={"steps": 6}).step == 6
+    monkeypatch.chdir("/")
+    assert resume(of_photos, changes={"steps": 8, "data_root": tmp_path / "photos"}).step == 8
+
+
 def test_other_contents_are_refused_wherever_they_lie(of_photos, tmp_path):
     write_photos(tmp_path / "others", seed=50)
     before = contents(of_photos)

@@ -107,7 +107,7 @@ def _new_place(config: TrainConfig, wanted: Tree) -> str | None:
         return None
     if name is not None and root is not None:
         raise ConfigError("dataset, data_root: expected one of them to say where the data are, got both")
-    if isinstance(root, str):
+    if isinstance(root, str | Path):
         return with_path(config.dataset, root)
     if isinstance(name, str) and is_moved(config.dataset, name):
         return with_absolute_paths(config.model_copy(update={"dataset": name})).dataset
