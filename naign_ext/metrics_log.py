@@ -12,7 +12,14 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from naign_ext.json_files import LARGEST_LINE, mend_last_line
-from naign_ext.untrusted import DamagedFileError, StrictModel, checked, parse_json, read_damageable
+from naign_ext.untrusted import (
+    NOT_REGULAR,
+    DamagedFileError,
+    StrictModel,
+    checked,
+    parse_json,
+    read_damageable,
+)
 
 Record = dict[str, Any]
 
@@ -101,6 +108,8 @@ class MetricsLog:
 
     def __init__(self, run: Path, step: int, *, tensorboard: bool) -> None:
         path = run / _FILE
+        if os.path.lexists(path) and not path.is_file():
+            raise DamagedFileError(path, NOT_REGULAR)
         mend_last_line(path)
         self._file = path.open("a", encoding="utf-8")
         self._events = _Events(run, step) if tensorboard else None

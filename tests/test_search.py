@@ -242,7 +242,7 @@ def test_mistakes_are_named() -> None:
         search.update(torch.zeros(1, 3)).neighbours()
     with pytest.raises(ValueError, match="data: expected 2 dimensions"):
         ImleSearch(torch.zeros(2, 4, 3))
-    with pytest.raises(ValueError, match="k: expected at most 2147483647, got 10{30}"):
+    with pytest.raises(ValueError, match=r"k: expected at most 2147483647, got 10{30}"):
         ImleSearch(torch.zeros(3, 2), 10**30)
     with pytest.raises(ValueError, match="k: expected at least 1, got 0"):
         ImleSearch(torch.zeros(4, 3), 0)

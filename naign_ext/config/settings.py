@@ -12,7 +12,7 @@ from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 _MOST_NAMES = 8
 """Names joined by dots in a key; fields of the configuration have two."""
-_MOST_VALUES = 100_000
+_MOST_VALUES = 30_000
 """Values in a file once each reference (*name) is replaced by what it stands for."""
 
 

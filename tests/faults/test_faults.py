@@ -226,7 +226,7 @@ def test_only_errors_that_naign_raises_count_as_refusals():
     assert judge(caught.value, ("pool",)).outcome == REFUSED
     assert judge(caught.value, ("data",)).outcome == "unclear"
     with pytest.raises(ValueError) as caught:
-        torch.zeros(2).reshape(-1, [])[int("x")]
+        int("x")
     assert judge(caught.value).outcome == "exception"
 
 
