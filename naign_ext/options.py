@@ -10,8 +10,8 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from naign_ext.registry import Registry
 
-_MOST_SHOWN = 80
-"""Characters of a wrong value in an error's text."""
+_MOST_SHOWN, _MOST_QUOTED = 80, 200
+"""Characters of a wrong value in an error's text, and of another library's error."""
 
 
 def option(default: Any, description: str, group: str, **limits: Any) -> Any:
@@ -111,6 +111,11 @@ def shown(value: Any) -> str:
     # Python writes no int of more than 4300 digits, nor what contains one.
     except ValueError:
         return f"{type(value).__name__} with a number of thousands of digits"
+
+
+def in_a_line(error: Exception) -> str:
+    """The beginning of the text of another library's error, which may quote what it met."""
+    return " ".join(str(error).split())[:_MOST_QUOTED]
 
 
 def shortened(text: str) -> str:

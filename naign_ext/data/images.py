@@ -16,6 +16,7 @@ from torch import Tensor
 from naign_ext.data.archives import DEFAULT_LIMITS, FolderSource, Source, UnreadableFile
 from naign_ext.data.dataset import DataUnavailableError
 from naign_ext.data.skipped import reasons_text, warn_of_skipped
+from naign_ext.options import in_a_line
 from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def decode_image(
         raise
     # Decoders meet damage with nearly every exception there is.
     except Exception as error:
-        raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+        raise UnreadableImageError(f"{type(error).__name__}: {in_a_line(error)}") from error
 
 
 def to_network_scale(pixels: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.latents": BELOW_SEARCH,
     "naign_ext.search": BELOW_SEARCH,
     "naign_ext.devices": set(),
-    "naign_ext.json_files": {"untrusted"},
+    "naign_ext.json_files": {"options", "untrusted"},
     "naign_ext.pictures": set(),
     "naign_ext.metrics_log": {"json_files", "untrusted"},
     "naign_ext.memory": set(),
