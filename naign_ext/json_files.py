@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from naign_ext.options import in_a_line
 from naign_ext.untrusted import DamagedFileError, parse_json, read_damageable
 
 DIGITS = 9
