@@ -128,7 +128,7 @@ def hang(rng, folder, say):
 
 
 def crash(rng, folder, say):
-    os.kill(os.getpid(), signal.SIGSEGV)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def take_memory(rng, folder, say):
