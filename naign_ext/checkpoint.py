@@ -34,7 +34,7 @@ from naign_ext.file_errors import naming
 from naign_ext.memory import available_bytes
 from naign_ext.models import build_model
 from naign_ext.models.described import misfit, tensors_of
-from naign_ext.options import shortened, shown
+from naign_ext.options import in_a_line, shown
 from naign_ext.untrusted import FileTooLargeError, StrictModel, checked, parse_json, read_regular_file
 
 FORMAT = "naign-checkpoint"
@@ -376,8 +376,7 @@ def _read_tensors(file: Path, info: dict[str, Any]) -> Tensors:
     try:
         return load_tensors(contents)
     except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        text = shortened(" ".join(str(error).split()))
-        raise CheckpointError(f"{file.parent}: foreign: {file.name}: {text}") from None
+        raise CheckpointError(f"{file.parent}: foreign: {file.name}: {in_a_line(error)}") from None
 
 
 def _previous_good(path: Path) -> Path | None:

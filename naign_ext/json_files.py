@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from naign_ext.options import in_a_line
 from naign_ext.untrusted import DamagedFileError, parse_json, read_damageable
 
 DIGITS = 9
@@ -45,18 +46,25 @@ def reading(path: Path) -> Iterator[None]:
     except DamagedFileError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = in_a_line(error)
         raise DamagedFileError(
             path, f"is not what naign writes there ({type(error).__name__}: {text})"
         ) from None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """JSON in ASCII; a crash leaves no half file. ValueError where a number is not finite."""
+    """JSON in ASCII; a crash leaves no half file. ValueError where a number is not finite.
+
+    What is no regular file, such as /dev/stdout, is written to and never replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = _text(value, "\n") + "\n"
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="ascii")
+        return
     temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_text(_text(value, "\n") + "\n", encoding="ascii")
+        temporary.write_text(text, encoding="ascii")
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -13,7 +13,14 @@ from pydantic import ConfigDict, Field
 
 from naign_ext.file_errors import naming
 from naign_ext.json_files import LARGEST_LINE, mend_last_line
-from naign_ext.untrusted import DamagedFileError, StrictModel, checked, parse_json, read_damageable
+from naign_ext.untrusted import (
+    NOT_REGULAR,
+    DamagedFileError,
+    StrictModel,
+    checked,
+    parse_json,
+    read_damageable,
+)
 
 Record = dict[str, Any]
 
@@ -102,6 +109,8 @@ class MetricsLog:
 
     def __init__(self, run: Path, step: int, *, tensorboard: bool) -> None:
         self._path = run / _FILE
+        if os.path.lexists(self._path) and not self._path.is_file():
+            raise DamagedFileError(self._path, NOT_REGULAR)
         mend_last_line(self._path)
         self._file = self._path.open("a", encoding="utf-8")
         self._events = _Events(run, step) if tensorboard else None

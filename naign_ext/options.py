@@ -14,8 +14,8 @@ MOST_STEPS = 99_999_999
 """Updates of a run at most, and what is counted in them."""
 MOST_ROWS = 1 << 31
 """Rows at most, of data, a batch or a pool, so that no count of numbers or bytes overflows."""
-_MOST_SHOWN = 80
-"""Characters of a wrong value in an error's text."""
+_MOST_SHOWN, _MOST_QUOTED = 80, 200
+"""Characters of a wrong value in an error's text, and of another library's error."""
 
 
 def option(default: Any, description: str, group: str, **limits: Any) -> Any:
@@ -115,6 +115,11 @@ def shown(value: Any) -> str:
     # Python writes no int of more than 4300 digits, nor what contains one.
     except ValueError:
         return f"{type(value).__name__} with a number of thousands of digits"
+
+
+def in_a_line(error: Exception) -> str:
+    """The beginning of the text of another library's error, which may quote what it met."""
+    return " ".join(str(error).split())[:_MOST_QUOTED]
 
 
 def shortened(text: str) -> str:

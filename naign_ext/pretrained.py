@@ -15,7 +15,7 @@ from naign_ext.checkpoint import LARGEST_SIZE, CheckpointError
 from naign_ext.memory import available_bytes
 from naign_ext.models.described import misfit, not_finite, tensors_of
 from naign_ext.models.registry import check_sample_shape
-from naign_ext.options import shortened, shown
+from naign_ext.options import in_a_line, shown
 from naign_ext.untrusted import FileTooLargeError, StrictModel, parse_json, read_regular_file, wrong_fields
 
 WEIGHTS_FILE = "model.safetensors"
@@ -102,8 +102,7 @@ def read_weights(file: Path, where: str, expected: Mapping[str, Tensor] | None) 
                     raise damaged(where, WEIGHTS_FILE, f": {wrong}")
             tensors = {name: opened.get_tensor(name).clone() for name in names}
     except (OSError, SafetensorError, RuntimeError) as error:
-        text = shortened(" ".join(str(error).split()))
-        raise damaged(where, WEIGHTS_FILE, f" cannot be used: {text}") from None
+        raise damaged(where, WEIGHTS_FILE, f" cannot be used: {in_a_line(error)}") from None
     for name, tensor in tensors.items():
         wanted = tensor.dtype if expected is None else expected[name].dtype
         allowed = FLOATING if wanted.is_floating_point else (wanted,)

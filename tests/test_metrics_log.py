@@ -117,6 +117,8 @@ def test_what_has_no_end_is_never_read(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/zero")
     with pytest.raises(DamagedFileError, match="not a regular file"):
         read_metrics(tmp_path)
+    with pytest.raises(DamagedFileError, match="not a regular file"):
+        write(tmp_path, tensorboard=False)
     (tmp_path / "metrics.jsonl").unlink()
     with (tmp_path / "metrics.jsonl").open("wb") as file:
         file.truncate(LARGEST_LOG + 1)

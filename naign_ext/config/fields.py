@@ -12,6 +12,8 @@ from naign_ext.objectives import OBJECTIVES, NaignOptions, ObjectiveOptions
 from naign_ext.options import MOST_ROWS, MOST_STEPS, Options, chosen_from, option
 from naign_ext.registry import Registry
 
+LARGEST_SEED = 2**64 - 1
+
 
 class OptimiserOptions(Options):
     """AdamW, its learning-rate schedule, gradient clipping and the exponential moving average (ema) of the weights."""
@@ -109,12 +111,14 @@ class TrainConfig(Options):
     train_rows: int | None = option(
         None, "Train on so many of the training rows only.", "Data", ge=1, le=MOST_ROWS
     )
-    data_seed: int = option(0, "Seed of the data set's draw or split.", "Data", ge=0)
+    data_seed: int = option(0, "Seed of the data set's draw or split.", "Data", ge=0, le=LARGEST_SEED)
     data_parameters: dict[str, Any] = Field(
         {}, description="Recorded by the run: the data's exact parameters and hashes."
     )
     preset: Preset = option("default", "Where the other values start from, chosen for the data set.", "Run")
-    seed: int = option(0, "Seed of weights, latents, noise and the order of the data.", "Run", ge=0)
+    seed: int = option(
+        0, "Seed of weights, latents, noise and the order of the data.", "Run", ge=0, le=LARGEST_SEED
+    )
     steps: int = option(2000, "Updates of the weights.", "Run", ge=1, le=MOST_STEPS)
     batch_size: int = option(128, "Data points in an update.", "Run", ge=1, le=MOST_ROWS)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", "Run")

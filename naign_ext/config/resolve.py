@@ -15,7 +15,10 @@ from naign_ext.config.presets import PRESETS, Tree, merge, preset_values
 from naign_ext.config.settings import ConfigError, overrides, read_yaml
 from naign_ext.data import find_dataset, with_path
 from naign_ext.file_errors import naming
-from naign_ext.options import explain, shown
+from naign_ext.options import explain, shortened, shown
+
+_MOST_NAMED = 8
+"""Wrong fields in an error's text."""
 
 
 def resolve_config(
@@ -35,7 +38,7 @@ def resolve_config(
         settings: texts ``key=value``, dotted keys, values in YAML: ``optimiser.lr=1e-3``.
 
     Raises:
-        ConfigError: an unknown key or a wrong value; every one is named.
+        ConfigError: an unknown key or a wrong value; the first eight are named.
     """
     written = read_yaml(Path(file)) if file is not None else {}
     given = {"dataset": dataset, "preset": preset, **(flags or {})}
@@ -54,11 +57,13 @@ def resolve_config(
 
 
 def validate_config(values: Mapping[str, Any]) -> TrainConfig:
-    """TrainConfig from nested values, or ConfigError that names every wrong field."""
+    """TrainConfig from nested values, or ConfigError that names the wrong fields, of many the first."""
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(map(_explain, error.errors()))) from None
+        wrong = error.errors()
+        more = [f"and {len(wrong) - _MOST_NAMED} more"] if len(wrong) > _MOST_NAMED else []
+        raise ConfigError("\n".join([*map(_explain, wrong[:_MOST_NAMED]), *more])) from None
 
 
 def with_changes(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
@@ -175,5 +180,9 @@ def _explain(wrong: ErrorDetails) -> str:
     key = ".".join(map(str, wrong["loc"]))
     if wrong["type"] != "extra_forbidden":
         return f"{key}: {explain(wrong)}"
-    close = difflib.get_close_matches(key, [field.key for field in describe_fields()], n=1)
-    return f"{key}: no such field" + (f"; did you mean {close[0]}?" if close else "")
+    known = [field.key for field in describe_fields()]
+    if key in known:
+        section = key.partition(".")[0]
+        return f"{key}: no such field of the chosen {section}; leave it out or choose another {section}"
+    close = difflib.get_close_matches(shortened(key), known, n=1)
+    return f"{shortened(key)}: no such field" + (f"; did you mean {close[0]}?" if close else "")

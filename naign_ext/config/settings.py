@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 
 from naign_ext.config.presets import Tree, merge
-from naign_ext.options import shortened, shown
+from naign_ext.options import in_a_line, shortened, shown
 from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 _MOST_NAMES = 8
 """Names joined by dots in a key; fields of the configuration have two."""
-_MOST_VALUES = 100_000
+_MOST_VALUES = 30_000
 """Values in a file once each reference (*name) is replaced by what it stands for."""
 
 
@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(problem=f"the key {key.value!r} is given twice")
+                raise yaml.constructor.ConstructorError(problem=f"the key {shown(key.value)} is given twice")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -97,7 +97,7 @@ def read_yaml(path: Path) -> Tree:
     except FileTooLargeError as error:
         raise ConfigError(f"{path}: {error}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
+        raise ConfigError(f"{path}: not YAML: {in_a_line(error)}") from None
     values = _load(text, str(path), _Loader)
     if values is None:
         return {}
@@ -122,14 +122,16 @@ def _load(text: str, where: str, loader: type[_Loader]) -> Any:
     try:
         return yaml.load(text, loader)
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {error.problem}{_place(error.problem_mark)}") from None
+        raise ConfigError(
+            f"{where}: not YAML: {shortened(str(error.problem))}{_place(error.problem_mark)}"
+        ) from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{where}: not YAML: {in_a_line(error)}") from None
     except RecursionError:
         raise ConfigError(f"{where}: nested too deeply") from None
     # Numbers and dates that look like some but are out of range.
     except (ValueError, OverflowError) as error:
-        raise ConfigError(f"{where}: cannot be read: {error}") from None
+        raise ConfigError(f"{where}: cannot be read: {in_a_line(error)}") from None
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
 from naign_ext.data.dataset import DataUnavailableError
+from naign_ext.options import in_a_line
 from naign_ext.untrusted import NOT_REGULAR, FileTooLargeError, read_regular_file, size_text
 
 MIB = 1 << 20
@@ -120,7 +121,7 @@ def _naming(label: str) -> Iterator[None]:
         yield
     except _BROKEN as error:
         raise DataUnavailableError(
-            f"{label}: cannot be read ({type(error).__name__}: {error}); it is no zip or tar, "
+            f"{label}: cannot be read ({type(error).__name__}: {in_a_line(error)}); it is no zip or tar, "
             "or damaged, encrypted or incomplete: fetch it again, or pass a folder of images"
         ) from error
 

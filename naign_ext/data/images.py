@@ -19,6 +19,7 @@ from naign_ext.data.image_modes import Encoding, UnreadableImageError, eight_bit
 from naign_ext.data.skipped import reasons_text, warn_of_skipped
 from naign_ext.file_errors import naming
 from naign_ext.memory import check_fits
+from naign_ext.options import in_a_line
 from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def decode_image(
         ) from error
     # Decoders meet damage with nearly every exception there is.
     except Exception as error:
-        raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+        raise UnreadableImageError(f"{type(error).__name__}: {in_a_line(error)}") from error
 
 
 def to_network_scale(pixels: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def _read_faces(file: Path) -> "np.ndarray[Any, Any]":
     """(200, 25, 25) in [0, 1]: 100 faces, then 100 images that are none."""
     try:
         content = read_regular_file(file, _LARGEST_FILE)
-        images = np.load(io.BytesIO(content), allow_pickle=False)
+        images: np.ndarray[Any, Any] = np.load(io.BytesIO(content), allow_pickle=False)
         sound = images.shape == _SHAPE and images.dtype.kind == "f" and ((images >= 0) & (images <= 1)).all()
     # The parser of headers meets damage with nearly every exception there is.
     except Exception:

@@ -228,3 +228,18 @@ def test_every_choice_is_named_as_it_is_registered():
         assert getattr(getattr(TrainConfig(), section), key) == default
         for name, entry in registry.items():
             assert getattr(entry.Options(), key) == name
+
+
+def test_fields_of_another_choice_are_named_as_such_and_not_all_of_them():
+    naign = resolve_config("8gaussians").model_dump(mode="json")["objective"]
+    with pytest.raises(ConfigError) as caught:
+        resolve_config(
+            "8gaussians", settings=[f"objective.{k}={v}" for k, v in naign.items()] + ["objective=ign"]
+        )
+    *named, more = str(caught.value).splitlines()
+    assert len(named) == 8 and re.fullmatch(r"and \d+ more", more)
+    assert any(
+        line
+        == "objective.pool_size: no such field of the chosen objective; leave it out or choose another objective"
+        for line in named
+    )

@@ -149,7 +149,7 @@ def test_settings_win_over_flags_and_absent_flags_are_left_out():
         ("log: !!python/name:os.system", r"a\.yaml: not YAML: could not determine"),
         ("seed: " + "9" * 5000, r"a\.yaml: cannot be read: Exceeds the limit"),
         ("seed: 0x" + "f" * 5000, r"seed: expected .*, got int with a number of thousands of digits"),
-        ("log: [" + "1," * 100_001 + "]", r"a\.yaml: not YAML: more than 100000 values"),
+        ("log: [" + "1," * 30_001 + "]", r"a\.yaml: not YAML: more than 30000 values"),
         ("x" * (8 << 20) + "x", r"a\.yaml: has 8388609 bytes, more than the 8388608 a file may have"),
     ],
     ids=lambda v: v[:30],
@@ -181,14 +181,14 @@ def test_references_that_multiply_are_refused_at_once(tmp_path, section):
         lines.append(f"a{level}: &a{level} {section.format(', '.join(names))}")
     (tmp_path / "many.yaml").write_text("\n".join(lines))
     start = time.perf_counter()
-    with pytest.raises(ConfigError, match=r"many.yaml: .*stand for more than 100000 values"):
+    with pytest.raises(ConfigError, match=r"many.yaml: .*stand for more than 30000 values"):
         read_yaml(tmp_path / "many.yaml")
     assert time.perf_counter() - start < 5
 
 
 def test_what_has_no_end_is_never_read(tmp_path):
     file = tmp_path / "a.yaml"
-    for target in ("/dev/zero", "/dev/stdin", str(tmp_path)):
+    for target in ("/dev/zero", "/dev/null", str(tmp_path)):
         file.symlink_to(target)
         with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: "):
             load_config(file)

@@ -36,6 +36,8 @@ objective.pool_size=0 log.every=x image_size=8 augment.flip=maybe optimiser.beta
 steps=!!python/name:os log.tensorboard=false train_rows=0 data_seed=1e3 heldout_fraction=1 model.architecture=x
 objective.latent_scale=.nan seed=99999999999999999999999 log.samples=0 optimiser.lr=1e30 optimiser.lr=-1
 """
+WRITTEN = ("out", "picture", "json", "plot", "results", "data_root")
+"""Options that name what a command writes, or may."""
 _NAMES = {
     "dataset": ("8gaussians", "8gaussians", "moons", "digits", "x", "folder:", "folder:/dev/null", "folder:."),
     "preset": ("quick", "default", "paper", "x", ""),
@@ -157,8 +159,10 @@ def _path(rng: Random, made: Path, folder: Path, name: str) -> Path:
         return made / "benched" / rng.choice(["train-cpu.json", "loss-cpu.json", "train-processes-cpu.json"])
     if name == "results" and rng.random() < 0.7:
         return made / "reproduced"
-    if name in ("out", "picture", "json", "plot") and rng.random() < 0.7:
-        return folder / rng.choice(["new", "new.png", "new/deep", "new.json", "\udcff"])
+    if name in WRITTEN:
+        # Never outside of the folder: whoever runs this may be allowed to write everywhere.
+        names = ["new", "new.png", "new/deep", "new.json", "\udcff", "", "x" * 300, "[red]", "a\x1b[1m"]
+        return folder / rng.choice(names)
     elsewhere = ("", "/", "~nobody/x", "/dev/null", "/dev/full", "/dev/zero", "/proc/self/mem")
     odd = [folder, *map(Path, elsewhere)]
     odd += [folder / name for name in ("missing", "x" * 300, "[red]", "a\x1b[1m")]

@@ -128,7 +128,7 @@ def hang(rng, folder, say):
 
 
 def crash(rng, folder, say):
-    os.kill(os.getpid(), signal.SIGSEGV)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def take_memory(rng, folder, say):
@@ -226,7 +226,7 @@ def test_only_errors_that_naign_raises_count_as_refusals():
     assert judge(caught.value, ("pool",)).outcome == REFUSED
     assert judge(caught.value, ("data",)).outcome == "unclear"
     with pytest.raises(ValueError) as caught:
-        torch.zeros(2).reshape(-1, [])[int("x")]
+        int("x")
     assert judge(caught.value).outcome == "exception"
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 OURS = ("naign_ext", "naign_cli", "naign_bench", "cli", "bench")
-MOST_LINES, MOST_CHARACTERS = 6, 3000
+MOST_LINES, MOST_CHARACTERS = 9, 3000
+"""Of an error's text: a configuration names each wrong field in a line of its own."""
 USED, REFUSED = "used", "refused"
 _RAISE = dis.opmap["RAISE_VARARGS"]
 

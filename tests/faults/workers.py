@@ -55,7 +55,7 @@ class Kind:
     """
 
     do: Callable[[Random, Path, Callable[[str], None]], None]
-    seconds: float = 30.0
+    seconds: float = 60.0
     names: Callable[[Random], tuple[str, ...]] | None = None
 
 

@@ -40,7 +40,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.search": BELOW_SEARCH,
     "naign_ext.devices": set(),
     "naign_ext.file_errors": set(),
-    "naign_ext.json_files": {"untrusted"},
+    "naign_ext.json_files": {"options", "untrusted"},
     "naign_ext.pictures": set(),
     "naign_ext.metrics_log": {"file_errors", "json_files", "untrusted"},
     "naign_ext.memory": set(),
