@@ -1,6 +1,7 @@
 """JSON files of results."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,16 @@ def test_what_cannot_be_written_leaves_the_old_file_and_nothing_beside(tmp_path)
         write_json(tmp_path / "a.json", {"a": float("nan")})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_what_is_no_regular_file_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_json(pipe, {"a": [1, 2]})
+        assert json.loads(os.read(reader, 1000)) == {"a": [1, 2]}
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]

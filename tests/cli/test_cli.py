@@ -159,7 +159,10 @@ MISTAKES = [
     (["score", "no-such-run", "--checkpoint", "soon"], "--checkpoint: expected best, last or a step"),
     (["restore", "no-such-run"], "images: give image files or a folder, or --corrupt"),
     (["restore", "no-such-run", "--keep-known", "--corrupt", "noise"], "--keep-known: needs --corrupt mask"),
-    (["restore", "no-such-run", "--corrupted-by", "noise"], "--corrupted-by: expected blur or downsample"),
+    (
+        ["restore", "no-such-run", "--corrupted-by", "mask"],
+        "--corrupted-by: expected noise, blur or downsample",
+    ),
     (["evaluate", "no-such-run"], "or one of its checkpoints, got no-such-run"),
     (["data", "get", "digits"], "needs no download"),
     (["data", "get", "nope"], "name: expected ffhq100 or mnist"),

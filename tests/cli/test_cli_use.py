@@ -4,6 +4,7 @@ import html
 import io
 import json
 import os
+from dataclasses import asdict
 from functools import partial
 from types import SimpleNamespace
 
@@ -88,7 +89,20 @@ def test_sample_from_a_pretrained_folder_and_from_one_checkpoint(runs, tmp_path)
 
 
 def test_restore_measures_held_out_data(runs, tmp_path):
-    command = ["restore", runs / "digits", "--corrupt", "noise", "--strength", 0.7, "--count", 4, "--seed", 5]
+    command = [
+        "restore",
+        runs / "digits",
+        "--corrupt",
+        "noise",
+        "--strength",
+        0.7,
+        "--count",
+        4,
+        "--seed",
+        5,
+        "--steps",
+        1,
+    ]
     found = answer(*command, "--out", tmp_path)
     clean = load_dataset("digits").heldout[:4]
     noisy, _ = corrupt(clean, "noise", seed=5, strength=0.7)
@@ -264,7 +278,17 @@ def test_restore_can_keep_known_pixels(runs, pictures, tmp_path):
 def test_restore_puts_back_what_a_known_corruption_left(runs, pictures, tmp_path, kind):
     projector = Projector.load(runs / "digits")
     found = answer(
-        "restore", runs / "digits", "--corrupt", kind, "--keep-known", "--count", 3, "--out", tmp_path
+        "restore",
+        runs / "digits",
+        "--corrupt",
+        kind,
+        "--keep-known",
+        "--count",
+        3,
+        "--steps",
+        1,
+        "--out",
+        tmp_path,
     )
     clean = load_dataset("digits").heldout[:3]
     x = degrade(clean, kind)
@@ -277,6 +301,46 @@ def test_restore_puts_back_what_a_known_corruption_left(runs, pictures, tmp_path
     expected = projector.restore(spoilt, 2, degrade=partial(degrade, kind=kind, strength=2))
     written = read_image(tmp_path / "given" / "images" / "00001.png")
     assert (written - expected).abs().max() <= 1 / 127.5
+
+
+@pytest.mark.parametrize("kind", ["noise", "mask", "blur"])
+def test_restore_takes_the_way_that_is_best_on_validation_images(runs, tmp_path, kind):
+    projector, dataset = Projector.load(runs / "digits"), load_dataset("digits").for_test()
+    keep = [] if kind == "noise" else ["--keep-known"]
+    command = ["restore", runs / "digits", "--corrupt", kind, *keep, "--count", 5, "--out", tmp_path]
+    found = answer(*command)
+    choice = projector.choose_recipe(dataset.validation[:50], kind, seed=1)
+    assert found["way"] == {
+        **asdict(choice.recipe),
+        "gain": choice.gain,
+        "gain_of_one_pass": choice.gain_of_one_pass,
+        "images": 50,
+    }
+    spoilt, lost = corrupt(dataset.heldout[:5], kind, seed=0)
+    degraded = partial(degrade, kind=kind) if kind == "blur" else None
+    restored = projector.restore(spoilt, lost=lost, degrade=degraded, recipe=choice.recipe)
+    expected = psnr(dataset.heldout[:5], restored)
+    assert [row["psnr_after"] for row in found["images"]] == pytest.approx(expected.tolist(), rel=1e-5)
+    assert "way: " in naign(*command).stdout
+    assert answer(*command, "--steps", 1)["way"] is None
+
+
+def test_restore_says_that_f_cannot_help_where_it_cannot(runs, pictures, tmp_path):
+    command = ["restore", runs / "digits", "--corrupt", "blur", "--strength", 0.3, "--count", 3]
+    result = naign(*command, "--out", tmp_path / "heldout")
+    assert "left as they are, since on 50 validation images f makes blur no better" in result.stdout
+    given = naign("restore", runs / "digits", pictures, "--out", tmp_path / "given")
+    assert "f, applied once; --corrupted-by KIND finds a better one" in given.stdout
+    noisy = naign(
+        "restore", runs / "digits", pictures, "--corrupted-by", "noise", "--out", tmp_path / "given"
+    )
+    assert "on 50 validation images" in noisy.stdout
+
+
+def test_restore_without_the_runs_data_applies_f_once(runs, pictures, tmp_path):
+    Projector.load(runs / "digits").save_pretrained(tmp_path / "saved")
+    command = ["restore", tmp_path / "saved", pictures, "--corrupted-by", "noise", "--out", tmp_path / "out"]
+    assert "way: f, applied once" in naign(*command).stdout
 
 
 def test_restore_vectors(runs, tmp_path):
