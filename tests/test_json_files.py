@@ -138,4 +138,4 @@ def test_what_is_no_regular_file_is_written_to_and_stays(tmp_path: Path) -> None
     finally:
         os.close(reader)
     assert pipe.is_fifo()
-    assert os.listdir(tmp_path) == ["pipe"]
+    assert list(tmp_path.iterdir()) == [pipe]
