@@ -155,7 +155,7 @@ def _check_tensor(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.is_nested:
-        raise TypeError(f"{name}: expected a dense tensor, got a nested one; use torch.cat of its parts")
+        raise TypeError(f"{name}: expected a dense tensor, got a nested one; use torch.cat({name}.unbind())")
     if value.dtype not in FLOATING:
         raise TypeError(f"{name}: expected a floating dtype, got {value.dtype}; use .float()")
     if value.layout is not torch.strided:
