@@ -167,9 +167,7 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensors], info: dic
     """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.iterdir():
-        if _TEMPORARY.fullmatch(leftover.name):
-            _discard(leftover)
+    _remove_leftovers(folder)
     temporary = folder / f".writing-{checkpoint_name(step)}"
     try:
         _write_files(temporary, step, tensors, info)
@@ -212,7 +210,8 @@ def remove_old_checkpoints(run: Path) -> None:
 
 
 def remove_later_checkpoints(run: Path, step: int) -> None:
-    """Remove what lies after a step: the future that resuming from an earlier checkpoint gives up."""
+    """Remove what lies after a step, which resuming from an earlier one gives up, and what kills have left."""
+    _remove_leftovers(run / "checkpoints")
     for path in checkpoint_paths(run):
         if _step_of(path) > step:
             _remove(path)
@@ -411,6 +410,13 @@ def _step_of(path: Path) -> int:
 
 def _steps_in_words(paths: list[Path]) -> str:
     return ", ".join(str(_step_of(p)) for p in paths)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write or to remove; all else that is hidden is not ours."""
+    for leftover in folder.iterdir() if folder.is_dir() else ():
+        if _TEMPORARY.fullmatch(leftover.name):
+            _discard(leftover)
 
 
 def _remove(path: Path) -> None:

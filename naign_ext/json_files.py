@@ -38,6 +38,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
+_FORM = (
+    *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError),
+    StopIteration,
+)
+"""What comes of values that have another form than is expected."""
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """While it lasts, values of the file are used: DamagedFileError where they have another form than was written."""
@@ -45,7 +52,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except DamagedFileError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+    except _FORM as error:
         text = in_a_line(error)
         raise DamagedFileError(
             path, f"is not what naign writes there ({type(error).__name__}: {text})"

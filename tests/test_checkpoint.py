@@ -364,3 +364,16 @@ def test_a_network_that_is_described_larger_takes_no_memory(tmp_path, monkeypatc
     ):
         patched.setattr("naign_ext.checkpoint.build_model", None)
         found.build()
+
+
+def test_what_kills_have_left_is_removed_and_nothing_else(tmp_path):
+    save(tmp_path, 1)
+    ours = [f".{kind}-step_00000009" for kind in ("writing", "replaced", "removing")]
+    for name in (*ours, ".notes", ".removing-mine"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    remove_later_checkpoints(tmp_path, 1)
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
+        "step_00000001",
+        ".notes",
+        ".removing-mine",
+    }

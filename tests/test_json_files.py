@@ -90,7 +90,8 @@ def test_what_is_no_regular_file_of_a_sound_size_is_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "use", [lambda v: v["b"], lambda v: v["a"]["b"], lambda v: int(v["a"]), lambda v: v.b]
+    "use",
+    [lambda v: v["b"], lambda v: v["a"]["b"], lambda v: int(v["a"]), lambda v: v.b, lambda v: next(iter([]))],
 )
 def test_values_of_another_form_are_damage(tmp_path: Path, use: Callable[[Any], Any]) -> None:
     with (

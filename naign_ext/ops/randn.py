@@ -81,6 +81,8 @@ def randn_rows(seed: int, rows: Tensor, columns: int, *, scale: float = 1.0) -> 
     _check(seed, columns, scale)
     if not isinstance(rows, Tensor):
         raise TypeError(f"rows: expected a torch.Tensor, got {type(rows).__name__}")
+    if rows.is_nested:
+        raise TypeError("rows: expected int64 (n,), got a nested tensor; use torch.cat of its parts")
     if rows.dim() != 1 or rows.dtype != torch.int64:
         raise TypeError(f"rows: expected int64 (n,), got {rows.dtype} {tuple(rows.shape)}")
     out = torch.empty(rows.shape[0], columns, dtype=torch.float32, device=rows.device)

@@ -88,7 +88,7 @@ def _mutate_once(rng: Random, tree: Any) -> Any:
     elif isinstance(holder, dict):
         holder[rng.choice(["unknown", "", "__class__", str(key) + "_", "0"])] = odd_value(rng)
     else:
-        holder.insert(key, copy.deepcopy(holder[key]))
+        holder.insert(key, holder[key])
     return tree
 
 

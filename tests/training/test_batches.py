@@ -62,7 +62,7 @@ def test_mix_blends_each_image_with_a_share_of_another_row():
         misfit = (x + share[:, None] * along - seen).abs().amax(1)
         assert misfit.min() < 1e-5
         shares.add(round(float(share[misfit.argmin()]), 3))
-    assert len(shares) > 5 and 0 <= min(shares) and max(shares) <= 0.6
+    assert len(shares) > 5 and min(shares) >= 0 and max(shares) <= 0.6
     assert not torch.equal(first.augmented[:, :1], other.augmented[:, :1])
 
 
