@@ -16,7 +16,7 @@ PRESETS: Presets = {
         "steps": 4000,
         "batch_size": 128,
         "model": {
-            "architecture": "mlp",
+            "architecture": "hybrid",
             "widths": [256, 32, 256, 256],
             "activation": "silu",
             "normalisation": "batch",
@@ -24,12 +24,15 @@ PRESETS: Presets = {
         "optimiser": {"lr": 2e-3},
         "objective": {
             "pool_size": 256,
+            "latent_scale": 2.0,
             "denoise_weight": 0.5,
             "denoise_sigma": 1.0,
             "restore_weight": 0.5,
+            "foreign_weight": 0.05,
         },
     },
-    "quick": {"steps": 1500},
+    "quick": {"steps": 1000},
+    "paper": {"objective": {"latent_scale": 1.0}},
 }
 
 

@@ -14,6 +14,7 @@ DEFAULT_SIZE = 64
 PRESETS: Presets = {
     "default": {**PHOTOS["default"], "image_size": DEFAULT_SIZE},
     "quick": {**PHOTOS["quick"], "image_size": 32},
+    "paper": PHOTOS["paper"],
 }
 _MAX_LISTED_HASHES = 1000
 

@@ -17,13 +17,14 @@ from naign_ext.untrusted import read_regular_file
 
 LICENCE = "Labeled Faces in the Wild: for research; crops as distributed with scikit-image (BSD-3-Clause)"
 # The match covers the 160 images themselves, so that each is generated; shifts and corruptions in the
-# reconstruction terms alone make f keep and restore faces it has not seen.
+# reconstruction terms alone make f keep and restore faces it has not seen. Latents are twice as wide as the widest
+# noise that f is to take away, so that it can tell the two apart.
 PRESETS: Presets = {
     "default": {
         "steps": 2200,
         "batch_size": 96,
         "model": {
-            "architecture": "mlp",
+            "architecture": "hybrid",
             "widths": [512, 512, 512],
             "activation": "silu",
             "normalisation": "batch",
@@ -34,12 +35,16 @@ PRESETS: Presets = {
             "match": "dataset",
             "pool_size": 1440,
             "resample_every": 10,
+            "latent_scale": 2.0,
             "denoise_weight": 1.0,
-            "denoise_sigma": 0.6,
+            "denoise_sigma": 1.0,
             "restore_weight": 1.0,
+            "restore_kinds": ["mask", "blur", "mask", "downsample"],
+            "foreign_weight": 0.06,
         },
     },
-    "quick": {"steps": 800},
+    "quick": {"steps": 500},
+    "paper": {"objective": {"latent_scale": 1.0}},
 }
 _FACES = 100
 _SHAPE = (200, 25, 25)

@@ -13,7 +13,18 @@ def mean_psnr(clean: Tensor, other: Tensor) -> float:
 
     Values are taken as they are, so unclipped noise of deviation s stands at 20 log10(2 / s) dB.
     """
-    return float(psnr(clean, other).clamp(max=HIGHEST_PSNR).mean())
+    return float(image_psnr(clean, other).mean())
+
+
+def image_psnr(clean: Tensor, other: Tensor) -> Tensor:
+    """(N,) PSNR in dB of each image (N, C, H, W) in [-1, 1], at most 100."""
+    capped: Tensor = psnr(clean, other).clamp(max=HIGHEST_PSNR)
+    return capped
+
+
+def image_gains(clean: Tensor, corrupted: Tensor, restored: Tensor) -> Tensor:
+    """(N,) PSNR of each restored minus that of each corrupted image (N, C, H, W), in dB."""
+    return image_psnr(clean, restored) - image_psnr(clean, corrupted)
 
 
 def mean_ssim(clean: Tensor, other: Tensor) -> float:

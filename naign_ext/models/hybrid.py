@@ -11,9 +11,12 @@ from pydantic import field_validator
 from torch import Tensor, nn
 
 from naign_ext.models.layers import (
+    LARGEST_WIDTH,
+    MOST_LAYERS,
     Activation,
     Normalisation,
     activation_option,
+    check_widths,
     convolution,
     normalisation_option,
 )
@@ -38,8 +41,8 @@ class HybridOptions(NetworkOptions):
     widths: tuple[int, ...] = option(
         (512, 512, 512), "Hidden widths of a hybrid's global part, an mlp.", "Model"
     )
-    channels: int = option(32, "Channels of a hybrid's local part.", "Model", ge=1)
-    layers: int = option(5, "Convolutions of a hybrid's local part.", "Model", ge=2)
+    channels: int = option(32, "Channels of a hybrid's local part.", "Model", ge=1, le=LARGEST_WIDTH)
+    layers: int = option(5, "Convolutions of a hybrid's local part.", "Model", ge=2, le=MOST_LAYERS)
     unshuffle: int | None = option(
         None,
         "Pixels a side that the local part sees as one with more channels; default: a power of two that leaves at "
@@ -53,7 +56,7 @@ class HybridOptions(NetworkOptions):
     @field_validator("widths")
     @classmethod
     def _positive(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        return MlpOptions(widths=widths).widths
+        return check_widths(widths)
 
 
 def automatic_unshuffle(height: int, width: int) -> int:

@@ -11,12 +11,22 @@ Normalisation = Literal["none", "batch", "layer"]
 
 LARGEST_WIDTH = 1 << 20
 """Numbers of a layer at most, so that no count of weights or bytes overflows."""
+MOST_LAYERS = 1000
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
 def activation_option(default: Activation) -> Any:
     """The option ``activation``."""
     return option(default, "Activation function.", "Model")
+
+
+def check_widths(widths: tuple[int, ...]) -> tuple[int, ...]:
+    """Hidden widths of an MLP, or ValueError where there are none, or one is out of bounds."""
+    if not widths or min(widths) < 1:
+        raise ValueError("expected at least one width, all >= 1")
+    if len(widths) > MOST_LAYERS or max(widths) > LARGEST_WIDTH:
+        raise ValueError(f"expected at most {MOST_LAYERS} widths, all <= {LARGEST_WIDTH}")
+    return widths
 
 
 def normalisation_option(default: Normalisation) -> Any:

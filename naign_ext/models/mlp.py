@@ -9,16 +9,15 @@ from torch import Tensor, nn
 
 from naign_ext.models.layers import (
     ACTIVATIONS,
-    LARGEST_WIDTH,
     Activation,
     Normalisation,
     activation_option,
+    check_widths,
     normalisation_option,
 )
 from naign_ext.models.registry import MODELS, Network, NetworkOptions
 from naign_ext.options import option
 
-_MOST_LAYERS = 1000
 _NORMALISATIONS = {"none": None, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
 
@@ -41,11 +40,7 @@ class MlpOptions(NetworkOptions):
     @field_validator("widths")
     @classmethod
     def _in_bounds(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if not widths or min(widths) < 1:
-            raise ValueError("expected at least one width, all >= 1")
-        if len(widths) > _MOST_LAYERS or max(widths) > LARGEST_WIDTH:
-            raise ValueError(f"expected at most {_MOST_LAYERS} widths, all <= {LARGEST_WIDTH}")
-        return widths
+        return check_widths(widths)
 
 
 @MODELS.register("mlp")

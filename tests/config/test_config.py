@@ -171,7 +171,13 @@ def test_a_configuration_of_the_first_release_is_read():
     config = load_config(file)
     recorded = config.data_parameters
     assert recorded["source"] == "scikit-learn load_digits"
-    expected = resolve_config("digits", "quick", flags={"seed": 3})
+    of_then = [
+        "steps=1500",
+        "model.architecture=mlp",
+        "objective.latent_scale=1",
+        "objective.foreign_weight=0",
+    ]
+    expected = resolve_config("digits", "quick", flags={"seed": 3}, settings=of_then)
     assert config == expected.model_copy(update={"data_parameters": recorded})
     assert config.model.build_options() == {
         "widths": [256, 32, 256, 256], "activation": "silu", "normalisation": "batch", "input_gain": 1.0,

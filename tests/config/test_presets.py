@@ -1,4 +1,4 @@
-"""Presets: unchanged for the data sets there are, fitting and named for one that brings none."""
+"""Presets: those recorded for the data sets there are, fitting and named for one that brings none."""
 
 import json
 from pathlib import Path

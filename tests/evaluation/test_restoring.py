@@ -74,7 +74,7 @@ def test_a_corruption_says_what_it_leaves(kind):
     assert Corruption(kind, known=False).spoil(x, 3)[1] == NOTHING_KNOWN
 
 
-def test_the_best_recipe_is_never_worse_than_the_image_or_one_pass():
+def test_the_best_recipe_is_never_worse_than_the_image():
     validation, test = images(20, side=16), images(20, side=16, seed=1)
     for kind, f in [("noise", smooth), ("blur", smooth), ("noise", torch.neg), ("mask", torch.zeros_like)]:
         choice = choose(f, validation, Corruption(kind, 0.5 if kind != "blur" else 1.0), 5)
@@ -83,13 +83,30 @@ def test_the_best_recipe_is_never_worse_than_the_image_or_one_pass():
         assert choice.gain_of_one_pass == pytest.approx(
             gain(validation, spoilt, ONE_PASS.apply(f, spoilt, known))
         )
-        assert choice.gain >= max(0.0, choice.gain_of_one_pass - 0.011)
+        assert choice.gain >= 0.0
+        if choice.recipe == ONE_PASS:
+            assert choice.gain == choice.gain_of_one_pass
         assert choice.images == 20
     noisy, _ = Corruption("noise", 0.5).spoil(test, 6)
     weak = partial(gaussian_blur, sigma=0.6)
     best = choose(weak, validation, Corruption("noise", 0.5), 5).recipe
     assert best.steps > 1
     assert gain(test, noisy, best.apply(weak, noisy)) > gain(test, noisy, weak(noisy)) + 1
+
+
+def test_the_plainest_of_those_that_are_not_clearly_worse_is_chosen():
+    def chosen(*gains):
+        tried = {
+            Recipe(steps=steps): torch.tensor(found) for steps, found in zip((1, 2, 4), gains, strict=True)
+        }
+        return restoring._plainest_of_the_best(tried).steps
+
+    assert chosen([1.0, 1.0, 1.0], [1.1, 1.1, 1.1], [0.5, 0.5, 0.5]) == 2
+    assert chosen([1.0, 1.0, 1.0], [3.0, 0.5, 0.4], [0.5, 0.5, 0.5]) == 1
+    assert chosen([-1.0, -1.0, 2.5], [-0.5, -0.5, 1.6], [-9.0, -9.0, 1.0]) == 1
+    assert chosen([-1.0, -1.0, -1.0], [-0.1, -0.1, 0.1], [-9.0, -9.0, 1.0]) == 0
+    assert chosen([0.5], [0.9], [0.7]) == 1
+    assert chosen([-0.5], [0.9], [0.7]) == 2
 
 
 def test_where_f_cannot_help_images_are_left_as_they_are():
