@@ -59,14 +59,6 @@ class AugmentOptions(Options):
         ge=0,
         le=8,
     )
-    mix: FiniteFloat = option(
-        0.0,
-        "Blend what the reconstruction terms see with another training image, of which it takes a share ~ U(0, this), "
-        "anew in each batch; for aligned images, whose blends are nearly images.",
-        "Data",
-        ge=0,
-        le=1,
-    )
 
 
 class LogOptions(Options):

@@ -16,13 +16,8 @@ Preset = Literal["quick", "default", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 _PAPER: Tree = {
-    "objective": {
-        "projection_weight": 0.0,
-        "denoise_weight": 0.0,
-        "restore_weight": 0.0,
-        "foreign_weight": 0.0,
-    },
-    "augment": {"flip": False, "shift": 0, "jitter": 0, "mix": 0.0},
+    "objective": {"projection_weight": 0.0, "denoise_weight": 0.0, "restore_weight": 0.0},
+    "augment": {"flip": False, "shift": 0, "jitter": 0},
 }
 
 

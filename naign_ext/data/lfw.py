@@ -39,7 +39,6 @@ PRESETS: Presets = {
             "denoise_weight": 1.0,
             "denoise_sigma": 1.0,
             "restore_weight": 1.0,
-            "restore_kinds": ["mask", "blur", "mask", "downsample"],
             "foreign_weight": 0.06,
         },
     },

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from naign_ext.config import ConfigError, TrainConfig
-from naign_ext.distributed.sharding import WHOLE, BatchOffset, Shard
+from naign_ext.distributed.sharding import WHOLE, Shard
 from naign_ext.seeds import generator
 from naign_ext.transforms import expand_with_flips, expand_with_shifts, random_augment
 from naign_ext.transforms.batch import Batch
@@ -47,28 +47,19 @@ class BatchOrder:
 class TrainingData:
     """Rows x (N, *shape), and this process's shard of every batch of them.
 
-    jitter: images are shifted by up to so many pixels, anew in every batch; 0 leaves them as they are. mix: a share
-        ~ U(0, mix) of each is replaced by that of another row.
+    jitter: images are shifted by up to so many pixels, anew in every batch; 0 leaves them as they are.
 
     Raises:
         ValueError: batch_size is not a multiple of the processes.
     """
 
     def __init__(
-        self,
-        x: Tensor,
-        *,
-        batch_size: int,
-        seed: int,
-        jitter: int = 0,
-        mix: float = 0.0,
-        shard: Shard = WHOLE,
+        self, x: Tensor, *, batch_size: int, seed: int, jitter: int = 0, shard: Shard = WHOLE
     ) -> None:
         self.x = x
         self.batch_size = batch_size
         self.seed = seed
         self.jitter = jitter
-        self.mix = mix
         self.shard = shard
         shard.offset(batch_size)
         self._order = BatchOrder(len(x), seed)
@@ -77,31 +68,20 @@ class TrainingData:
         """The batch of update number step, counted from 0."""
         rows = self._order.rows(step * self.batch_size, self.batch_size).to(self.x.device)
         batch = Batch.of(self.x, rows, self.shard)
-        if not self.jitter and not self.mix:
+        if not self.jitter:
             return batch
         random = generator(self.seed, "vary", step)
-        seen = batch.x
-        if self.jitter:
-            seen = random_augment(seen, flip=False, pixels=self.jitter, generator=random, offset=batch.offset)
-        if self.mix:
-            seen = self._blend(seen, step, batch.offset)
-        return replace(batch, augmented=seen)
-
-    def _blend(self, images: Tensor, step: int, offset: BatchOffset) -> Tensor:
-        """Each of a shard's images with a random share of another row."""
-        first, total = offset
-        mine = slice(first, first + len(images))
-        random = generator(self.seed, "mix", step)
-        others = torch.randint(len(self.x), (total,), generator=random)[mine].to(images.device)
-        shares = self.mix * torch.rand(total, generator=random)[mine].to(images.device)
-        return torch.lerp(images, self.x[others], shares.view(-1, *[1] * (images.dim() - 1)))
+        shifted = random_augment(
+            batch.x, flip=False, pixels=self.jitter, generator=random, offset=batch.offset
+        )
+        return replace(batch, augmented=shifted)
 
 
 def with_copies(images: Tensor, config: TrainConfig) -> Tensor:
     """The training images and their configured copies, the originals first; vectors have none."""
     wanted = config.augment
     if images.dim() != 4:
-        if wanted.flip or wanted.shift or wanted.jitter or wanted.mix:
+        if wanted.flip or wanted.shift or wanted.jitter:
             raise ConfigError(f"augment: {config.dataset} has vectors, not images; switch it off")
         return images
     images = expand_with_flips(images) if wanted.flip else images

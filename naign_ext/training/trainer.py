@@ -212,7 +212,6 @@ class Trainer:
             batch_size=config.batch_size,
             seed=config.seed,
             jitter=config.augment.jitter,
-            mix=config.augment.mix,
             shard=processes.shard,
         )
         context = StepContext(config.seed, processes.rank, processes.world_size, self.timer)
