@@ -48,27 +48,6 @@ def test_jitter_shifts_a_batch_by_the_seed_of_its_step():
     assert torch.equal(seen[2].augmented, random_augment(seen[2].x, flip=False, pixels=2, generator=again))
 
 
-<<<<<<< HEAD
-def test_mix_blends_each_image_with_a_share_of_another_row():
-    data = TrainingData(images(), batch_size=8, seed=SEED, mix=0.6)
-    first, again, other = (data.batch(step) for step in (4, 4, 5))
-    assert torch.equal(first.x, images()[first.rows])
-    assert torch.equal(first.augmented, again.augmented)
-    rows = images().flatten(1)
-    shares = set()
-    for x, seen in zip(first.x.flatten(1), first.augmented.flatten(1), strict=True):
-        # seen = x + share (row - x) for one of the rows.
-        along = rows - x
-        share = (along @ (seen - x)) / along.square().sum(1).clamp(min=1e-12)
-        misfit = (x + share[:, None] * along - seen).abs().amax(1)
-        assert misfit.min() < 1e-5
-        shares.add(round(float(share[misfit.argmin()]), 3))
-    assert len(shares) > 5 and min(shares) >= 0 and max(shares) <= 0.6
-    assert not torch.equal(first.augmented[:, :1], other.augmented[:, :1])
-
-
-=======
->>>>>>> parent of ea8e52c (augment.mix: what the reconstruction terms see is blended with another training image)
 @pytest.mark.parametrize("count", [2, 4])
 def test_shards_are_parts_of_the_whole_batch(count):
     whole = TrainingData(images(), batch_size=8, seed=SEED, jitter=1).batch(7)
