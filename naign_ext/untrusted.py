@@ -14,6 +14,8 @@ NOT_REGULAR = "not a regular file"
 LARGEST_JSON = 64 << 20
 """Bytes of a JSON file, unless it says otherwise."""
 
+_PIECE = 1 << 20
+
 Schema = TypeVar("Schema", bound="StrictModel")
 
 
@@ -47,8 +49,11 @@ def read_regular_file(path: Path, most: int) -> bytes:
     if found.st_size > most:
         raise FileTooLargeError(size_text(found.st_size, most))
     with path.open("rb") as file:
-        # Files of the kernel's own (/proc) are regular, announce 0 bytes and may hold any number.
-        content = file.read(most + 1)
+        content = file.read(found.st_size + 1)
+        # Files of the kernel's own (/proc) are regular, announce 0 bytes and may hold any number. A read takes
+        # memory for all that it asks for, so that it asks for little at a time.
+        while len(content) <= most and (more := file.read(min(_PIECE, most + 1 - len(content)))):
+            content += more
     if len(content) > most:
         raise FileTooLargeError(size_text(len(content), most))
     return content

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tracemalloc
 
 import pytest
 import torch
@@ -377,3 +378,14 @@ def test_what_kills_have_left_is_removed_and_nothing_else(tmp_path):
         ".notes",
         ".removing-mine",
     }
+
+
+def test_a_size_that_is_claimed_takes_no_memory(tmp_path):
+    path, _, _ = save(tmp_path, 3)
+    without_hash(path, lambda s: s["files"]["ema.safetensors"].update(bytes=2**31))
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"damaged: ema.safetensors has \d+ bytes, expected 2147483648"):
+        load_checkpoint(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20
