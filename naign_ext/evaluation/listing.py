@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from naign_ext.evaluation.registry import GROUPS, Metric, in_order
-from naign_ext.evaluation.subjects import DataSubject, SampleSet
+from naign_ext.evaluation.results import BEST, MAP, ONCE, TWICE
+from naign_ext.evaluation.subjects import DataSubject, Restored, SampleSet
 
 BEGIN, END = "<!-- begin: made from the registry -->", "<!-- end: made from the registry -->"
 
@@ -44,7 +45,9 @@ def _line(about: Metric) -> str:
 def _subjects(about: Metric) -> str:
     if about.of is DataSubject:
         return "data"
-    return "f(z), f(f(z))" if about.of is SampleSet else "f"
+    if about.of is Restored:
+        return f"{MAP}, {BEST}"
+    return f"{ONCE}, {TWICE}" if about.of is SampleSet else MAP
 
 
 def with_list(page: str) -> str:

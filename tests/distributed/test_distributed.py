@@ -45,11 +45,18 @@ SMALL = (
     "log.checkpoint_every=10",
     "log.tensorboard=false",
 )
-IMAGES = ("model.normalisation=layer", "objective.pool_size=200", "objective.resample_every=5")
+IMAGES = (
+    "model.architecture=mlp",
+    "model.normalisation=layer",
+    "objective.pool_size=200",
+    "objective.resample_every=5",
+)
+HYBRID = (*IMAGES, "model.architecture=hybrid", "model.channels=4", "model.layers=3", "precision=fp32")
 RUNS = {
     "plane": ("8gaussians", "objective.pool_size=96", "objective.projection_samples=50"),
     "again": ("8gaussians", "objective.pool_size=64", "objective.idempotence_weight=0.2"),
     "faces": ("lfw100", *IMAGES, "objective.foreign_weight=0.3", "objective.foreign_samples=41"),
+    "hybrid": ("lfw100", *HYBRID),
     "warm": ("lfw100", *IMAGES, "objective.warm_start=true", "objective.denoise_weight=0"),
     "ign": ("8gaussians", "objective.name=ign"),
     "adaptive": ("8gaussians", "objective.name=adaptive-imle", "objective.resample_every=2"),
