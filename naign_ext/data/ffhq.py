@@ -13,6 +13,7 @@ from naign_ext.data.dataset import Dataset, DataUnavailableError
 from naign_ext.data.download import Downloaded, check_url, fetch_from_drive, fetch_from_url, file_sha256
 from naign_ext.data.image_files import DEFAULT_SIZE, PRESETS, images_dataset
 from naign_ext.data.images import LoadedImages, check_channels, is_image_name, load_images
+from naign_ext.data.presets import Presets
 from naign_ext.data.registry import dataset, default_data_root
 from naign_ext.data.skipped import printable, reasons_text, warn_of_skipped
 
@@ -196,6 +197,16 @@ def _write_record(archive: Path, result: Downloaded) -> None:
     temporary.replace(_record_path(archive))
 
 
+# Faces share a layout, so that what has another is foreign.
+FACES: Presets = {
+    **PRESETS,
+    "default": {
+        **PRESETS["default"],
+        "objective": {**PRESETS["default"]["objective"], "foreign_weight": 0.06, "foreign_samples": 24},
+    },
+}
+
+
 @dataset(
     "ffhq100",
     kind="image",
@@ -204,7 +215,7 @@ def _write_record(archive: Path, result: Downloaded) -> None:
     source="AdaIMLE's datasets.tar, or your own images",
     ood=ood.SUMMARY,
     licence=LICENCE,
-    presets=PRESETS,
+    presets=FACES,
     download=download_ffhq100,
 )
 def load_ffhq100(

@@ -91,8 +91,6 @@ PHOTOS: Presets = {
             "denoise_weight": 1.0,
             "denoise_sigma": 1.0,
             "restore_weight": 1.0,
-            "foreign_weight": 0.02,
-            "foreign_samples": 24,
         },
     },
     "quick": {"steps": 400},
