@@ -32,9 +32,9 @@ class ImleSearch:
     refused). Copies and pickles go on where the original was, and prepare again.
 
     Args:
-        data: (N, D), float32, float16, bfloat16 or float64; not copied (a lazy negative is), and must not change. A change in place of the
-            tensor, or of what it is a view of, is noticed: RuntimeError (but for tensors made in inference mode, and
-            changes that torch does not count, through ``.data`` or numpy).
+        data: (N, D), float32, float16, bfloat16 or float64; not copied (a lazy negative is), and must not change. A
+            change in place of the tensor, or of what it is a view of, is noticed: RuntimeError (but for tensors made
+            in inference mode, and changes that torch does not count, through ``.data`` or numpy).
         k: neighbours per row.
         reject_below: pairs whose squared distance is below this are inadmissible (RS-IMLE, arXiv 2409.17439).
 
