@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -216,11 +217,11 @@ def raised(error):
 
 
 def test_what_a_try_writes_by_a_relative_name_stays_in_its_folder(tmp_path):
-    kinds = {"plain": Kind(lambda rng, folder, say: open("~nobody", "x").close())}
-    before = os.getcwd()
+    kinds = {"plain": Kind(lambda rng, folder, say: Path("~nobody").touch())}
+    before = Path.cwd()
     assert carry_out(Try("plain", 0, 0), kinds["plain"], tmp_path / "try").verdict.outcome == USED
     assert (tmp_path / "try" / "~nobody").is_file()
-    assert os.getcwd() == before
+    assert Path.cwd() == before
 
 
 @pytest.mark.parametrize(
