@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from naign_ext.report.tables import MetricRow
 
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+"""They turn the order of what follows: a name could show another ending than it has."""
+_UNPRINTABLE = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_DIRECTIONS}]")
+_BREAKS = re.compile("[\t\n\u2028\u2029]")
 
 
 def as_it_is(text: str, encoding: str = "utf-8") -> str:
     """A text as a screen shows it: control characters, bytes that are not UTF-8, and what encoding lacks as escapes."""
     return _UNPRINTABLE.sub(_escape, text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def on_one_line(text: str) -> str:
+    """A name of a user's file where a line is a row or a file: tabs and line ends as escapes too."""
+    return _BREAKS.sub(_escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -102,9 +110,12 @@ def table(
         title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
     for name in columns:
-        made.add_column(name, justify="right" if name in numbers else "left", header_style="dim")
+        # Names of files are folded, not cut: two that begin alike are told apart.
+        made.add_column(
+            name, justify="right" if name in numbers else "left", header_style="dim", overflow="fold"
+        )
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(on_one_line, row))
     return made
 
 
@@ -120,7 +131,7 @@ def print_files(paths: Iterable[Path], title: str = "written") -> None:
     console = results()
     console.print(title, style="bold")
     for path in paths:
-        console.print(f"  {path}", soft_wrap=True)
+        console.print(f"  {on_one_line(str(path))}", soft_wrap=True)
 
 
 MARKS = {"lower is better": "v", "higher is better": "^", "1 is best": "1", "": ""}

@@ -82,7 +82,16 @@ def _write_images(folder: Path, count: int, first: "Tensor", batches: Iterator["
 
 
 def _write_rows(folder: Path, count: int, first: "Tensor", batches: Iterator["Tensor"]) -> list[Path]:
-    _check_fits(folder, count, len(csv_rows(first)) / len(first), files=1)
+    from naign_ext.memory import check_fits
+
+    bytes_each = len(csv_rows(first)) / len(first)
+    # Not to write them, but whoever reads one table needs it.
+    check_fits(
+        f"a table of {count} samples",
+        int(count * bytes_each),
+        "ask for fewer by --count, with several --seed",
+    )
+    _check_fits(folder, count, bytes_each, files=1)
     with results_folder(folder, ["samples.csv"]) as results:
         for batch in batches:
             path = results.append("samples.csv", csv_rows(batch))

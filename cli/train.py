@@ -1,6 +1,5 @@
 """`naign train`: configure, train, evaluate, report; alone or as one of the processes that torchrun starts."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -91,7 +90,9 @@ def _refuse_with_resume(given: Mapping[str, Any]) -> None:
 
 def _check_repeatable(out: Path | None, resume: Path | None) -> None:
     """torchrun --max-restarts repeats the command as it stands, so the command has to name the run."""
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0 and out is None and resume is None:
+    from naign_ext.distributed.processes import whole_number_from
+
+    if whole_number_from("TORCHELASTIC_MAX_RESTARTS", 0) > 0 and out is None and resume is None:
         raise Mistake(
             "--out: expected a run folder, since torchrun --max-restarts repeats the command and continues the run "
             "that it finds there"
@@ -129,9 +130,10 @@ def _begin(
     """The run of a configuration, or the one to resume with changes; a job that torchrun has restarted goes on."""
     from naign_ext.checkpoint import run_folder
     from naign_ext.config import TrainConfig
+    from naign_ext.distributed.processes import whole_number_from
     from naign_ext.run import Run, is_run
 
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    restarted = whole_number_from("TORCHELASTIC_RESTART_COUNT", 0) > 0
     if isinstance(start, TrainConfig):
         if processes.is_main:
             _name_stand_in(start)

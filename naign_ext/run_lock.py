@@ -30,9 +30,11 @@ def exclusive(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before it is let go of: whoever has opened the file meanwhile finds that it is not the folder's.
+        # Before it is let go of: whoever has opened the file meanwhile finds that it is not the folder's. Where the
+        # folder was removed and another run begun there, the file is that one's.
         with suppress(OSError):
-            (folder / LOCK_FILE).unlink()
+            if _is_open_as(folder / LOCK_FILE, descriptor):
+                (folder / LOCK_FILE).unlink()
         os.close(descriptor)
 
 

@@ -32,9 +32,9 @@ class ImleSearch:
     refused). Copies and pickles go on where the original was, and prepare again.
 
     Args:
-        data: (N, D), float32, float16, bfloat16 or float64; not copied, and must not change. A change in place of the
-            tensor, or of what it is a view of, is noticed: RuntimeError (but for tensors made in inference mode, and
-            changes that torch does not count, through ``.data`` or numpy).
+        data: (N, D), float32, float16, bfloat16 or float64; not copied (a lazy negative is), and must not change. A
+            change in place of the tensor, or of what it is a view of, is noticed: RuntimeError (but for tensors made
+            in inference mode, and changes that torch does not count, through ``.data`` or numpy).
         k: neighbours per row.
         reject_below: pairs whose squared distance is below this are inadmissible (RS-IMLE, arXiv 2409.17439).
 
@@ -49,7 +49,7 @@ class ImleSearch:
     def __init__(self, data: Tensor, k: int = 1, *, reject_below: float | None = None) -> None:
         check_tensor("data", data, (2,))
         _check_not_mapped("data", data)
-        self.data = data.detach()
+        self.data = _written_out(data.detach())
         self.k = check_k(k)
         self.reject_below = check_reject_below(reject_below)
         self._prepare()
@@ -222,6 +222,11 @@ def _check_not_mapped(name: str, value: Tensor) -> None:
                 "use imle_knn, or search each by itself"
             )
         value = functorch.get_unwrapped(value)
+
+
+def _written_out(data: Tensor) -> Tensor:
+    """data, copied only where torch keeps no numbers or the negatives of them: a search reads its memory again."""
+    return data.clone() if data.is_neg() or data._is_zerotensor() else data
 
 
 def _version_of(data: Tensor) -> int | None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -284,6 +285,20 @@ def test_a_folder_in_which_another_process_begins_is_not_begun_in(tmp_path):
     assert names(tmp_path / "run") == [".lock"]
     other.communicate(b"")
     assert Run.create(configuration(), tmp_path / "run").path == tmp_path / "run"
+
+
+def test_a_folder_that_was_removed_and_begun_anew_keeps_the_lock_of_who_is_there(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first = exclusive(folder)
+    first.__enter__()
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with exclusive(folder):
+        first.__exit__(None, None, None)
+        with pytest.raises(ConfigError, match="another process trains"), exclusive(folder):
+            pass
+    assert list(folder.iterdir()) == []
 
 
 def test_a_lock_that_was_removed_while_it_was_opened_is_not_taken_for_the_folders(tmp_path, monkeypatch):

@@ -248,6 +248,15 @@ def test_mistakes_are_named() -> None:
         ImleSearch(torch.zeros(4, 3), 0)
 
 
+@pytest.mark.parametrize("kind", ["negative", "zero"])
+def test_data_of_which_torch_keeps_no_numbers_are_written_out(kind: str) -> None:
+    lazy = torch.complex(normal(6, 3, 1), normal(6, 3, 2)).conj().imag
+    if kind == "zero":
+        lazy = torch._efficientzerotensor((6, 3))
+    pool = normal(20, 3, 3)
+    assert_same(ImleSearch(lazy, 2).update(pool).neighbours(), imle_knn(lazy, pool, 2))
+
+
 # k, and the rows times ranks up to which a merge of k = 1 gathers: each of the ways of a merge.
 MERGES = {"many": (3, 0), "gathered": (1, 120), "minimum": (1, 119)}
 

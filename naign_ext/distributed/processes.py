@@ -146,9 +146,10 @@ def join() -> Iterator[Processes]:
     if dist.is_available() and dist.is_initialized():
         yield _current()
         return
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if "RANK" not in os.environ or whole_number_from("WORLD_SIZE", 1, least=1) == 1:
         yield SINGLE_PROCESS
         return
+    _check_environment()
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(_local_rank())
@@ -163,6 +164,23 @@ def join() -> Iterator[Processes]:
         # gloo's threads outlive their group where DistributedDataParallel has used it. One that lets go of the last
         # collective's tensors needs the interpreter's lock, and aborts the process if the interpreter ends meanwhile.
         time.sleep(_THREADS_END_S)
+
+
+def whole_number_from(variable: str, default: int, *, least: int = 0) -> int:
+    """The whole number that an environment variable holds; ValueError names it where it holds something else."""
+    given = os.environ.get(variable, str(default))
+    if not (given.isascii() and given.isdigit()) or int(given) < least:
+        raise ValueError(f"{variable}: expected a whole number of {least} or more, got {given!r}")
+    return int(given)
+
+
+def _check_environment() -> None:
+    """Raise where what torchrun sets is set to something that no job has."""
+    rank, count = whole_number_from("RANK", 0), whole_number_from("WORLD_SIZE", 1, least=1)
+    if rank >= count:
+        raise ValueError(f"RANK: expected less than WORLD_SIZE = {count}, got {rank}")
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        whole_number_from(name, 0)
 
 
 def _meet(backend: str) -> None:
@@ -229,7 +247,7 @@ def _keep_to_own_processors() -> None:
     gloo answers in threads of its own. A scheduler that starts them where another process computes lets a collective
     wait for whole slices of time, milliseconds instead of microseconds.
     """
-    parts = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    parts = whole_number_from("LOCAL_WORLD_SIZE", 0)
     if not hasattr(os, "sched_setaffinity") or not _local_rank() < parts:
         return
     mine = sorted(os.sched_getaffinity(0))
@@ -259,4 +277,4 @@ def _threads_that_wait_their_turn() -> Iterator[None]:
 
 
 def _local_rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")))
+    return whole_number_from("LOCAL_RANK", whole_number_from("RANK", 0))

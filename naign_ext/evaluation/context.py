@@ -19,6 +19,10 @@ from naign_ext.evaluation.field import FieldPoints, far_points, near_points
 from naign_ext.evaluation.fld import FldScorer
 from naign_ext.evaluation.judges import Judges, default_features
 from naign_ext.evaluation.rows import cpu_generator
+from naign_ext.memory import check_fits
+
+LATENTS_AND_ANSWERS = 4
+"""Tensors of all samples that are held: noise, latents, f(z) and f(f(z))."""
 
 NEIGHBOURS = 5
 """Neighbours that set the balls of precision and recall; a set of samples has more rows than these."""
@@ -86,6 +90,8 @@ class EvalContext:
         count = min(max(len(dataset.train), 1000), 2000) if samples is None else samples
         if count < NEIGHBOURS + 1:
             raise ValueError(f"samples: expected at least {NEIGHBOURS + 1}, got {count}")
+        bytes_each = LATENTS_AND_ANSWERS * 4 * math.prod(dataset.sample_shape)
+        check_fits(f"judging {count} samples", count * bytes_each, "ask for fewer samples")
         noise = torch.randn(count, *dataset.sample_shape, generator=cpu_generator(seed))
         latents = (latent_scale * noise).to(where)
         with eval_mode(f):

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from naign_ext import _native
 from naign_ext.ops import reference
-from naign_ext.ops.imle_knn import check_dense
+from naign_ext.ops.imle_knn import as_float, check_dense
 
 Norm: TypeAlias = Literal["l2", "l1"]
 Term: TypeAlias = tuple[Tensor, Tensor, float]
@@ -171,14 +171,15 @@ def _checked_weights(weights: Any) -> list[float]:
 
 def _checked_weight(name: str, weight: Any) -> float:
     if isinstance(weight, float | int):
-        return float(weight)
+        return as_float(name, weight)
     if isinstance(weight, Tensor) and weight.requires_grad:
         raise TypeError(
             f"{name}: expected a number, got a tensor that requires grad and would get none; "
             "multiply the total of a loss of this term alone instead"
         )
-    if isinstance(weight, numbers.Real) or (isinstance(weight, Tensor) and weight.dim() == 0):
-        return float(weight)
+    is_number = isinstance(weight, Tensor) and weight.dim() == 0 and not weight.is_complex()
+    if is_number or isinstance(weight, numbers.Real):
+        return as_float(name, weight)
     raise TypeError(f"{name}: expected a number, got {type(weight).__name__}")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.masked import MaskedTensor
 
 from naign_ext import _native
 from naign_ext.ops import reference
@@ -123,6 +124,8 @@ def check_dense(name: str, value: Any) -> None:
     if value.layout != torch.strided:
         got = str(value.layout).removeprefix("torch.").lstrip("_")
         raise TypeError(f"{name}: expected a dense tensor, got the layout {got}; use {it}.to_dense()")
+    if isinstance(value, MaskedTensor):
+        raise TypeError(f"{name}: expected a dense tensor, got a masked one; use {it}.to_tensor(0.0)")
     if value.dtype not in FLOATING:
         expected = ", ".join(str(d).removeprefix("torch.") for d in FLOATING)
         got = str(value.dtype).removeprefix("torch.")
@@ -196,9 +199,18 @@ def check_reject_below(value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"reject_below: expected a float or None, got {type(value).__name__}")
-    if math.isnan(value):
+    number = as_float("reject_below", value)
+    if math.isnan(number):
         raise ValueError("reject_below: expected a squared distance, got nan; use None to reject nothing")
-    return float(value)
+    return number
+
+
+def as_float(name: str, value: Any) -> float:
+    """A real number as a float; ValueError where it is an int beyond them."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected at most 1.8e308, got an int beyond floats") from None
 
 
 def without_missing(found: Neighbours, missing: Any) -> Neighbours:

@@ -45,6 +45,10 @@ def _check(x: Tensor, kind: str, strength: float) -> None:
         raise ValueError(f"strength: expected a finite number, 0 or more, got {strength}")
     if kind == "mask" and strength > 1:
         raise ValueError(f"strength: a mask covers a fraction of the image, expected 0 to 1, got {strength}")
+    if kind == "blur" and strength > max(x.shape[-2:]):
+        raise ValueError(
+            f"strength: a blur's sigma is at most the image's side, {max(x.shape[-2:])} pixels, got {strength}"
+        )
     if kind == "downsample" and (strength < 1 or strength != int(strength) or strength > max(x.shape[-2:])):
         raise ValueError(
             f"strength: downsampling takes a whole factor from 1 to the image's side, got {strength}"

@@ -531,6 +531,7 @@ def test_more_samples_than_the_disk_holds_are_refused_before_anything_is_written
     runs, tmp_path, run, monkeypatch
 ):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 30))
+    monkeypatch.setattr("naign_ext.memory.available_bytes", lambda device: 1 << 80)
     (tmp_path / "out").mkdir()
     for count in ("1000000000", "99999999999999999"):
         result = naign("sample", runs / run, "-n", count, "--out", tmp_path / "out")
@@ -538,6 +539,14 @@ def test_more_samples_than_the_disk_holds_are_refused_before_anything_is_written
         assert result.stderr.startswith(f"error: --count: {count} samples take about ")
         assert "ask for fewer" in result.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_table_that_memory_cannot_hold_is_refused(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("naign_ext.memory.available_bytes", lambda device: 1 << 20)
+    result = naign("sample", runs / "trimodal1d", "-n", 10_000_000, "--out", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: memory: a table of 10000000 samples takes at least ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_samples_whose_names_fill_the_memory_are_refused(runs, tmp_path, monkeypatch):

@@ -65,6 +65,24 @@ def test_what_no_screen_shows_is_escaped(name, shown, capsys):
     assert capsys.readouterr().out.count(shown) >= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("two\nlines.png", r"two\x0alines.png"),
+        ("a\tb", r"a\x09b"),
+        ("a\u2028b", r"a\u2028b"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("x" * 200 + "1.png", "1.png"),
+    ],
+)
+def test_a_name_stays_in_its_row_and_in_its_order(name, shown, capsys):
+    print_table("", ["name", "score"], [[name, "1"]])
+    print_files([name])
+    told = capsys.readouterr().out
+    assert told.count(shown) == 2
+    assert name == shown or len(name) > 100 or name not in told
+
+
 def test_a_screen_that_lacks_a_letter_shows_its_escape(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))

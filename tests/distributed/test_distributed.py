@@ -602,6 +602,25 @@ def test_how_long_to_wait_is_a_number_of_seconds(monkeypatch, seconds):
         pass
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORLD_SIZE", "x"),
+        ("WORLD_SIZE", "0"),
+        ("RANK", "-1"),
+        ("RANK", "2"),
+        ("LOCAL_RANK", ""),
+        ("LOCAL_WORLD_SIZE", "1.5"),
+        ("MASTER_PORT", "port"),
+    ],
+)
+def test_what_no_launcher_sets_is_named_by_its_variable(monkeypatch, name, value):
+    for variable, given in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", name: value}.items():
+        monkeypatch.setenv(variable, given)
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*, got '?{value}'?$"), join():
+        pass
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 @pytest.mark.parametrize("count", [1, 2, 1000])
 def test_processes_of_a_machine_keep_to_their_own_processors(count):

@@ -269,6 +269,14 @@ def test_bad_networks_are_named():
         evaluate(nn.Identity(), dataset, samples=2)
 
 
+@pytest.mark.parametrize("samples", [10**13, 2**63, 10**40])
+def test_more_samples_than_memory_holds_are_refused_before_any_is_drawn(samples):
+    with pytest.raises(
+        MemoryError, match=rf"^memory: judging {samples} samples takes at least .*ask for fewer"
+    ):
+        evaluate(nn.Identity(), load_dataset("trimodal1d"), samples=samples)
+
+
 def test_psnr_is_capped_and_gain_can_clip():
     clean = torch.zeros(2, 1, 8, 8)
     assert mean_psnr(clean, clean) == 100.0

@@ -24,6 +24,7 @@ from faults.workers import Ended, Kinds, Try, carry_out_all  # noqa: E402
 KEPT = templates.ROOT / "build" / "faults"
 SHARES = {"files": 0.62, "operators": 0.26, "commands": 0.12}
 DISKS_OF_A_THOUSAND = 20
+PROGRESS_SECONDS = 30
 
 
 def shares(kinds: dict[str, int], count: int) -> dict[str, int]:
@@ -49,6 +50,27 @@ class Told:
         self.seed, self.kept = seed, kept
         self.outcomes: dict[str, Counter[str]] = {}
         self.faults = 0
+
+    def begin(self, tries: int, jobs: int) -> None:
+        """Say what is to come: nothing is shown of tries that end well."""
+        self.wanted, self.taken, self.since = tries, 0, time.monotonic()
+        self.told = self.since
+        print(
+            f"{tries} tries in {jobs} processes; a fault is shown when it comes, with the files that show it and the "
+            "command that repeats it",
+            flush=True,
+        )
+
+    def tell_progress(self) -> None:
+        """A line every half a minute."""
+        self.taken += 1
+        now = time.monotonic()
+        if now - self.told >= PROGRESS_SECONDS:
+            self.told = now
+            print(
+                f"{self.taken} of {self.wanted} tries, {self.faults} faults, {now - self.since:.0f} s",
+                flush=True,
+            )
 
     def take(self, ended: Ended) -> None:
         counts = self.outcomes.setdefault(ended.tried.kind, Counter())
@@ -120,13 +142,33 @@ def kill_runs(seed: int, wanted: int, work: Path, told: Told, only: str | None) 
     return done
 
 
+def _count(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of {least} or more, got {text!r}")
+    return int(text)
+
+
+def _at_least_one(text: str) -> int:
+    return _count(text, 1)
+
+
+def _one_try(text: str) -> str:
+    if not text.rpartition(":")[2].isdecimal():
+        raise argparse.ArgumentTypeError(f"expected KIND:NUMBER, as a fault's line shows it, got {text!r}")
+    return text
+
+
 def _arguments(line: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
-    parser.add_argument("--faults", type=int, default=3000, help="tries with files, operators and commands")
-    parser.add_argument("--kills", type=int, default=20, help="kills that hit a run")
+    parser.add_argument(
+        "--faults", type=_count, default=3000, help="tries with files, operators and commands"
+    )
+    parser.add_argument("--kills", type=_count, default=20, help="kills that hit a run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
-    parser.add_argument("--only", help="KIND:NUMBER, one try again")
+    parser.add_argument(
+        "--jobs", type=_at_least_one, default=len(os.sched_getaffinity(0)), help="processes at a time"
+    )
+    parser.add_argument("--only", type=_one_try, help="KIND:NUMBER, one try again")
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder for the files of faults")
     return parser.parse_args(line)
 
@@ -153,10 +195,17 @@ def main(line: Sequence[str] | None = None) -> int:
         expected = kills.uninterrupted("plain", work / "plain")
         of_disks = disks.kinds(made, expected, mounts=mounts)
         kinds |= of_disks
+        if asked.only is not None and asked.only.rpartition(":")[0] not in (*kinds, "kill"):
+            print(
+                f"--only: expected KIND:NUMBER with one of {', '.join([*kinds, 'kill'])}, got {asked.only!r}"
+            )
+            return 2
         planned |= dict.fromkeys(of_disks, max(1, asked.faults * DISKS_OF_A_THOUSAND // 1000))
         if asked.only is None or not asked.only.startswith("kill:"):
+            told.begin(1 if asked.only else sum(planned.values()), asked.jobs)
             for ended in carry_out_all(tries_of(asked.seed, planned, asked.only), kinds, work, asked.jobs):
                 told.take(ended)
+                told.tell_progress()
         killed = 0
         if asked.only is None or asked.only.startswith("kill:"):
             killed = kill_runs(asked.seed, asked.kills, work, told, asked.only)

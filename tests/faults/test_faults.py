@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -213,6 +214,23 @@ def raised(error):
         raise error
     except Exception as caught:
         return caught
+
+
+def test_what_a_try_writes_by_a_relative_name_stays_in_its_folder(tmp_path):
+    kinds = {"plain": Kind(lambda rng, folder, say: Path("~nobody").touch())}
+    before = Path.cwd()
+    assert carry_out(Try("plain", 0, 0), kinds["plain"], tmp_path / "try").verdict.outcome == USED
+    assert (tmp_path / "try" / "~nobody").is_file()
+    assert Path.cwd() == before
+
+
+@pytest.mark.parametrize(
+    "line", [["--faults", "-1"], ["--jobs", "0"], ["--only", "command"], ["--kills", "x"]]
+)
+def test_odd_orders_are_refused_before_anything_is_made(line, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        tool.main(line)
+    assert f"argument {line[0]}: expected" in capsys.readouterr().err
 
 
 def test_only_errors_that_naign_raises_count_as_refusals():

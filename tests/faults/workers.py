@@ -69,7 +69,8 @@ def carry_out(tried: Try, kind: Kind, folder: Path) -> Ended:
     folder.mkdir(parents=True)
     names = kind.names(tried.random()) if kind.names else ()
     try:
-        with quiet():
+        # Relative names and defaults such as runs/ are the try's own too.
+        with quiet(), contextlib.chdir(folder):
             kind.do(tried.random(), folder, said.append)
         verdict = Verdict(USED)
     except Exception as error:

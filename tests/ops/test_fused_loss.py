@@ -351,6 +351,13 @@ MISTAKES = [
         r"^data: expected a dense tensor, got a nested",
     ),
     ({"matched": ZERO.to_mkldnn()}, TypeError, r"^matched: expected a dense tensor, got the layout mkldnn"),
+    (
+        {"data": torch.masked.MaskedTensor(ZERO, ZERO == 0)},
+        TypeError,
+        r"^data: expected a dense tensor, got a masked one; use data.to_tensor\(0.0\)",
+    ),
+    ({"weights": torch.ones(3, dtype=torch.complex64)}, TypeError, "^weights: expected a number, got Tensor"),
+    ({"weights": (10**400, 1, 1)}, ValueError, "^weights: expected at most 1.8e308"),
     ({"weights": None}, TypeError, "^weights: expected three numbers, got NoneType"),
     ({"weights": 1.0}, TypeError, "^weights: expected three numbers, got float"),
     ({"weights": (1.0, None, 1.0)}, TypeError, "^weights: expected a number, got NoneType"),

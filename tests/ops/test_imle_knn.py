@@ -505,6 +505,12 @@ MISTAKES = [
     ({"k": None}, TypeError, "k: expected an int, got NoneType"),
     ({"k": np.int64(0)}, ValueError, "k: expected at least 1, got 0"),
     ({"reject_below": math.nan}, ValueError, "reject_below: expected a squared distance, got nan"),
+    ({"reject_below": 10**400}, ValueError, "reject_below: expected at most 1.8e308"),
+    (
+        {"pool": torch.masked.MaskedTensor(GOOD, GOOD == GOOD)},
+        TypeError,
+        "pool: expected a dense tensor, got a masked one",
+    ),
     ({"reject_below": "1"}, TypeError, "reject_below: expected a float or None, got str"),
     (
         {"pool": torch.zeros(4, 3, device="meta")},

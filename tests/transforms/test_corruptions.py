@@ -153,6 +153,7 @@ def test_default_strengths_are_as_documented():
         ("mask", {"strength": 1.5}, "expected 0 to 1"),
         ("downsample", {"strength": 1.5}, "whole factor"),
         ("downsample", {"strength": 99}, "whole factor"),
+        ("blur", {"strength": 1e30}, "strength: a blur's sigma is at most the image's side"),
         ("downsample", {"resample": "cubic"}, "resample: expected bilinear or nearest"),
     ],
 )
