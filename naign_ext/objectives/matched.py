@@ -43,8 +43,7 @@ class MatchedObjective(Objective):
     def with_features(self, total: Tensor, terms: dict[str, Tensor], matched: Tensor, batch: Batch) -> Tensor:
         """The total with the feature term of the batch's matched samples, which is also entered among the terms.
 
-        As in Adaptive IMLE and CHIMLE the match and this term are of one distance, so the sample that is brought
-        nearer is the one that was nearest.
+        The match and this term are of one distance, so the sample that is brought nearer is the one that was nearest.
         """
         weight: float = self.options.feature_weight
         if self.space.phi is None or not weight:

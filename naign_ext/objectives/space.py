@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from pydantic import FiniteFloat, field_validator, model_validator
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from naign_ext.features import FEATURES, FeatureMap, build_feature_map
+from naign_ext.memory import automatic_chunk
 from naign_ext.ops import fused_loss
 from naign_ext.options import Options, option
 
@@ -95,9 +97,27 @@ class MatchSpace:
 
         A mean over rows of squared Euclidean distances, as the match has them: not over the features' elements.
         """
+        distance: Tensor = _FeatureDistance.apply(samples, self, rows)  # type: ignore[no-untyped-call]
+        return distance
+
+    def distance_and_gradient(self, samples: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`feature_distance` and its gradient at samples, both detached.
+
+        Chunk by chunk, so that no more than a chunk's activations are there at a time, however large the batch.
+        """
         assert self.phi is not None
-        features = self.phi(samples)
-        return fused_loss([(features, self.data.index_select(0, rows), float(features.shape[1]))]).total
+        chunk = automatic_chunk(self.row_bytes, samples.device)
+        distances: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for part, of_part in zip(torch.split(samples.detach(), chunk), torch.split(rows, chunk), strict=True):
+            with torch.enable_grad():
+                features = self.phi(part.requires_grad_())
+                # A mean over the part's elements; the sum of rows' distances is wanted.
+                term = (features, self.data.index_select(0, of_part), float(features.numel()))
+                distance = fused_loss([term]).total
+            gradients += torch.autograd.grad(distance, part)
+            distances.append(distance.detach())
+        return torch.stack(distances).sum() / len(samples), torch.cat(gradients) / len(samples)
 
     def state(self) -> dict[str, Tensor]:
         """What tells the network of a checkpoint's features from others."""
@@ -112,3 +132,19 @@ class MatchSpace:
                 f"objective.features: the weights of {self.phi.name} are not those the run began with; put these "
                 "back where objective.feature_weights or $NAIGN_FEATURE_WEIGHTS says"
             )
+
+
+class _FeatureDistance(torch.autograd.Function):
+    """:meth:`MatchSpace.feature_distance`, whose gradient is taken with its value."""
+
+    @staticmethod
+    def forward(ctx: Any, samples: Tensor, space: MatchSpace, rows: Tensor) -> Tensor:
+        distance, gradient = space.distance_and_gradient(samples, rows)
+        ctx.save_for_backward(gradient)
+        return distance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return scale * gradient, None, None

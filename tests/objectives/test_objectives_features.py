@@ -10,6 +10,7 @@ from naign_ext.features import FEATURES
 from naign_ext.latents import LatentPool
 from naign_ext.objectives import OBJECTIVES, Naign, NaignOptions, StepContext
 from naign_ext.objectives import assignment as assignment_module
+from naign_ext.objectives import space as space_module
 from naign_ext.objectives.matchers import build_matcher, sample_in_evaluation
 from naign_ext.objectives.rs_imle import default_reject_below
 from naign_ext.transforms.batch import Batch
@@ -159,6 +160,22 @@ def test_the_feature_term_and_its_gradient(name):
     for a, p in zip(got, f.parameters(), strict=True):
         torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-5)
     assert all(p.grad is None for p in phi.parameters())
+
+
+def test_the_gradient_needs_no_more_than_a_chunk_at_a_time(monkeypatch):
+    data, rows = points(), torch.arange(30)
+    objective = Naign(NaignOptions(features="squares"), data, StepContext(SEED))
+    space, samples = objective.space, points(30, seed=2).requires_grad_()
+    whole = space.feature_distance(samples, rows)
+    (expected,) = torch.autograd.grad(3 * whole, samples)
+    space.phi.phi.seen.clear()
+    monkeypatch.setattr(space_module, "automatic_chunk", lambda *_: 8)
+    parts = space.feature_distance(samples, rows)
+    (found,) = torch.autograd.grad(3 * parts, samples)
+    assert space.phi.phi.seen == [8, 8, 8, 6]
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(found, expected)
+    assert not samples.grad_fn and samples.requires_grad
 
 
 def test_a_weight_of_nothing_leaves_the_match_alone():
