@@ -90,14 +90,22 @@ def with_changes(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """The same with paths of data that mean the same in every working directory."""
+    """The same with paths of data and weights that mean the same in every working directory."""
     path, root = find_dataset(config.dataset)[1], config.data_root
+    objective, weights = config.objective, getattr(config.objective, "feature_weights", None)
+    if weights is not None:
+        objective = objective.model_copy(update={"feature_weights": _absolute(weights)})
     return config.model_copy(
         update={
             "dataset": config.dataset if path is None else with_path(config.dataset, path),
-            "data_root": None if root is None else str(Path(root).expanduser().absolute()),
+            "data_root": None if root is None else _absolute(root),
+            "objective": objective,
         }
     )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def is_moved(a: str, b: str) -> bool:
@@ -161,8 +169,9 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Tree:
 
 
 def shared_values(config: TrainConfig) -> Tree:
-    """By dotted keys what must be equal in all processes of a job; the data may lie elsewhere on each machine."""
+    """By dotted keys what must be equal in all processes of a job; files may lie elsewhere on each machine."""
     values = flattened(config.model_dump(mode="json", exclude={"data_root", "data_parameters"}))
+    values.pop("objective.feature_weights", None)
     return values | {"dataset": with_path(config.dataset, "/") or config.dataset}
 
 

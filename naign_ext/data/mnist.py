@@ -19,8 +19,8 @@ from naign_ext.data.download import Downloaded
 from naign_ext.data.image_arrays import image_dataset, need_package, to_network_scale
 from naign_ext.data.presets import SMALL_GREY_IMAGES
 from naign_ext.data.registry import dataset, default_data_root
-from naign_ext.data.vision import import_torchvision
 from naign_ext.seeds import data_generator
+from naign_ext.vision import import_torchvision
 
 LICENCE = "CC BY-SA 3.0 (Y. LeCun, C. Cortes, C. Burges)"
 

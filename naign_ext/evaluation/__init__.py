@@ -15,7 +15,7 @@ from naign_ext.evaluation.coverage import (
 )
 from naign_ext.evaluation.distances import energy_distance, sliced_wasserstein2, wasserstein2
 from naign_ext.evaluation.evaluate import evaluate
-from naign_ext.evaluation.features import SPACES, FeaturesUnavailableError, feature_space
+from naign_ext.evaluation.features import SPACES, feature_space
 from naign_ext.evaluation.fid import fid, kid
 from naign_ext.evaluation.fld import fld
 from naign_ext.evaluation.image_quality import psnr, ssim
@@ -31,6 +31,7 @@ from naign_ext.evaluation.projection import (
 from naign_ext.evaluation.registry import METRICS, Metric, describe, metric
 from naign_ext.evaluation.restoration import gain, gain_clipped
 from naign_ext.evaluation.results import Condition, Key, Results, Row
+from naign_ext.features import FeaturesUnavailableError
 
 __all__ = [
     "METRICS",

@@ -1,32 +1,28 @@
 """Feature spaces in which sets of images are compared: pixels, principal components, or a network's features."""
 
-import contextlib
-import importlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naign_ext.data.dataset import Dataset
-from naign_ext.data.vision import import_torchvision
 from naign_ext.evaluation.classifier import Classifier
 from naign_ext.evaluation.rows import as_rows
+from naign_ext.features import FeaturesUnavailableError, WeightsSource, chosen_weights
+from naign_ext.features.dinov2 import SIDE as DINOV2_SIDE
+from naign_ext.features.dinov2 import load_dinov2
+from naign_ext.features.images import IMAGENET_MEAN, IMAGENET_STD
+from naign_ext.features.inception import SIDE as INCEPTION_SIDE
+from naign_ext.features.inception import load_inception
 
 SpaceName = Literal["pixels", "pca", "classifier", "inception", "dinov2"]
 SPACES: tuple[SpaceName, ...] = get_args(SpaceName)
 PCA_COMPONENTS = 64
-INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"
 _BATCH = 64
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class FeaturesUnavailableError(ValueError):
-    """A network's weights, or the package that runs it, are not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +75,15 @@ def feature_space(
                 f"features: data set {dataset.name!r} has no labels to train a classifier on; use pixels or pca"
             )
         return FeatureSpace(name, classifier.features)
-    path = weights or os.environ.get("NAIGN_FEATURE_WEIGHTS") or None
-    path = None if path is None else Path(path).expanduser()
-    build = _inception if name == "inception" else _dinov2
-    return FeatureSpace(name, _network(*build(path), torch.device(device or "cpu")))
+    source = WeightsSource(
+        chosen_weights(weights), "--feature-weights", "pixels, pca and classifier need none"
+    )
+    network, side = (
+        (load_inception(source), INCEPTION_SIDE)
+        if name == "inception"
+        else (load_dinov2(source), DINOV2_SIDE)
+    )
+    return FeatureSpace(name, _network(network, side, torch.device(device or "cpu")))
 
 
 def _pca(train: Tensor) -> Callable[[Tensor], Tensor]:
@@ -95,7 +96,7 @@ def _pca(train: Tensor) -> Callable[[Tensor], Tensor]:
 def _network(network: nn.Module, side: int, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The network on images (N, 1 or 3, H, W) in [-1, 1], resized to side x side and scaled as for ImageNet."""
     network = network.to(device).eval().requires_grad_(False)
-    mean, deviation = (torch.tensor(v, device=device)[:, None, None] for v in (_IMAGENET_MEAN, _IMAGENET_STD))
+    mean, deviation = (torch.tensor(v, device=device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
 
     def features(x: Tensor) -> Tensor:
         parts = []
@@ -107,56 +108,3 @@ def _network(network: nn.Module, side: int, device: torch.device) -> Callable[[T
         return torch.cat(parts)
 
     return features
-
-
-def _inception(path: Path | None) -> tuple[nn.Module, int]:
-    file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE if path is None else path
-    if not file.is_file():
-        raise FeaturesUnavailableError(
-            f"features: Inception's weights are not at {file}; put torchvision's {INCEPTION_FILE} there, or name "
-            "the file with --feature-weights; pixels, pca and classifier need no file"
-        )
-    try:
-        models = import_torchvision("models")
-        network = models.inception_v3(
-            weights=None, aux_logits=True, init_weights=False, transform_input=False
-        )
-        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:
-        raise FeaturesUnavailableError(
-            f"features: {file} is no Inception v3 of torchvision: {error}"
-        ) from None
-    network.fc = nn.Identity()
-    return network, 299
-
-
-def _dinov2(path: Path | None) -> tuple[nn.Module, int]:
-    if path is None or not (path / "config.json").is_file():
-        raise FeaturesUnavailableError(
-            f"features: DINOv2 needs a folder with config.json and model.safetensors (got {path}), as transformers' "
-            "save_pretrained writes it; name it with --feature-weights; pixels, pca and classifier need none"
-        )
-    try:
-        # transformers imports torchvision where it is installed, which beside another torch needs care.
-        with contextlib.suppress(ImportError):
-            import_torchvision()
-        loader: Any = importlib.import_module("transformers").Dinov2Model
-    except ImportError as error:
-        raise FeaturesUnavailableError(
-            f"features: DINOv2 needs the package transformers, which cannot be used: {error}"
-        ) from None
-    try:
-        network = loader.from_pretrained(path, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise FeaturesUnavailableError(f"features: {path} holds no DINOv2: {error}") from None
-    return _ClassToken(network), 224
-
-
-class _ClassToken(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        token: Tensor = self.network(images).last_hidden_state[:, 0]
-        return token

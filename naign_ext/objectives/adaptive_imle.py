@@ -11,7 +11,8 @@ class AdaptiveImleOptions(ImleOptions):
     """Options of plain IMLE with another default match.
 
     adaptive_decay .04, adaptive_patience 7 and adaptive_limit 30 are the defaults of the authors' code, whose
-    matches are an epoch apart and whose distance is partly LPIPS; here it is the squared Euclidean one.
+    matches are an epoch apart and whose distance is partly LPIPS; here it is the squared Euclidean one, of
+    pixels or of ``features``.
     """
 
     not_from_preset: ClassVar[tuple[str, ...]] = ("match", "resample_every")

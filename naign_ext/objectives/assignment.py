@@ -1,6 +1,6 @@
 """Optimal one-to-one assignment of pool samples to data rows, on the neighbour graph of our own search."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -13,10 +13,11 @@ COMPLETE_PAIRS = 1 << 17
 FIRST_NEIGHBOURS = 16
 
 
-def assign(data: Tensor, samples: Sequence[tuple[int, Tensor]], count: int, *, merge: bool = False) -> Tensor:
+def assign(data: Tensor, samples: Iterable[tuple[int, Tensor]], count: int, *, merge: bool = False) -> Tensor:
     """For each row of data (N, D) another row of the pool, the sum of squared distances least; int64 (N,), CPU.
 
-    samples: a pool of count >= N rows (M, D) in chunks, each with the index of its first row. merge: every process
+    samples: a pool of count >= N rows (M, D) in chunks, each with the index of its first row; iterated over anew
+    for every k. merge: every process
     of torch.distributed calls this with the same data and its own chunks, and gets the same answer.
 
     Small problems (N M <= COMPLETE_PAIRS) are solved on all pairs (scipy's linear_sum_assignment). In larger ones

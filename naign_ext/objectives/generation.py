@@ -43,9 +43,12 @@ def sample_in_evaluation(f: nn.Module, latents: Tensor) -> Tensor:
         f.train(training)
 
 
-def chunk_for(f: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
-    """Rows of a pool that f should take at a time; see :func:`naign_ext.memory.automatic_chunk`."""
-    return automatic_chunk(bytes_per_row(innermost(f), shape, device), device)
+def chunk_for(f: nn.Module, shape: tuple[int, ...], device: torch.device, more: int = 0) -> int:
+    """Rows of a pool that f should take at a time; see :func:`naign_ext.memory.automatic_chunk`.
+
+    more: bytes that a row takes after f.
+    """
+    return automatic_chunk(bytes_per_row(innermost(f), shape, device) + more, device)
 
 
 @cache

@@ -4,14 +4,15 @@ from typing import Literal
 
 from pydantic import FiniteFloat, model_validator
 
-from naign_ext.options import MOST_ROWS, MOST_STEPS, Options, option
+from naign_ext.objectives.space import FeatureOptions
+from naign_ext.options import MOST_ROWS, MOST_STEPS, option
 
 
-class MatchOptions(Options):
+class MatchOptions(FeatureOptions):
     """How each data point finds the latent whose sample is nearest."""
 
     norm: Literal["l2", "l1"] = option(
-        "l2", "Norm of the loss terms; the search is always Euclidean.", "Objective"
+        "l2", "Norm of the loss terms; search and features are always Euclidean.", "Objective"
     )
     latent_scale: FiniteFloat = option(1.0, "Standard deviation of the latents z.", "Latent pool", gt=0)
     pool_size: int = option(
@@ -45,7 +46,10 @@ class MatchOptions(Options):
         "Latent pool",
     )
     reject_below: FiniteFloat | None = option(
-        None, "Samples at a squared distance below this from data are rejected.", "Latent pool", ge=0
+        None,
+        "Samples at a squared distance below this from data are rejected; of features, where a match has some.",
+        "Latent pool",
+        ge=0,
     )
     reject: Literal["pair", "sample"] = option(
         "pair",

@@ -1,7 +1,8 @@
 """IMLE's matching step: for every data point, the latent of a sample near it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,6 +14,7 @@ from naign_ext.objectives.assignment import assign
 from naign_ext.objectives.base import StepContext
 from naign_ext.objectives.generation import SideStream, chunk_for, sample_in_evaluation
 from naign_ext.objectives.match_options import MatchOptions
+from naign_ext.objectives.space import MatchSpace
 from naign_ext.ops import imle_knn
 from naign_ext.search import ImleSearch
 from naign_ext.transforms.batch import Batch
@@ -22,15 +24,20 @@ CHEAP_POOL = 1 << 24
 that takes less time than a merge with what others have made (some 10^7 operations, a tenth of a millisecond)."""
 
 
-def build_matcher(options: MatchOptions, data: Tensor, context: StepContext) -> "Matcher":
-    """The matcher that ``options.match`` names, for data (N, *shape)."""
+def build_matcher(
+    options: MatchOptions, data: Tensor, context: StepContext, space: MatchSpace | None = None
+) -> "Matcher":
+    """The matcher that ``options.match`` names, for data (N, *shape).
+
+    space: that of the options for these data; default: it is built.
+    """
     kinds: dict[str, type[Matcher]] = {
         "batch": BatchMatcher,
         "dataset": DatasetMatcher,
         "one-to-one": OneToOneMatcher,
         "adaptive": AdaptiveMatcher,
     }
-    return kinds[options.match](options, data, context)
+    return kinds[options.match](options, data, context, space)
 
 
 class Matcher(ABC):
@@ -39,12 +46,16 @@ class Matcher(ABC):
     Where processes share a step each generates and searches its span of the pool for all rows in question, and
     the running minima are merged, after which all know every winner. A winner's latent is regenerated from its
     index by the process that trains on the row, so nothing but distances and indices is sent. ``pool_shard`` is the
-    part of the pool that this process generates.
+    part of the pool that this process generates. Distances are those of ``space``, whose data are kept; of the
+    pool there is never more than a chunk.
     """
 
-    def __init__(self, options: MatchOptions, data: Tensor, context: StepContext) -> None:
+    def __init__(
+        self, options: MatchOptions, data: Tensor, context: StepContext, space: MatchSpace | None = None
+    ) -> None:
         self.options = options
         self.data = data
+        self.space = space or MatchSpace.of(options, data, context.seed)
         self.timer = context.timer
         self.shard = context.shard
         self.pool_shard = context.shard
@@ -71,13 +82,18 @@ class Matcher(ABC):
     def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - most keep nothing
         """Take up an earlier :meth:`state` without a new search."""
 
-    def _whole(self, batch: Batch) -> Tensor:
-        """The data of the whole batch, (B, *shape)."""
-        return self.data.index_select(0, batch.all_rows) if self.shard.is_distributed else batch.x
+    def _own(self, batch: Batch) -> Tensor:
+        """This process's data of the batch in the space of the match, (B / processes, K)."""
+        return batch.x.flatten(1) if self.space.phi is None else self.space.data.index_select(0, batch.rows)
 
-    def _new_search(self, data: Tensor, k: int = 1) -> ImleSearch:
+    def _whole(self, batch: Batch) -> Tensor:
+        """The data of the whole batch there, (B, K)."""
+        distributed = self.shard.is_distributed
+        return self.space.data.index_select(0, batch.all_rows) if distributed else self._own(batch)
+
+    def _new_search(self, data: Tensor) -> ImleSearch:
         below = self.options.reject_below if self.options.reject == "pair" else None
-        return ImleSearch(data.flatten(1), k, reject_below=below)
+        return ImleSearch(data, reject_below=below)
 
     def _nearest(self, search: ImleSearch, f: nn.Module, others: Tensor | None = None) -> Tensor:
         """Index (n,) of each row's nearest admissible sample, -1 where there is none.
@@ -100,23 +116,24 @@ class Matcher(ABC):
     def _samples(self, f: nn.Module, others: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
         """This process's span of the current pool, chunk by chunk: each one's first index, and its samples as rows.
 
-        The samples have the dtype that f answers in. After the pool the samples of other latents.
+        Rows are of the space of the match; pixels have the dtype that f answers in. After the pool the samples of
+        other latents.
         """
         size = self.options.pool_size
         for start, stop in self._chunks(f, size):
             with self.timer("generation"):
-                samples = sample_in_evaluation(f, self.pool.chunk(start, stop)).flatten(1)
+                samples = self.space.rows(sample_in_evaluation(f, self.pool.chunk(start, stop)))
             yield start, samples
         for start, stop in self._chunks(f, 0 if others is None else len(others)):
             assert others is not None
             with self.timer("generation"):
-                samples = sample_in_evaluation(f, others[start:stop]).flatten(1)
+                samples = self.space.rows(sample_in_evaluation(f, others[start:stop]))
             yield size + start, samples
 
     def _chunks(self, f: nn.Module, total: int) -> Iterator[tuple[int, int]]:
         """This process's span of ``total`` rows in chunks."""
         if self.rows_at_a_time is None:
-            self.rows_at_a_time = chunk_for(f, self.pool.shape, self.data.device)
+            self.rows_at_a_time = chunk_for(f, self.pool.shape, self.data.device, self.space.row_bytes)
         first, last = self.pool_shard.span(total)
         for start in range(first, last, self.rows_at_a_time):
             yield start, min(start + self.rows_at_a_time, last)
@@ -126,7 +143,7 @@ class Matcher(ABC):
         below = self.options.reject_below
         if self.options.reject != "sample" or below is None:
             return samples
-        return reject_near(samples, self.data.flatten(1), below)
+        return reject_near(samples, self.space.data, below)
 
 
 class BatchMatcher(Matcher):
@@ -137,13 +154,14 @@ class BatchMatcher(Matcher):
         super().prepare(f, step)
         if not self.pool_shard.is_distributed:
             return
-        if self.options.pool_size * sum(p.numel() for p in f.parameters()) <= CHEAP_POOL:
+        cheap = self.options.pool_size * sum(p.numel() for p in f.parameters()) <= CHEAP_POOL
+        if cheap and self.space.phi is None:
             self.pool_shard = WHOLE
 
     def latents(self, f: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """See :meth:`Matcher.latents`."""
         if not self.pool_shard.is_distributed:
-            indices = self._nearest(self._new_search(batch.x), f)
+            indices = self._nearest(self._new_search(self._own(batch)), f)
         else:
             indices = self.shard.take(self._nearest(self._new_search(self._whole(batch)), f))
         with self.timer("generation"):
@@ -168,13 +186,20 @@ class OneToOneMatcher(Matcher):
                 f"pool_size: expected at least the batch's {len(batch.all_rows)} rows for a one-to-one match, got "
                 f"{self.options.pool_size}"
             )
-        x = self._whole(batch).flatten(1)
-        samples = [(first, self._without_rejected(samples)) for first, samples in self._samples(f)]
+        samples: Iterable[tuple[int, Tensor]] = _Repeated(partial(self._admissible, f))
+        # Features are many more numbers than samples: made again where more neighbours are needed.
+        samples = tuple(samples) if self.space.phi is None else samples
         with self.timer("search"):
-            indices = assign(x, samples, self.options.pool_size, merge=self.shard.is_distributed)
+            indices = assign(
+                self._whole(batch), samples, self.options.pool_size, merge=self.shard.is_distributed
+            )
             indices = self.shard.take(indices.to(self.data.device))
         with self.timer("generation"):
             return self.pool.rows(indices), indices >= 0
+
+    def _admissible(self, f: nn.Module) -> Iterator[tuple[int, Tensor]]:
+        for first, samples in self._samples(f):
+            yield first, self._without_rejected(samples)
 
 
 class DatasetMatcher(Matcher):
@@ -195,7 +220,7 @@ class DatasetMatcher(Matcher):
         super().prepare(f, step)
         if self.pool.draw != self._draw:
             if self._search is None:
-                self._search = self._new_search(self.data)
+                self._search = self._new_search(self.space.data)
             self._search.reset()
             last = self._latents if self.options.warm_start and self._indices is not None else None
             self._keep(self.pool.draw, self._nearest(self._search, f, last))
@@ -252,10 +277,11 @@ class DatasetMatcher(Matcher):
 class AdaptiveMatcher(Matcher):
     """Keeps each row's latent until its sample has come nearer by a set factor (Adaptive IMLE, ICML 2023).
 
-    At every match, with d_i = |x_i - f(z_i)|^2 for the latent z_i that row i holds and tau_i its threshold,
-    row i gets the nearest sample of a new pool when (d_i < tau_i and z_i is adaptive_patience matches old) or
-    z_i is adaptive_limit matches old; then tau_i = (1 - adaptive_decay) d_i. The first thresholds are
-    infinite. So hard rows keep their latent until f has learnt it, and easy ones move on. Memory O(N) latents.
+    At every match, with d_i = |x_i - f(z_i)|^2, in the space of the match, for the latent z_i that row i holds
+    and tau_i its threshold, row i gets the nearest sample of a new pool when (d_i < tau_i and z_i is
+    adaptive_patience matches old) or z_i is adaptive_limit matches old; then tau_i = (1 - adaptive_decay) d_i.
+    The first thresholds are infinite. So hard rows keep their latent until f has learnt it, and easy ones move on.
+    Memory O(N) latents.
     """
 
     def _begin(self) -> None:
@@ -277,7 +303,7 @@ class AdaptiveMatcher(Matcher):
         wanted = due.nonzero().flatten()
         if len(wanted) == 0:
             return
-        indices = self._nearest(self._new_search(self.data[wanted]), f)
+        indices = self._nearest(self._new_search(self.space.data[wanted]), f)
         with self.timer("generation"):
             self._latents[wanted] = self.pool.rows(indices)
         self._matched[wanted] = indices >= 0
@@ -317,10 +343,9 @@ class AdaptiveMatcher(Matcher):
         distances = torch.zeros(len(self.data), device=self.data.device)
         for start, stop in self._chunks(f, len(self.data)):
             with self.timer("generation"):
-                samples = sample_in_evaluation(f, self._latents[start:stop]).float().flatten(1)
+                samples = self.space.rows(sample_in_evaluation(f, self._latents[start:stop]).float())
             with self.timer("search"):
-                data = self.data[start:stop].flatten(1)
-                distances[start:stop] = (data - samples).square().sum(dim=1)
+                distances[start:stop] = (self.space.data[start:stop] - samples).square().sum(dim=1)
         with self.timer("merge"):
             self.shard.sum(distances)
         near = (distances < self._thresholds) & (self._age >= o.adaptive_patience)
@@ -328,6 +353,16 @@ class AdaptiveMatcher(Matcher):
         self._thresholds[due] = (1 - o.adaptive_decay) * distances[due]
         self._thresholds[~self._matched] = torch.inf
         return due
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """Chunks that are made anew each time they are iterated over."""
+
+    make: Callable[[], Iterator[tuple[int, Tensor]]]
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        return self.make()
 
 
 def reject_near(samples: Tensor, data: Tensor, below: float) -> Tensor:

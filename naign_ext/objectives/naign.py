@@ -84,11 +84,13 @@ class Naign(MatchedObjective):
     """mean |f(x) - x|^2 + mean |x - f(z*(x))|^2 + optional terms, z*(x) the latent of x's nearest sample.
 
     Reconstruction, denoise and restore see the augmented data, while the match stays with the data as they are: f
-    learns to keep more than it is asked to generate.
+    learns to keep more than it is asked to generate. With features phi the match is in them, and
+    feature_weight mean |phi(x) - phi(f(z*(x)))|^2 is added; all other terms are of pixels, in which f is to keep x.
 
     All inputs pass f in one call (see :func:`apply_together`); only the second pass of the idempotence term
     is a call of its own. Terms: reconstruction, imle, and those of projection, foreign, denoise, restore,
-    idempotence whose weight is not 0. Reported unweighted: means over all elements of |.|^2 (norm l2) or |.| (norm l1).
+    idempotence whose weight is not 0, and imle_features. Reported unweighted: means over all elements of |.|^2 (norm
+    l2) or |.| (norm l1), of features over rows.
     """
 
     Options: ClassVar[type[NaignOptions]] = NaignOptions
@@ -127,7 +129,8 @@ class Naign(MatchedObjective):
         values = dict(zip(terms, found.terms.unbind(), strict=True))
         for name, (portion, _) in portions.items():
             values[name] = portion * values[name]
-        return Loss(found.total, values, lambda: {"non_identity": non_identity(outputs["latents"], latents)})
+        total = self.with_features(found.total, values, matched, batch)
+        return Loss(total, values, lambda: {"non_identity": non_identity(outputs["latents"], latents)})
 
     def _inputs(self, batch: Batch, latents: Tensor, step: int) -> dict[str, Tensor]:
         o = self.options

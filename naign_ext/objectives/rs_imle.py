@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from naign_ext.objectives.base import OBJECTIVES, StepContext
+from naign_ext.objectives.base import OBJECTIVES
 from naign_ext.objectives.imle import Imle, ImleOptions
 from naign_ext.ops import imle_knn
 from naign_ext.options import option
@@ -29,10 +29,11 @@ class RsImle(Imle):
 
     Options = RsImleOptions
 
-    def __init__(self, options: RsImleOptions, data: Tensor, context: StepContext) -> None:
-        if options.reject_below is None:
-            options = options.model_copy(update={"reject_below": default_reject_below(data)})
-        super().__init__(options, data, context)
+    def completed(self, options: RsImleOptions) -> RsImleOptions:
+        """See :meth:`MatchedObjective.completed`."""
+        if options.reject_below is not None:
+            return options
+        return options.model_copy(update={"reject_below": default_reject_below(self.space.data)})
 
 
 def default_reject_below(data: Tensor, most_rows: int = 2000) -> float:

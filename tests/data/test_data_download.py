@@ -16,7 +16,7 @@ from PIL import Image
 from naign_ext.data import DataUnavailableError, download_dataset, load_dataset
 from naign_ext.data import download as download_function
 from naign_ext.data.ffhq import ADAIMLE_FILE_ID
-from naign_ext.data.vision import import_torchvision
+from naign_ext.vision import import_torchvision
 
 
 def faces_tar(count):

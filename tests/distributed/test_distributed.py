@@ -1,5 +1,6 @@
 """Runs of 2 and 4 processes beside runs of one: equal assignments, equal weights, one voice, restarts."""
 
+import math
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from naign_ext.config import ConfigError, resolve_config
 from naign_ext.distributed.batch_norm import SharedBatchNorm, sync_batch_norm
 from naign_ext.distributed.processes import JoinError, MainProcessFailedError, join
 from naign_ext.distributed.sharding import WHOLE, Shard
+from naign_ext.features import FEATURES
 from naign_ext.metrics_log import read_metrics
 from naign_ext.objectives import OBJECTIVES, NaignOptions, StepContext
 from naign_ext.objectives.matchers import CHEAP_POOL, build_matcher
@@ -62,6 +64,7 @@ RUNS = {
     "adaptive": ("8gaussians", "objective.name=adaptive-imle", "objective.resample_every=2"),
     "rejecting": ("8gaussians", "objective.name=rs-imle", "objective.pool_size=96"),
     "matching": ("8gaussians", "objective.name=matching", "objective.pool_size=64"),
+    "features": ("lfw100", *IMAGES, "objective.features=rotated", "objective.match=batch"),
 }
 MATCHES = {
     "batch": {"pool_size": 1000},
@@ -73,7 +76,25 @@ MATCHES = {
     "one-to-one": {"match": "one-to-one", "pool_size": 300},
     "pair": {"pool_size": 12, "reject_below": 9.0},
     "sample": {"pool_size": 60, "reject_below": 1.5, "reject": "sample"},
+    "features": {"features": "rotated", "pool_size": 100},
+    "features of all": {"features": "rotated", "match": "dataset", "pool_size": 200},
+    "features adapting": {
+        "features": "rotated",
+        "match": "adaptive",
+        "pool_size": 90,
+        "adaptive_patience": 1,
+    },
+    "features one-to-one": {"features": "rotated", "match": "one-to-one", "pool_size": 300},
 }
+
+
+# Spawned processes import this file, so they know it too.
+@FEATURES.register("rotated")
+def rotated(sample_shape, weights):
+    del weights
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(sample_shape), 20), nn.Tanh())
+
+
 BATCH = torch.arange(0, 36).repeat(2)[:64:2]
 
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from naign_ext.data import Dataset
-from naign_ext.data.vision import import_torchvision
 from naign_ext.evaluation import SPACES, FeaturesUnavailableError, dataset_classifier, feature_space
 from naign_ext.evaluation import classifier as classifier_module
+from naign_ext.vision import import_torchvision
 
 
 def pictures(labels=True):

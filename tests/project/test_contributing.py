@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from naign_ext.config import describe_fields, load_config, resolve_config
 from naign_ext.data import DATASETS, load_dataset
 from naign_ext.evaluation.registry import METRICS
+from naign_ext.features import FEATURES
 from naign_ext.models import MODELS, build_model
 from naign_ext.objectives import OBJECTIVES
 from naign_ext.run import Run
@@ -31,7 +32,7 @@ def naign(*arguments):
 @pytest.fixture(autouse=True)
 def registries(monkeypatch):
     """What a test registers goes with it."""
-    for registry in (DATASETS, MODELS, OBJECTIVES, METRICS):
+    for registry in (DATASETS, MODELS, OBJECTIVES, METRICS, FEATURES):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
@@ -94,6 +95,22 @@ def test_a_network(recipe, tmp_path):
     naign("train", *flags, "--steps", "5", "--out", tmp_path / "run", *TINY)
     assert load_config(tmp_path / "run" / "config.yaml").model.build_options() == {"rank": 1}
     naign("sample", tmp_path / "run", "-n", "2", "--out", tmp_path / "samples", "--device", "cpu")
+
+
+def test_a_feature_space(recipe, tmp_path):
+    recipe("A feature space")
+    flags = [
+        "--dataset",
+        "digits",
+        "--set",
+        "objective.features=random-conv",
+        "--set",
+        "objective.pool_size=20",
+    ]
+    naign("train", *flags, "--steps", "3", "--out", tmp_path / "run", *TINY)
+    assert load_config(tmp_path / "run" / "config.yaml").objective.features == "random-conv"
+    records = [record for record in Run.open(tmp_path / "run").metrics() if record["kind"] == "train"]
+    assert records[-1]["terms"]["imle_features"] > 0
 
 
 def test_a_metric(recipe, tmp_path):

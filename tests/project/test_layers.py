@@ -11,8 +11,17 @@ FOLDERS = {"naign_ext": "naign_ext", "naign_cli": "cli", "naign_bench": "bench"}
 # What each layer may import of ours, lowest last; a layer may always import itself. First match wins.
 BELOW_SEARCH = {"ops", "_native", "seeds"}
 BELOW_TRANSFORMS = {"distributed", *BELOW_SEARCH}
-BELOW_DATA = {"file_errors", "memory", "transforms", "options", "registry", "untrusted", *BELOW_TRANSFORMS}
-BELOW_OBJECTIVES = {"search", "latents", "timer", *BELOW_DATA}
+BELOW_DATA = {
+    "file_errors",
+    "memory",
+    "transforms",
+    "options",
+    "registry",
+    "untrusted",
+    "vision",
+    *BELOW_TRANSFORMS,
+}
+BELOW_OBJECTIVES = {"features", "search", "latents", "timer", *BELOW_DATA}
 BELOW_CONFIG = {"devices", "objectives", "models", "data", *BELOW_OBJECTIVES}
 BELOW_PROJECTOR = {"evaluation", "checkpoint", *BELOW_CONFIG}
 BELOW_RUN = {"json_files", "projector", "pretrained", "config", "metrics_log", "run_lock", *BELOW_PROJECTOR}
@@ -33,6 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.config": BELOW_CONFIG,
     "naign_ext.objectives": BELOW_OBJECTIVES,
     "naign_ext.data": BELOW_DATA,
+    "naign_ext.features": {"memory", "registry", "seeds", "vision"},
     "naign_ext.models": {"options", "registry"},
     "naign_ext.transforms": BELOW_TRANSFORMS,
     "naign_ext.distributed": BELOW_SEARCH,
@@ -49,6 +59,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.registry": set(),
     "naign_ext.seeds": set(),
     "naign_ext.timer": set(),
+    "naign_ext.vision": set(),
     "naign_ext.ops": {"_native"},
     "naign_ext._native": {"_C"},
     "naign_ext": {"ops", "search", "projector"},

@@ -42,9 +42,7 @@ def import_torchvision(submodule: str | None = None) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ImportError(
-            "torchvision is not installed; this data set needs it. Install it with: pip install torchvision"
-        ) from error
+        raise ImportError("torchvision is not installed. Install it with: pip install torchvision") from error
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
