@@ -235,7 +235,11 @@ def describe(config: TrainConfig) -> dict[str, Any]:
     pool = getattr(options, "pool_size", None)
     whole = getattr(options, "match", "batch") in ("dataset", "adaptive")
     terms = 2 + sum(getattr(options, f"{name}_weight", 0) > 0 for name in ("denoise", "restore"))
-    projected = getattr(options, "projected", 0) if getattr(options, "projection_weight", 0) else 0
+    counts = {
+        "projection": getattr(options, "projected", 0),
+        "foreign": getattr(options, "foreign_samples", 0),
+    }
+    beside = sum(n for name, n in counts.items() if getattr(options, f"{name}_weight", 0))
     return {
         "preset": config.preset,
         "objective": options.name,
@@ -244,7 +248,7 @@ def describe(config: TrainConfig) -> dict[str, Any]:
         "resample": getattr(options, "resample_every", 1) if whole else 1,
         "matched": "rows" if whole else "batch",
         "d": data[0].numel(),
-        "passes": (1 if options.name == "imle" else terms) + projected / config.batch_size,
+        "passes": (1 if options.name == "imle" else terms) + beside / config.batch_size,
         "parameters": parameter_count(f),
         "batch_norms": sum(isinstance(module, _BatchNorm) for module in f.modules()),
     }

@@ -95,8 +95,8 @@ def test_what_a_preset_costs_is_read_from_its_configuration():
     assert toy["passes"] == 3 + 256 / 256
     faces = describe(resolve_config("lfw100"))
     assert (faces["rows"], faces["resample"], faces["matched"], faces["d"]) == (160, 10, "rows", 625)
-    assert (faces["passes"], faces["batch_norms"]) == (4, 3)
-    assert faces["parameters"] == 1_169_521
+    assert (faces["passes"], faces["batch_norms"]) == (4 + 64 / 96, 7)
+    assert faces["parameters"] == 1_235_001
 
 
 PROBLEM = Problem(parameters=1000, batch=64, matched=500, pool=4096, d=30, resample=4, passes=3, noisy=True)

@@ -14,6 +14,8 @@ TINY = ("--set", "objective.pool_size=32", "--set", "log.tensorboard=false", "--
 
 AT_IMPORT = """
 import os, signal, sys
+# A job in the background is begun with interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
