@@ -29,6 +29,8 @@ _DIGITS = "-1 0 1 2 3 1.5 x nan inf -inf 1e-400"
 _NUMBERS = ("", "9" * 30, str(2**63), str(2**31), *_DIGITS.split())
 _WORK = "steps count cases updates repeats samples seeds grid chunk threads k jobs processes"
 """Options that say how much is to be done: large numbers that are allowed would take long, and are no fault."""
+_LEFT_OUT = re.compile(r"^\d+ of \d+ images skipped; the others are done$", re.MULTILINE)
+"""How a command ends that did what it could and named the rest."""
 _LITTLE = ("1", "2", "3", "-1", "0", "x", "1.5", "", "9" * 40)
 _SETTINGS = """
 steps=2 batch_size=4 seed=-1 model.widths=[2] model.widths=[] model.widths=3 = a=b steps objective=x device=tpu
@@ -198,6 +200,8 @@ def check(code: int, errors: str) -> None:
         raise FaultError(f"a traceback: {shown}")
     if code == 0:
         return
+    if code == 1 and _LEFT_OUT.search(errors):
+        raise RefusedError(shown)
     found = len(re.findall(r"^(error:|Usage:)", errors, re.MULTILINE))
     begun = errors.rfind("error:")
     if found == 0 and "Error" not in errors:
