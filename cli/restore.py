@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _NAMED = ("noise", "blur", "downsample")
 SHOWN = 20
-MOST_TRIED = 50
-"""Validation images on which ways to restore are tried."""
 PICTURED = 12
 Stages = tuple[list[int], list["Tensor"]]
 """Of some images: their places among all, and what they were, were made and have become, each (n, *sample_shape)."""
@@ -182,6 +180,7 @@ class _Task:
 
 def _choose(projector: "Projector", run: Path, data_root: Path | None, task: _Task) -> "Choice | None":
     """The best way on the run's validation images; None where there are none, or nothing says what is to be undone."""
+    from naign_ext.evaluation.restoring import MOST_TRIED
     from naign_ext.run import is_run
 
     kind = task.corrupt or task.corrupted_by

@@ -13,10 +13,11 @@ from naign_ext.evaluation.restoration import image_gains
 from naign_ext.transforms.corruptions import corrupt, degrade, keep_known
 
 Map = Callable[[Tensor], Tensor]
-Restorer = Callable[[Tensor, Tensor], Tensor]
 
 STEPS = (1, 2, 4)
 SHARES = (1.0, 0.75, 0.5, 0.25)
+MOST_TRIED = 50
+"""Validation images on which ways to restore are tried."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,15 @@ class Recipe:
 
     def apply(self, f: Map, x: Tensor, known: Known = NOTHING_KNOWN) -> Tensor:
         """x (N, C, H, W) restored, of its shape and dtype."""
-        y = x
-        for _ in range(self.steps):
-            y = known.put_back(self._mean(f, y), x)
+        y = next(itertools.islice(self.iterates(f, x, known), self.steps, None))
         return torch.lerp(x, y, self.share) if self.share < 1 else y
+
+    def iterates(self, f: Map, x: Tensor, known: Known = NOTHING_KNOWN) -> Iterator[Tensor]:
+        """x, x restored by one step, by two, and so on without end, all of it taken."""
+        y = x
+        while True:
+            yield y
+            y = known.put_back(self._mean(f, y), x)
 
     def _mean(self, f: Map, x: Tensor) -> Tensor:
         if not self.shift and not self.flip:
@@ -101,10 +107,10 @@ UNCHANGED = Recipe(steps=0)
 
 
 def recipes(shape: tuple[int, ...]) -> Iterator[Recipe]:
-    """What is tried for images of shape (C, H, W), the plainest first; those of share 1 alone."""
+    """What is tried for images of shape (C, H, W), the plainest first; those of one step and of share 1 alone."""
     shifts = (0, 1) if min(shape[1:]) > 2 else (0,)
-    for shift, flip, steps in itertools.product(shifts, (False, True), STEPS):
-        yield Recipe(steps=steps, shift=shift, flip=flip)
+    for shift, flip in itertools.product(shifts, (False, True)):
+        yield Recipe(shift=shift, flip=flip)
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ class Choice:
 
 
 def choose(f: Map, validation: Tensor, corruption: Corruption, seed: int) -> Choice:
-    """The plainest recipe, of :func:`recipes` and ``SHARES`` of each, that is best on validation images (n, C, H, W).
+    """The plainest of :func:`recipes`, ``STEPS`` and ``SHARES`` that is best on validation images (n, C, H, W).
 
     The best by mean gain in PSNR need not be so on other images: it gives way to the plainest of those that it beats by
     no more than the standard error of the mean difference (the one-standard-error rule). Where no recipe gains anything
@@ -163,10 +169,11 @@ def choose(f: Map, validation: Tensor, corruption: Corruption, seed: int) -> Cho
     corrupted, known = corruption.spoil(validation, seed)
     gains: dict[Recipe, Tensor] = {}
     for recipe in recipes(tuple(validation.shape[1:])):
-        restored = recipe.apply(f, corrupted, known)
-        for share in SHARES:
-            taken = torch.lerp(corrupted, restored, share)
-            gains[replace(recipe, share=share)] = image_gains(validation, corrupted, taken)
+        iterates = itertools.islice(recipe.iterates(f, corrupted, known), max(STEPS) + 1)
+        for steps, restored in enumerate(iterates):
+            for share in SHARES if steps in STEPS else ():
+                taken = torch.lerp(corrupted, restored, share)
+                gains[replace(recipe, steps=steps, share=share)] = image_gains(validation, corrupted, taken)
     chosen = _plainest_of_the_best(gains)
     gain = 0.0 if chosen == UNCHANGED else float(gains[chosen].mean())
     return Choice(chosen, gain, float(gains[ONE_PASS].mean()), len(validation))

@@ -8,15 +8,13 @@ from torch import Tensor
 
 from naign_ext.evaluation import baselines, classical, ood
 from naign_ext.evaluation.context import EvalContext
-from naign_ext.evaluation.restoring import Choice, Corruption, choose
+from naign_ext.evaluation.restoring import MOST_TRIED, Corruption, choose
 from naign_ext.evaluation.results import BEST, MAP, Condition
 from naign_ext.evaluation.rows import subset
 from naign_ext.evaluation.subjects.base import Subject
 from naign_ext.transforms.corruptions import corrupt, gaussian_blur
 
 MOST_RESTORED = 500
-MOST_TRIED = 50
-"""Validation images on which ways to restore are tried."""
 RESTORATIONS = (
     Condition("noise", 0.5),
     Condition("noise", 1.0),
@@ -30,14 +28,11 @@ RECOGNISED = Condition("noise", 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Restored(Subject):
-    """clean, corrupted and restored images (N, C, H, W), of the held-out ones; choice: where they are restored by a
-    recipe that was chosen.
-    """
+    """clean, corrupted and restored images (N, C, H, W), of the held-out ones."""
 
     clean: Tensor
     corrupted: Tensor
     restored: Tensor
-    choice: Choice | None = None
 
     @classmethod
     def own(cls, context: EvalContext) -> Iterator[Self]:
@@ -46,11 +41,9 @@ class Restored(Subject):
         """
         clean = _restored_images(context.heldout, context)
         for condition in RESTORATIONS if len(clean) else ():
-            spoilt, lost = corrupt(
-                clean, condition.corruption, seed=context.seed, strength=condition.strength
-            )
             corruption = Corruption(condition.corruption, condition.strength)
-            known, plain = corruption.known_with(lost), context.apply(spoilt)
+            spoilt, known = corruption.spoil(clean, context.seed)
+            plain = context.apply(spoilt)
             under = {condition: plain}
             if condition.corruption != "noise":
                 kept = Condition(condition.corruption, condition.strength, known=True)
@@ -61,7 +54,7 @@ class Restored(Subject):
             if (validation := _validation_images(context)) is not None:
                 choice = choose(context.apply, validation, corruption, context.seed + 1)
                 best = choice.recipe.apply(context.apply, spoilt, known)
-                yield cls(BEST, context, clean, spoilt, best, choice, condition=list(under)[-1])
+                yield cls(BEST, context, clean, spoilt, best, condition=list(under)[-1])
 
     @classmethod
     def baselines(cls, context: EvalContext) -> Iterator[Self]:
