@@ -34,7 +34,7 @@ from naign_ext.file_errors import naming
 from naign_ext.memory import available_bytes
 from naign_ext.models import build_model
 from naign_ext.models.described import misfit, tensors_of
-from naign_ext.options import in_a_line, shown
+from naign_ext.options import MOST_STEPS, in_a_line, shown
 from naign_ext.untrusted import FileTooLargeError, StrictModel, checked, parse_json, read_regular_file
 
 FORMAT = "naign-checkpoint"
@@ -46,8 +46,6 @@ RESUMABLE_VERSIONS = (2, 3)
 READABLE = (1, 2, 3)
 """Versions whose weights can be used."""
 _FIRST_SEALED = 3
-MOST_STEPS = 99_999_999
-"""Updates of a run: as many as the names of its checkpoints have digits for."""
 LARGEST_SIZE = 1 << 24
 """Of a dimension of the points."""
 TENSOR_FILES = ("model", "ema", "optimizer", "state")

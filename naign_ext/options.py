@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from naign_ext.registry import Registry
 
 MOST_STEPS = 99_999_999
-"""Updates of a run at most, and what is counted in them."""
+"""Updates of a run at most, as many as the names of its checkpoints have digits for, and what is counted in them."""
 MOST_ROWS = 1 << 31
 """Rows at most, of data, a batch or a pool, so that no count of numbers or bytes overflows."""
 _MOST_SHOWN, _MOST_QUOTED = 80, 200

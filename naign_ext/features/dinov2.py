@@ -11,7 +11,8 @@ from torch.nn.functional import normalize
 
 from naign_ext.features.images import ImageNetInput, check_images
 from naign_ext.features.registry import FEATURES, source_of
-from naign_ext.features.weights import FeaturesUnavailableError, WeightsSource, in_a_line
+from naign_ext.features.weights import FeaturesUnavailableError, WeightsSource
+from naign_ext.options import in_a_line
 from naign_ext.vision import import_torchvision
 
 SIDE = 224

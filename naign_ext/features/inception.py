@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from naign_ext.features.weights import FeaturesUnavailableError, WeightsSource, in_a_line
+from naign_ext.features.weights import FeaturesUnavailableError, WeightsSource
+from naign_ext.options import in_a_line
 from naign_ext.vision import import_torchvision
 
 INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from naign_ext.features.images import ImageNetInput, check_images
 from naign_ext.features.registry import FEATURES, source_of
-from naign_ext.features.weights import FeaturesUnavailableError, in_a_line
+from naign_ext.features.weights import FeaturesUnavailableError
+from naign_ext.options import in_a_line
 
 VGG16_FILE = "vgg16-397923af.pth"
 SMALLEST_SIDE = 64

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 WEIGHTS_VARIABLE = "NAIGN_FEATURE_WEIGHTS"
-_MOST_TEXT = 200
 _TORCHVISION = "https://download.pytorch.org/models/"
 
 
@@ -36,11 +35,6 @@ class WeightsSource:
                 f"there, or name the file with {self.option}; {self.otherwise}"
             )
         return file
-
-
-def in_a_line(error: Exception) -> str:
-    """The beginning of an error's text, which may name every tensor of a network."""
-    return " ".join(str(error).split())[:_MOST_TEXT]
 
 
 def chosen_weights(path: str | Path | None) -> Path | None:

@@ -42,7 +42,7 @@ class Foreign:
     """
 
     def __init__(self, options: Any, data: Tensor, seed: int, shard: Shard) -> None:
-        self.count, self.weight = options.foreign_samples, options.foreign_weight
+        self.count = options.foreign_samples
         self.seed = seed
         self.shard = shard
         if self.count < shard.world_size:

@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "naign_ext.config": BELOW_CONFIG,
     "naign_ext.objectives": BELOW_OBJECTIVES,
     "naign_ext.data": BELOW_DATA,
-    "naign_ext.features": {"memory", "registry", "seeds", "vision"},
+    "naign_ext.features": {"memory", "options", "registry", "seeds", "vision"},
     "naign_ext.models": {"options", "registry"},
     "naign_ext.transforms": BELOW_TRANSFORMS,
     "naign_ext.distributed": BELOW_SEARCH,
