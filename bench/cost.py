@@ -246,6 +246,9 @@ def compared(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
         machine = calibrated(one, link=link["bytes_per_s"], latency=link["latency_s"])
         crowd = ranks * header["threads"] / header["cores"]
         expected = sum(seconds(problem_of(row), machine, ranks, crowd).values())
+        names = [row["workload"], row["peer"]]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"workload, peer: expected texts, got {names}")
         cells = [f"{1e3 * value:.3g}" for value in (one["median_s"], row["median_s"], expected)]
-        found.append([row["workload"], row["peer"], *cells, f"{row['speedup']:.2f}"])
+        found.append([*names, *cells, f"{row['speedup']:.2f}"])
     return found

@@ -15,7 +15,11 @@ JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write all rows to this file as JSON.")
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of every peer; default: torch's.")]
+MOST_THREADS, MOST_ROUNDS, MOST_CASES = 4096, 1_000_000, 10**9
+"""Of threads or processes, of timed rounds, and of problems: beyond them a count is a slip."""
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads of every peer; default: torch's.")
+]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 Peers = Annotated[list[str] | None, typer.Option("--peer", help="Only this peer; may be repeated.")]
 Seed = Annotated[int, typer.Option(help="Seed of data and order.")]
@@ -43,9 +47,9 @@ def knn(
         int | None, typer.Option("-k", min=1, help="Neighbours, instead of the workloads' own.")
     ] = None,
     peer: Peers = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, max=MOST_ROUNDS, help="Timed rounds.")] = 7,
     seed: Seed = 0,
-    grid: Annotated[int, typer.Option(min=0, help="That many random shapes.")] = 0,
+    grid: Annotated[int, typer.Option(min=0, max=MOST_CASES, help="That many random shapes.")] = 0,
     memory: Memory = True,
     picture: Plot = None,
 ) -> None:
@@ -78,7 +82,7 @@ def loss(
     threads: Threads = None,
     dtype: Dtype = "float32",
     peer: Peers = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 11,
+    repeats: Annotated[int, typer.Option(min=1, max=MOST_ROUNDS, help="Timed rounds.")] = 11,
     seed: Seed = 0,
     memory: Memory = True,
     picture: Plot = None,
@@ -104,7 +108,7 @@ def loss(
 @guarded
 def exactness(
     *,
-    cases: Annotated[int, typer.Option(min=1, help="Random small problems.")] = 100_000,
+    cases: Annotated[int, typer.Option(min=1, max=MOST_CASES, help="Random small problems.")] = 100_000,
     seed: Seed = 0,
     json: JsonFile = None,
 ) -> None:
@@ -166,10 +170,13 @@ def train(
         typer.Option("--objective", help="Instead of the preset's: naign, ign, imle, ...; may be repeated."),
     ] = None,
     processes: Annotated[
-        list[int] | None, typer.Option(min=1, help="Also in so many processes; may be repeated.")
+        list[int] | None,
+        typer.Option(min=1, max=MOST_THREADS, help="Also in so many processes; may be repeated."),
     ] = None,
-    updates: Annotated[int, typer.Option(min=1, help="Updates in each of 6 windows.")] = 20,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each kind, taking turns.")] = 1,
+    updates: Annotated[int, typer.Option(min=1, max=MOST_ROUNDS, help="Updates in each of 6 windows.")] = 20,
+    repeats: Annotated[
+        int, typer.Option(min=1, max=MOST_ROUNDS, help="Runs of each kind, taking turns.")
+    ] = 1,
     set_: Settings = None,
     json: JsonFile = None,
     device: Device = "cpu",

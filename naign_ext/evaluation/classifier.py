@@ -14,8 +14,11 @@ from naign_ext.data.dataset import Dataset, tensor_sha256
 from naign_ext.data.registry import default_data_root
 from naign_ext.evaluation.rows import as_rows, cpu_generator
 from naign_ext.models.described import not_finite
+from naign_ext.untrusted import FileTooLargeError, read_regular_file
 
 _BATCH = 1024
+_LARGEST_HEADER = 1 << 16
+"""Bytes of a kept classifier's file beside its weights."""
 _STEPS = 800
 # Part of the file's name: another network or another way to train it must have another number.
 _RECIPE = 1
@@ -140,15 +143,14 @@ def _cached_file(name: str, images: Tensor, labels: Tensor, folder: Path) -> Pat
 
 def _read(file: Path, shape: tuple[int, ...], classes: int) -> Classifier | None:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    if not file.is_file():
-        return None
     network = _build_quietly(shape, classes)
+    weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     try:
-        tensors = load_file(file)
+        tensors = load(read_regular_file(file, weights + _LARGEST_HEADER))
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError):
+    except (OSError, FileTooLargeError, SafetensorError, RuntimeError):
         return None
     if not_finite(tensors):
         return None

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from naign_ext.features import FEATURES, FeatureMap, build_feature_map
 from naign_ext.memory import automatic_chunk
 from naign_ext.ops import fused_loss
-from naign_ext.options import Options, option
+from naign_ext.options import Options, option, shown
 
 PIXELS = "none"
 _DIGEST = "features.sha256"
@@ -52,7 +52,7 @@ class FeatureOptions(Options):
         if self.features == PIXELS and self.feature_weights is not None:
             raise ValueError(
                 f"feature_weights: expected features other than none, whose weights these are, got "
-                f"{self.feature_weights!r}"
+                f"{shown(self.feature_weights)}"
             )
         return self
 

@@ -79,6 +79,8 @@ def test_two_processes_beside_one():
     rows = cost.compared(results.header, results.rows)
     assert [row[1] for row in rows] == ["2 processes", "2 processes, batch x 2"]
     assert all(float(cell) > 0 for row in rows for cell in row[2:])
+    with pytest.raises(TypeError, match="workload, peer: expected texts, got"):
+        cost.compared(results.header, [{**row, "workload": 1.5} for row in results.rows])
 
 
 @pytest.mark.slow

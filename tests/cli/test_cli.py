@@ -229,3 +229,10 @@ def test_a_closed_pipe_is_quiet():
     command = f"{sys.executable} -m naign_cli data list --json | head -c 1"
     shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize("option", ["--processes", "--updates", "--repeats", "--threads"])
+def test_counts_of_benchmarks_have_a_bound(option):
+    result = runner.invoke(app, ["bench", "train", "8gaussians", option, "9" * 40])
+    assert result.exit_code == 2
+    assert f"{option}': Input should be less than or equal to" in result.stderr

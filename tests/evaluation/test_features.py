@@ -48,6 +48,18 @@ def test_the_classifier_is_trained_once_and_kept(tmp_path, monkeypatch):
     assert torch.equal(first.features(dataset.heldout), second.features(dataset.heldout))
 
 
+def test_a_kept_classifier_that_is_too_large_is_not_read(tmp_path):
+    dataset = pictures()
+    first, _ = dataset_classifier(dataset, tmp_path)
+    (file,) = tmp_path.iterdir()
+    with file.open("r+b") as hole:
+        hole.truncate(1 << 40)
+    assert classifier_module._read(file, dataset.sample_shape, int(dataset.train_labels.max()) + 1) is None
+    again, _ = dataset_classifier(dataset, tmp_path)
+    assert torch.equal(first.features(dataset.heldout), again.features(dataset.heldout))
+    assert file.stat().st_size < 1 << 24
+
+
 def test_training_a_classifier_touches_no_generator(monkeypatch):
     """Neither torch's own nor those of GPUs, which torch.manual_seed would seed as well."""
     seeded = []

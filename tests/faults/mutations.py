@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +98,9 @@ def _near(rng: Random, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return rng.choice([value + 1, value - 1, -value, value * 1000, float(value), str(value)])
+        # An int may be larger than any float.
+        as_float = float(value) if abs(value) < 2**1000 else math.inf
+        return rng.choice([value + 1, value - 1, -value, value * 1000, as_float, str(value)])
     if isinstance(value, float):
         return rng.choice([-value, value * 1e30, value * 1e-30, str(value), 0.0])
     if isinstance(value, str):

@@ -254,6 +254,9 @@ def test_wrong_options_are_named():
         resolve_config("lfw100", settings=["objective.features=vgg"])
     with pytest.raises(ConfigError, match="feature_weights: expected features other than none"):
         resolve_config("lfw100", settings=["objective.feature_weights=a.pth"])
+    with pytest.raises(ConfigError) as caught:
+        resolve_config("lfw100", settings=[f"objective.feature_weights={'x' * 100_000}"])
+    assert len(str(caught.value)) < 300
     with pytest.raises(ConfigError, match=r"objective\.feature_weight: expected greater than or equal to 0"):
         resolve_config("lfw100", settings=["objective.feature_weight=-1"])
     config = resolve_config("lfw100", settings=["objective.features=vgg16"])
