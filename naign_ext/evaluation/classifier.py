@@ -124,13 +124,13 @@ def dataset_classifier(dataset: Dataset, folder: Path | None = None) -> tuple[Cl
         raise ValueError(f"dataset: expected images with labels, got {dataset.name!r} without")
     labels = labels.cpu()
     file = _cached_file(dataset.name, images, labels, cache_folder() if folder is None else folder)
-    classifier = _read(file, tuple(images.shape[1:]), int(labels.max()) + 1)
-    if classifier is None:
-        classifier = fit_classifier(images, labels)
+    kept = _read(file, tuple(images.shape[1:]), int(labels.max()) + 1)
+    classifier = fit_classifier(images, labels) if kept is None else kept
     accuracy = None
     if dataset.heldout_labels is not None and len(dataset.heldout) > 0:
         accuracy = classifier.accuracy(dataset.heldout.cpu(), dataset.heldout_labels)
-    _write(file, classifier, accuracy)
+    if kept is None:
+        _write(file, classifier, accuracy)
     return classifier, accuracy
 
 
@@ -166,8 +166,6 @@ def _write(file: Path, classifier: Classifier, accuracy: float | None) -> None:
     """Complete or not at all, so that runs at the same time can share the folder."""
     from safetensors.torch import save_file
 
-    if file.is_file():
-        return
     network = nn.Sequential(classifier.body, classifier.head)
     facts = {"accuracy_heldout": str(accuracy), "classes": str(classifier.classes), "recipe": str(_RECIPE)}
     try:
