@@ -104,32 +104,23 @@ def _check_fits(folder: Path, count: int, bytes_each: float, *, files: int) -> N
     Raises:
         Mistake: they do not fit; the text says what they take and what is free.
     """
-    from naign_ext.memory import available_bytes
+    from naign_ext.memory import available_bytes, in_units
 
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     disk = os.statvfs(there)
     blocks = math.ceil(bytes_each / disk.f_frsize) if files > 1 else bytes_each / disk.f_frsize
     needed, free = int(count * blocks * disk.f_frsize), shutil.disk_usage(there).free
-    text = f"--count: {count} samples take about {_amount(needed)} on the disk"
+    text = f"--count: {count} samples take about {in_units(needed)} on the disk"
     if needed > free:
         raise Mistake(
-            f"{text}, of which {_amount(free)} are free in {there}; ask for fewer, or another --out"
+            f"{text}, of which {in_units(free)} are free in {there}; ask for fewer, or another --out"
         )
     # File systems without a fixed number of files say 0.
     if disk.f_files and files > disk.f_favail:
         raise Mistake(f"--count: {count} files, and {there} takes {disk.f_favail} more; ask for fewer")
     if (names := files * NAME_BYTES) > available_bytes():
         raise Mistake(
-            f"--count: the names of {count} files take about {_amount(names)} of memory; ask for fewer"
+            f"--count: the names of {count} files take about {in_units(names)} of memory; ask for fewer"
         )
     if needed > MUCH:
         say(text)
-
-
-def _amount(size: float) -> str:
-    """Bytes in the largest unit of which there is one."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"

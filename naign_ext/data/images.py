@@ -26,40 +26,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 IMAGE_SUFFIXES = (
-    *(
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ),
-)
+    ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp",
+)  # fmt: skip
 OTHER_IMAGE_SUFFIXES = (
-    *(
-        ".arw",
-        ".cr2",
-        ".cr3",
-        ".dng",
-        ".exr",
-        ".hdr",
-        ".heic",
-        ".heif",
-        ".ico",
-        ".j2k",
-        ".jp2",
-        ".jxl",
-        ".nef",
-    ),
-    *(".orf", ".pbm", ".pcx", ".pnm", ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga"),
-)
+    ".arw", ".cr2", ".cr3", ".dng", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl",
+    ".nef", ".orf", ".pbm", ".pcx", ".pnm", ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga",
+)  # fmt: skip
 """Names of images that are not read, and are counted among what is left out."""
 
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
